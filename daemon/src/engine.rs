@@ -1,0 +1,3 @@
+//! Models on candle: loading, layers, architectures.
+
+pub mod model;

@@ -1,0 +1,67 @@
+//! What a worker needs to know of a model that turns texts into rows.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What is said about a loaded embedding model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelCard {
+    /// What computes it, such as `bert` or `static`.
+    pub architecture: String,
+    /// Values in a row.
+    pub dimension: usize,
+    /// Tokens of one text that are used, special tokens included; the rest is cut off.
+    pub max_tokens: usize,
+    /// Whether rows come out with length 1.
+    pub normalized: bool,
+    /// Bytes that the weights hold in memory.
+    pub weight_bytes: u64,
+}
+
+/// One text as the model reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sequence {
+    /// Token ids, special tokens included. May be empty (a static model and an empty text).
+    pub ids: Vec<u32>,
+    /// Whether the text was longer than [`ModelCard::max_tokens`] and lost its end.
+    pub truncated: bool,
+}
+
+/// A loaded embedding model: immutable, shared by the workers that compute with it.
+pub trait EmbeddingModel: fmt::Debug + Send + Sync + 'static {
+    /// What is said about it.
+    fn card(&self) -> &ModelCard;
+
+    /// Reads a text as tokens. Any string is accepted.
+    ///
+    /// # Errors
+    /// When the tokenizer itself fails, which a text alone should not bring about.
+    fn encode(&self, text: &str) -> Result<Sequence, ComputeError>;
+
+    /// The private state (scratch memory) of one worker over these weights.
+    fn computer(self: Arc<Self>) -> Box<dyn Computer>;
+}
+
+/// One worker's way through the weights. Its scratch memory grows to the largest batch seen.
+pub trait Computer: Send {
+    /// Computes one row for each sequence, written to the row of the same index.
+    ///
+    /// `rows[i]` has [`ModelCard::dimension`] values, of unknown content; every one of them is
+    /// written. The result for a sequence does not depend on its company beyond rounding.
+    ///
+    /// # Errors
+    /// When the device fails; the rows then hold nothing of use.
+    fn compute(&mut self, batch: &[&Sequence], rows: &mut [&mut [f32]]) -> Result<(), ComputeError>;
+}
+
+/// Why a computation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ComputeError {
+    /// The tensor library refused an operation.
+    #[error("the computation failed")]
+    Tensor(#[from] candle_core::Error),
+    /// The tokenizer refused a text.
+    #[error("the tokenizer failed: {0}")]
+    Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

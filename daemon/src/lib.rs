@@ -1,0 +1,3 @@
+//! The daemon of emberd as a library.
+
+pub mod engine;

@@ -1,0 +1,2 @@
+//! emberd, the program.
+fn main() {}
