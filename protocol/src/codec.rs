@@ -1,0 +1,82 @@
+//! The one place that knows bincode.
+//!
+//! bincode 2.0.1 is the last release (3.0.0 is an empty one; the project is finished and
+//! unmaintained), so it is kept behind these two functions: another codec is a change of this
+//! file and of [`crate::PROTOCOL_VERSION`]. Integers are little-endian and of fixed width, enum
+//! positions are `u32`, lengths `u64`.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The largest encoded message, in bytes. Texts and rows do not count: they ride behind it.
+pub const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// Containers are counted by bincode with their size in memory, which may be several times what
+/// they take in the frame; the frame's own size was checked before.
+const MAX_DECODED_BYTES: usize = 8 * MAX_BODY_BYTES;
+
+/// A message that could not be encoded, or bytes that are no message.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// The message is larger than [`MAX_BODY_BYTES`].
+    TooLarge {
+        /// Its encoded size.
+        len_bytes: usize,
+    },
+    /// The bytes are not a message of the expected kind.
+    Malformed(Box<dyn std::error::Error + Send + Sync>),
+    /// The message ended before its bytes did.
+    TrailingBytes {
+        /// How many were left.
+        len_bytes: usize,
+    },
+}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { len_bytes } => {
+                write!(f, "a message of {len_bytes} bytes is over the limit of {MAX_BODY_BYTES}")
+            }
+            Self::Malformed(_) => f.write_str("the bytes are not the expected message"),
+            Self::TrailingBytes { len_bytes } => {
+                write!(f, "{len_bytes} bytes follow the end of the message")
+            }
+        }
+    }
+}
+
+impl std::error::Error for CodecError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Malformed(cause) => Some(cause.as_ref()),
+            Self::TooLarge { .. } | Self::TrailingBytes { .. } => None,
+        }
+    }
+}
+
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX_DECODED_BYTES>()
+}
+
+pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
+    let bytes = bincode::serde::encode_to_vec(message, config())
+        .map_err(|cause| CodecError::Malformed(cause.into()))?;
+    if bytes.len() > MAX_BODY_BYTES {
+        return Err(CodecError::TooLarge { len_bytes: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, CodecError> {
+    if bytes.len() > MAX_BODY_BYTES {
+        return Err(CodecError::TooLarge { len_bytes: bytes.len() });
+    }
+    let (message, used) = bincode::serde::borrow_decode_from_slice(bytes, config())
+        .map_err(|cause| CodecError::Malformed(cause.into()))?;
+    if used != bytes.len() {
+        return Err(CodecError::TrailingBytes { len_bytes: bytes.len() - used });
+    }
+    Ok(message)
+}

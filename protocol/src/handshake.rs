@@ -1,0 +1,75 @@
+//! The first exchange on a connection.
+
+use crate::bounded;
+use crate::segment::SegmentBackend;
+use serde::{Deserialize, Serialize};
+
+/// The version of the protocol: in every frame's header, and in the handshake.
+pub const PROTOCOL_VERSION: u8 = 1;
+
+/// The client's first frame. Who it is (process, user) is asked of the kernel, not of the client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// What the client calls itself, for status and logs; cut at 64 characters.
+    #[serde(deserialize_with = "bounded::string")]
+    pub name: String,
+    /// Whether large results may come in shared memory. `false`: all of them come inline.
+    pub accepts_segments: bool,
+}
+
+/// The daemon's consent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The daemon's version, such as `0.1.0`.
+    #[serde(deserialize_with = "bounded::string")]
+    pub daemon_version: String,
+    /// The daemon's process id.
+    pub daemon_pid: u32,
+    /// How large results will come.
+    pub backend: SegmentBackend,
+    /// What the daemon holds this connection to.
+    pub limits: Limits,
+}
+
+/// Bounds of one connection. Over them a request fails with `LIMIT_EXCEEDED`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Texts in one request.
+    pub max_texts: u32,
+    /// Bytes of one frame.
+    pub max_frame_bytes: u32,
+    /// Requests that may wait for their answers at the same time; more are not read from the
+    /// socket until one is answered.
+    pub max_requests_in_flight: u32,
+    /// Leases held at the same time.
+    pub max_leases: u32,
+    /// Results up to this size come inline.
+    pub inline_bytes: u32,
+    /// Shared memory that unfreed results of this connection may hold.
+    pub credit_bytes: u64,
+}
+
+/// Why the daemon does not talk to this client. The connection ends behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// For programs.
+    pub reason: RefusalReason,
+    /// For people.
+    #[serde(deserialize_with = "bounded::string")]
+    pub message: String,
+}
+
+/// The kinds of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RefusalReason {
+    /// The client speaks another version of the protocol.
+    Version,
+    /// This user may not use this daemon.
+    NotPermitted,
+    /// The daemon has as many connections as it takes.
+    TooManyConnections,
+    /// The daemon is stopping.
+    ShuttingDown,
+    /// The first frame was no [`Hello`].
+    NoHello,
+}

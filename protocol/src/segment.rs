@@ -1,0 +1,101 @@
+//! Shared memory as messages speak of it.
+
+use crate::bounded;
+use crate::id::SegmentId;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Slots begin at multiples of this many bytes.
+pub const SLOT_ALIGNMENT: u64 = 64;
+
+/// What one value of a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ElementType {
+    /// 32-bit float, little-endian.
+    F32,
+}
+
+impl ElementType {
+    /// Bytes of one value.
+    #[must_use]
+    pub const fn size_bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// Bytes of `rows` rows, or `None` where no machine could hold them.
+#[must_use]
+pub fn rows_len_bytes(rows: u32, dimension: u32, element: ElementType) -> Option<u64> {
+    (u64::from(rows) * u64::from(dimension)).checked_mul(element.size_bytes())
+}
+
+/// How segments are made and found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SegmentBackend {
+    /// A sealed memfd; its descriptor rides on the announcement.
+    Memfd,
+    /// A POSIX named segment; its name is in the announcement. Clients copy out of it.
+    Posix,
+}
+
+impl fmt::Display for SegmentBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memfd => "memfd",
+            Self::Posix => "posix",
+        })
+    }
+}
+
+/// A segment of this connection: told once, before the first slot in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentAnnounce {
+    /// Its number from now on.
+    pub segment: SegmentId,
+    /// Its size.
+    pub len_bytes: u64,
+    /// How to reach it.
+    pub handle: SegmentHandle,
+}
+
+/// How to reach a segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SegmentHandle {
+    /// The one descriptor that rides on this frame.
+    Descriptor,
+    /// A POSIX name.
+    Name(#[serde(deserialize_with = "bounded::string")] String),
+}
+
+/// Where the rows of a result are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// Behind the message.
+    Inline,
+    /// In shared memory, until freed.
+    Slot(SlotRef),
+}
+
+/// A part of a segment that belongs to one result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SlotRef {
+    /// Which segment.
+    pub segment: SegmentId,
+    /// Where it begins: a multiple of [`SLOT_ALIGNMENT`].
+    pub offset: u64,
+    /// Bytes of the result in it.
+    pub len_bytes: u64,
+    /// Tells this use of the place from earlier and later ones, so that a late or doubled
+    /// [`Free`] frees nothing.
+    pub generation: u64,
+}
+
+/// Slots that the client no longer reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Free {
+    /// As they came in results.
+    #[serde(deserialize_with = "bounded::list")]
+    pub slots: Vec<SlotRef>,
+}
