@@ -46,10 +46,12 @@ pub enum FrameKind {
     Response = 18,
     /// Daemon: [`crate::SegmentAnnounce`], with its descriptor if it has one.
     Segment = 19,
+    /// Daemon: [`crate::SegmentRetire`], a segment that will not be used again.
+    Retire = 20,
 }
 
 impl FrameKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Hello,
         Self::Request,
         Self::Cancel,
@@ -58,6 +60,7 @@ impl FrameKind {
         Self::Refusal,
         Self::Response,
         Self::Segment,
+        Self::Retire,
     ];
 
     fn from_number(number: u8) -> Option<Self> {
@@ -74,7 +77,8 @@ impl FrameKind {
             | Self::Free
             | Self::Welcome
             | Self::Refusal
-            | Self::Response => 0,
+            | Self::Response
+            | Self::Retire => 0,
         }
     }
 

@@ -63,7 +63,7 @@ pub use request::{Delivery, EmbedRequest, Request, Target};
 pub use response::{Embedded, Leased, Response};
 pub use segment::{
     ElementType, Free, Place, SLOT_ALIGNMENT, SegmentAnnounce, SegmentBackend, SegmentHandle,
-    SlotRef, rows_len_bytes,
+    SegmentRetire, SlotRef, rows_len_bytes,
 };
 pub use socket::{SocketPaths, default_socket_paths};
 pub use status::{ConnectionStatus, DaemonStatus, LeaseStatus, ModelStatus, SegmentStatus, Status};

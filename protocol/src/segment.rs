@@ -69,6 +69,13 @@ pub enum SegmentHandle {
     Name(#[serde(deserialize_with = "bounded::string")] String),
 }
 
+/// A segment of which every slot is free, and that the daemon gives up. The client unmaps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentRetire {
+    /// Which; the number is not used again on this connection.
+    pub segment: SegmentId,
+}
+
 /// Where the rows of a result are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {

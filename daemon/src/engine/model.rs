@@ -51,7 +51,8 @@ pub trait Computer: Send {
     ///
     /// # Errors
     /// When the device fails; the rows then hold nothing of use.
-    fn compute(&mut self, batch: &[&Sequence], rows: &mut [&mut [f32]]) -> Result<(), ComputeError>;
+    fn compute(&mut self, batch: &[&Sequence], rows: &mut [&mut [f32]])
+    -> Result<(), ComputeError>;
 }
 
 /// Why a computation failed.
