@@ -7,6 +7,7 @@ use std::fmt;
 
 /// What a model is for; decides which requests it answers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ModelKind {
     /// Texts in, rows of numbers out.
     Embedding,
@@ -25,6 +26,7 @@ impl fmt::Display for ModelKind {
 
 /// Where a model is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ModelState {
     /// Known, not in memory.
     Configured,

@@ -10,6 +10,7 @@ pub const SLOT_ALIGNMENT: u64 = 64;
 
 /// What one value of a row is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ElementType {
     /// 32-bit float, little-endian.
     F32,
@@ -33,6 +34,7 @@ pub fn rows_len_bytes(rows: u32, dimension: u32, element: ElementType) -> Option
 
 /// How segments are made and found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SegmentBackend {
     /// A sealed memfd; its descriptor rides on the announcement.
     Memfd,

@@ -1,0 +1,100 @@
+//! From texts to rows: the one request that computes.
+
+use crate::daemon::Shared;
+use crate::dispatch::{Answer, check_kind, find};
+use crate::error::RequestError;
+use crate::job::Job;
+use crate::segment::{Finished, Output};
+use crate::session::Connection;
+use crate::sync::lock;
+use emberd_protocol::{
+    Delivery, ElementType, EmbedRequest, Embedded, MAX_BODY_BYTES, MAX_FRAME_BYTES, ModelKind,
+    Place, Response, Target, TextBlock, rows_len_bytes,
+};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// The largest result that comes inline: a frame with room for its message.
+const MAX_INLINE_BYTES: u64 = (MAX_FRAME_BYTES - MAX_BODY_BYTES) as u64;
+
+/// Finds the model, reserves the rows' home, queues the texts, and waits for their rows.
+pub(crate) async fn embed(
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    request: EmbedRequest,
+    texts: TextBlock,
+) -> Result<Answer, RequestError> {
+    let id = match request.target {
+        Target::Lease(lease) => lock(&shared.leases).model_of(connection.id, lease)?.clone(),
+        Target::Model(id) => id,
+    };
+    let slot = Arc::clone(find(&shared, &id)?);
+    lock(&shared.leases).touch(&id, Instant::now());
+    let model = shared
+        .registry
+        .loaded(&slot)
+        .await
+        .map_err(|source| RequestError::Load { model: id.clone(), source })?;
+    check_kind(&model.info, &ModelKind::Embedding)?;
+
+    let (rows, dimension) = (request.texts, model.info.dimension);
+    let mut output = reserve(&shared, &connection, request.delivery, rows, dimension).await?;
+    let mut answer = Embedded {
+        rows,
+        dimension,
+        element: ElementType::F32,
+        place: Place::Inline,
+        tokens: 0,
+        truncated: Vec::new(),
+    };
+    if rows > 0 {
+        let (job, waiting) = Job::new(connection.id, texts, output.take_rows());
+        model.queue.push(job)?;
+        let done = waiting.done().await?;
+        answer.tokens = done.tokens;
+        answer.truncated = done.truncated;
+    }
+    lock(&shared.leases).touch(&id, Instant::now());
+
+    let finished =
+        output.finish().map_err(|_| RequestError::Defect("a row outlived its computation"))?;
+    let counters = &slot.counters;
+    counters.requests.fetch_add(1, Ordering::Relaxed);
+    let tail = match finished {
+        Finished::Inline(bytes) => {
+            counters.rows_inline.fetch_add(u64::from(rows), Ordering::Relaxed);
+            bytes
+        }
+        Finished::Slot(slot) => {
+            counters.rows_shared.fetch_add(u64::from(rows), Ordering::Relaxed);
+            answer.place = Place::Slot(slot);
+            Vec::new()
+        }
+    };
+    Ok(Answer { response: Response::Embedded(answer), tail })
+}
+
+/// A home for the rows, before anything is computed: a result never waits for memory.
+async fn reserve(
+    shared: &Shared,
+    connection: &Connection,
+    delivery: Delivery,
+    rows: u32,
+    dimension: u32,
+) -> Result<Output, RequestError> {
+    let too_large = |len_bytes| RequestError::InlineTooLarge { len_bytes, limit: MAX_INLINE_BYTES };
+    let len_bytes =
+        rows_len_bytes(rows, dimension, ElementType::F32).ok_or(too_large(u64::MAX))?;
+    let (rows, dimension) = (rows as usize, dimension as usize);
+    let settings = &shared.settings.segments;
+    let shares = delivery == Delivery::Auto && len_bytes > u64::from(settings.inline_bytes);
+    if let Some(pool) = connection.pool.as_ref().filter(|_| shares) {
+        let slot = pool.reserve(len_bytes, settings.wait).await?;
+        return Ok(Output::slot(slot, rows, dimension)?);
+    }
+    if len_bytes > MAX_INLINE_BYTES {
+        return Err(too_large(len_bytes));
+    }
+    Ok(Output::heap(rows, dimension))
+}

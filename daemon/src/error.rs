@@ -1,0 +1,167 @@
+//! The one place where errors of the daemon's parts become a [`Failure`] for a client.
+
+use crate::engine::model::ComputeError;
+use crate::job::JobError;
+use crate::lease::LeaseError;
+use crate::loader::LoadFailure;
+use crate::queue::QueueError;
+use crate::segment::SegmentError;
+use emberd_protocol::{
+    CodecError, ErrorCode, Failure, LeaseId, ModelId, ModelKind, TextBlockError,
+};
+use std::error::Error;
+
+/// Why a request is answered with a failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// No such model.
+    #[error("model \"{model}\" is not configured: this daemon knows {known}")]
+    NotConfigured {
+        /// What was asked for.
+        model: ModelId,
+        /// What there is.
+        known: String,
+    },
+    /// It cannot be brought up.
+    #[error("model \"{model}\" cannot be loaded")]
+    Load {
+        /// Which.
+        model: ModelId,
+        /// Why.
+        source: std::sync::Arc<LoadFailure>,
+    },
+    /// It is of another kind.
+    #[error("model \"{model}\" is of kind {is}, not {wanted}")]
+    WrongKind {
+        /// Which.
+        model: ModelId,
+        /// What it is.
+        is: ModelKind,
+        /// What was wanted.
+        wanted: ModelKind,
+    },
+    /// The lease cannot be used.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// No room for the result.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// No room for the work.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The work failed.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// The message makes no sense.
+    #[error("the request cannot be read")]
+    Codec(#[from] CodecError),
+    /// The texts make no sense.
+    #[error(transparent)]
+    Texts(#[from] TextBlockError),
+    /// Bytes ride behind a request that has none.
+    #[error("{len_bytes} bytes ride behind a request that takes none")]
+    UnexpectedTail {
+        /// How many.
+        len_bytes: usize,
+    },
+    /// The result would be too large for a frame.
+    #[error("the rows take {len_bytes} bytes, more than the {limit} of an inline answer: embed fewer texts at a time")]
+    InlineTooLarge {
+        /// What they take.
+        len_bytes: u64,
+        /// What fits.
+        limit: u64,
+    },
+    /// The client cancelled.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// The daemon is stopping.
+    #[error("the daemon is stopping: connect again in a moment")]
+    ShuttingDown,
+    /// A part of the daemon broke its own rules.
+    #[error("the daemon failed: see its log")]
+    Defect(&'static str),
+}
+
+impl RequestError {
+    /// What the client is told. Causes that concern the client's own files and wishes are told
+    /// in full; the daemon's own defects only in its log.
+    #[must_use]
+    pub fn to_failure(&self) -> Failure {
+        let code = self.code();
+        let message = match self {
+            Self::Load { .. } | Self::Codec(_) => chain(self),
+            Self::Job(JobError::Compute(_)) => chain(self),
+            _ => self.to_string(),
+        };
+        Failure { code, message, retryable: self.is_retryable() }
+    }
+
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotConfigured { .. } => ErrorCode::ModelNotConfigured,
+            Self::Load { source, .. } => match **source {
+                LoadFailure::Files(_)
+                | LoadFailure::Custom { .. }
+                | LoadFailure::NoSuchBuiltin(_)
+                | LoadFailure::NoSuchType(_) => ErrorCode::ModelLoadError,
+                LoadFailure::Threads(_) => ErrorCode::DeviceError,
+                LoadFailure::Panicked => ErrorCode::Internal,
+            },
+            Self::WrongKind { .. } => ErrorCode::WrongModelType,
+            Self::Lease(LeaseError::NotHeld(LeaseId(_))) => ErrorCode::ReferenceError,
+            Self::Lease(LeaseError::TooMany(_)) => ErrorCode::LimitExceeded,
+            Self::Segment(error) => match error {
+                SegmentError::Credit { .. }
+                | SegmentError::Total { .. }
+                | SegmentError::NeverFits { .. } => ErrorCode::LimitExceeded,
+                SegmentError::NoMemory { .. } => ErrorCode::DeviceError,
+                SegmentError::System { .. }
+                | SegmentError::Unsealed
+                | SegmentError::Shape { .. }
+                | SegmentError::NumbersUsedUp
+                | SegmentError::Interrupted => ErrorCode::Internal,
+            },
+            Self::Queue(QueueError::Full { .. }) => ErrorCode::Overloaded,
+            Self::Queue(QueueError::Closed) | Self::ShuttingDown => ErrorCode::ShuttingDown,
+            Self::Job(JobError::Compute(ComputeError::Tensor(_))) => ErrorCode::DeviceError,
+            Self::Job(_) | Self::Defect(_) => ErrorCode::Internal,
+            Self::Texts(TextBlockError::TooMany { .. } | TextBlockError::TooLong { .. })
+            | Self::InlineTooLarge { .. } => ErrorCode::LimitExceeded,
+            Self::Codec(_) | Self::Texts(_) | Self::UnexpectedTail { .. } => {
+                ErrorCode::InvalidRequest
+            }
+            Self::Cancelled => ErrorCode::Cancelled,
+        }
+    }
+
+    fn is_retryable(&self) -> bool {
+        match self.code() {
+            ErrorCode::Overloaded | ErrorCode::ShuttingDown => true,
+            // It may pass when results are dropped, by this client or by others.
+            ErrorCode::LimitExceeded => matches!(
+                self,
+                Self::Segment(SegmentError::Credit { .. } | SegmentError::Total { .. })
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// An error and its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        // Transparent wrappers say what their cause says.
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,151 @@
+//! One request's texts on their way through a model.
+
+use crate::engine::model::{ComputeError, Sequence};
+use crate::lease::ConnectionId;
+use crate::segment::Row;
+use crate::sync::lock;
+use emberd_protocol::TextBlock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::oneshot;
+
+/// Texts, where their rows go, and who waits for them.
+#[derive(Debug)]
+pub struct Job {
+    /// For fairness between clients.
+    pub connection: ConnectionId,
+    /// What to embed.
+    pub texts: TextBlock,
+    /// Each row once, taken when its text is read.
+    rows: Mutex<Vec<Option<Row>>>,
+    /// Rows not yet written.
+    remaining: AtomicUsize,
+    cancelled: AtomicBool,
+    tokens: AtomicU64,
+    truncated: Mutex<Vec<u32>>,
+    done: Mutex<Option<oneshot::Sender<Result<Done, JobError>>>>,
+}
+
+/// All rows are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// Tokens that were computed.
+    pub tokens: u64,
+    /// Positions of the texts that lost their end, ascending.
+    pub truncated: Vec<u32>,
+}
+
+/// Why a job ended without its rows.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// The engine failed.
+    #[error(transparent)]
+    Compute(#[from] ComputeError),
+    /// The engine panicked.
+    #[error("a worker panicked while it computed")]
+    Panicked,
+}
+
+/// The waiting end of a job. Dropping it cancels what has not been computed.
+#[derive(Debug)]
+pub struct Waiting {
+    job: Arc<Job>,
+    done: oneshot::Receiver<Result<Done, JobError>>,
+}
+
+/// One text, read as tokens, and the home of its row.
+#[derive(Debug)]
+pub struct Entry {
+    /// Whose it is.
+    pub job: Arc<Job>,
+    /// The tokens.
+    pub sequence: Sequence,
+    /// Where the row goes.
+    pub row: Row,
+}
+
+impl Job {
+    /// A job over texts and a row for each.
+    pub fn new(connection: ConnectionId, texts: TextBlock, rows: Vec<Row>) -> (Arc<Self>, Waiting) {
+        debug_assert_eq!(texts.len(), rows.len(), "a row for each text");
+        let (sender, done) = oneshot::channel();
+        let job = Arc::new(Self {
+            connection,
+            remaining: AtomicUsize::new(rows.len()),
+            rows: Mutex::new(rows.into_iter().map(Some).collect()),
+            texts,
+            cancelled: AtomicBool::new(false),
+            tokens: AtomicU64::new(0),
+            truncated: Mutex::new(Vec::new()),
+            done: Mutex::new(Some(sender)),
+        });
+        (Arc::clone(&job), Waiting { job, done })
+    }
+
+    /// Whether nobody waits for it any more, or it has failed already.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Takes the row of a text, once.
+    pub fn take_row(&self, index: usize) -> Option<Row> {
+        lock(&self.rows).get_mut(index)?.take()
+    }
+
+    /// Notes what was found while text `index` was read.
+    pub fn note_read(&self, index: usize, sequence: &Sequence) {
+        self.tokens.fetch_add(sequence.ids.len() as u64, Ordering::Relaxed);
+        if sequence.truncated {
+            let index = u32::try_from(index).expect("a request has at most MAX_TEXTS texts");
+            lock(&self.truncated).push(index);
+        }
+    }
+
+    /// `count` rows were written, and dropped by the caller. The last one wakes who waits.
+    pub fn complete(&self, count: usize) {
+        if self.remaining.fetch_sub(count, Ordering::AcqRel) > count {
+            return;
+        }
+        let mut truncated = std::mem::take(&mut *lock(&self.truncated));
+        truncated.sort_unstable();
+        let done = Done { tokens: self.tokens.load(Ordering::Relaxed), truncated };
+        self.answer(Ok(done));
+    }
+
+    /// Ends the job with an error; the first one counts.
+    pub fn fail(&self, error: JobError) {
+        self.cancel();
+        self.answer(Err(error));
+    }
+
+    /// Gives the rows that nobody took back to their home, and marks the rest as unwanted.
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        lock(&self.rows).clear();
+    }
+
+    fn answer(&self, result: Result<Done, JobError>) {
+        if let Some(sender) = lock(&self.done).take() {
+            // Nobody may be listening: a cancelled job ends here.
+            let _ = sender.send(result);
+        }
+    }
+}
+
+impl Waiting {
+    /// Waits for the rows.
+    ///
+    /// # Errors
+    /// When the engine failed, or the model was taken away ([`JobError::Panicked`] never comes
+    /// from that: the queue fails its jobs itself).
+    pub async fn done(mut self) -> Result<Done, JobError> {
+        (&mut self.done).await.unwrap_or(Err(JobError::Panicked))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.job.cancel();
+    }
+}

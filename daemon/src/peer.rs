@@ -1,0 +1,34 @@
+//! Who is at the other end of a connection, as the kernel says.
+
+use interprocess::local_socket::tokio::Stream;
+use interprocess::local_socket::traits::StreamCommon;
+use nix::unistd::geteuid;
+use std::io;
+
+/// The process at the other end when it connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its process id; 0 where the kernel does not tell.
+    pub pid: u32,
+    /// Its effective user id.
+    pub uid: u32,
+}
+
+impl Peer {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    /// When the kernel does not tell the user: such a peer is not let in.
+    pub fn of(stream: &Stream) -> io::Result<Self> {
+        let credentials = stream.peer_creds()?;
+        let uid = credentials.euid().ok_or_else(|| io::Error::other("the peer's user is unknown"))?;
+        let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
+        Ok(Self { pid, uid })
+    }
+
+    /// Whether it may use this daemon: the daemon's own user and root may.
+    #[must_use]
+    pub fn is_permitted(&self) -> bool {
+        self.uid == 0 || self.uid == geteuid().as_raw()
+    }
+}

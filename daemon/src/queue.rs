@@ -1,0 +1,318 @@
+//! The texts that wait for one model, and how they become batches.
+//!
+//! Every connection has a lane. A lane holds jobs whose texts are still to be read as tokens, and
+//! entries that are tokens already. Workers ask for [`Work`]: they read texts until a window of
+//! tokens is ready, then compute. A window is filled from the lanes by deficit round robin (each
+//! turn, a lane may spend one budget of tokens), so that a bulk job of one process and single
+//! queries of another share the model; it is then sorted by length, short texts first, and cut
+//! into batches.
+//!
+//! Batches are packed, so a mix of lengths wastes nothing; sorting answers single queries before
+//! the paragraphs that came with them, and keeps a padded engine possible. The window is small on
+//! purpose: what is in it goes before whatever arrives later.
+
+use crate::job::{Entry, Job};
+use crate::lease::ConnectionId;
+use crate::sync::lock;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// How batches are formed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Tokens of one batch. A longer text is a batch of its own.
+    pub tokens: usize,
+    /// Texts of one batch.
+    pub texts: usize,
+}
+
+/// Tokens are collected up to this many batches before they are sorted and cut.
+const WINDOW_BATCHES: usize = 2;
+
+/// Texts that one worker reads before others may take over.
+const READ_TEXTS: usize = 1024;
+
+/// Bytes of texts that may wait for one model.
+const MAX_QUEUED_BYTES: usize = 256 << 20;
+
+/// Bytes of texts that one connection may have waiting, so that none fills the queue alone.
+const MAX_LANE_BYTES: usize = 64 << 20;
+
+/// The queue took no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// Too much waits already.
+    #[error("{waiting_bytes} bytes of text wait for this model, more than it takes: try again later")]
+    Full {
+        /// How much waits, of all connections or of this one.
+        waiting_bytes: usize,
+    },
+    /// The model is going away.
+    #[error("the model is being unloaded")]
+    Closed,
+}
+
+/// What a worker does next.
+#[derive(Debug)]
+pub enum Work {
+    /// Read texts as tokens.
+    Read(Reading),
+    /// Compute rows.
+    Compute(Vec<Entry>),
+}
+
+/// A part of a job whose texts are to be read. What is left of it goes back to its lane.
+#[derive(Debug)]
+pub struct Reading {
+    /// Whose texts.
+    pub job: Arc<Job>,
+    /// The next text.
+    pub next: usize,
+    /// Behind the last text of this part.
+    pub end: usize,
+    /// Stop when this many tokens were read.
+    pub tokens: usize,
+}
+
+/// Shared by the sessions, which add jobs, and the workers, which take work.
+#[derive(Debug)]
+pub struct Queue {
+    limits: BatchLimits,
+    lanes: Mutex<Lanes>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lanes {
+    lanes: HashMap<ConnectionId, Lane>,
+    /// Whose turn it is: every lane with anything in it, once.
+    turns: VecDeque<ConnectionId>,
+    ready: VecDeque<Vec<Entry>>,
+    queued_bytes: usize,
+    waiting_workers: usize,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// Jobs with texts to read, and the first such text.
+    unread: VecDeque<(Arc<Job>, usize)>,
+    unread_bytes: usize,
+    entries: VecDeque<Entry>,
+    entry_tokens: usize,
+    /// Tokens that the lane may still take in this turn.
+    deficit: usize,
+}
+
+impl Queue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(limits: BatchLimits) -> Self {
+        Self { limits, lanes: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Adds a job.
+    ///
+    /// # Errors
+    /// When too much waits already, or the model is going away.
+    pub fn push(&self, job: Arc<Job>) -> Result<(), QueueError> {
+        let mut lanes = lock(&self.lanes);
+        if lanes.closed {
+            return Err(QueueError::Closed);
+        }
+        let bytes = job.texts.len_bytes();
+        // A single job that is larger than a bound cannot exist: a frame is smaller.
+        let held = lanes.lanes.get(&job.connection).map_or(0, |lane| lane.unread_bytes);
+        if lanes.queued_bytes + bytes > MAX_QUEUED_BYTES {
+            return Err(QueueError::Full { waiting_bytes: lanes.queued_bytes });
+        }
+        if held + bytes > MAX_LANE_BYTES {
+            return Err(QueueError::Full { waiting_bytes: held });
+        }
+        lanes.queued_bytes += bytes;
+        let lane = lanes.lane(job.connection);
+        lane.unread_bytes += bytes;
+        lane.unread.push_back((job, 0));
+        let wake = lanes.waiting_workers > 0;
+        drop(lanes);
+        if wake {
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for work; `None` once the queue is closed and empty.
+    pub fn take(&self) -> Option<Work> {
+        let mut lanes = lock(&self.lanes);
+        loop {
+            if let Some(work) = lanes.next(self.limits) {
+                // More may be left for another worker.
+                if lanes.waiting_workers > 0 && lanes.has_work() {
+                    self.changed.notify_one();
+                }
+                return Some(work);
+            }
+            if lanes.closed {
+                return None;
+            }
+            lanes.waiting_workers += 1;
+            lanes = self.changed.wait(lanes).unwrap_or_else(PoisonError::into_inner);
+            lanes.waiting_workers -= 1;
+        }
+    }
+
+    /// Brings back what a worker has read, and the part that it has not.
+    pub fn give_back(&self, reading: Reading, entries: Vec<Entry>) {
+        let mut lanes = lock(&self.lanes);
+        let connection = reading.job.connection;
+        let lane = lanes.lane(connection);
+        lane.entry_tokens += entries.iter().map(Entry::cost).sum::<usize>();
+        lane.entries.extend(entries);
+        if reading.next < reading.end {
+            lane.unread.push_front((reading.job, reading.next));
+        }
+    }
+
+    /// Takes no more jobs; those inside are still computed.
+    pub fn close(&self) {
+        lock(&self.lanes).closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Texts that wait.
+    pub fn queued_texts(&self) -> usize {
+        lock(&self.lanes).lanes.values().map(Lane::texts).sum()
+    }
+}
+
+impl Entry {
+    /// What it takes of a budget: an empty sequence is not free.
+    fn cost(&self) -> usize {
+        self.sequence.ids.len().max(1)
+    }
+}
+
+impl Lane {
+    fn texts(&self) -> usize {
+        let unread = self.unread.iter().map(|(job, next)| job.texts.len() - next);
+        self.entries.len() + unread.sum::<usize>()
+    }
+}
+
+impl Lanes {
+    /// The connection's lane, in turn from now on.
+    fn lane(&mut self, connection: ConnectionId) -> &mut Lane {
+        let lane = self.lanes.entry(connection).or_insert_with(|| {
+            self.turns.push_back(connection);
+            Lane::default()
+        });
+        lane
+    }
+
+    fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+            || self.lanes.values().any(|l| !l.entries.is_empty() || !l.unread.is_empty())
+    }
+
+    fn next(&mut self, limits: BatchLimits) -> Option<Work> {
+        if let Some(batch) = self.ready.pop_front() {
+            return Some(Work::Compute(batch));
+        }
+        let window = limits.tokens * WINDOW_BATCHES;
+        // Every lane in turn has something to offer to the window before it is filled.
+        if let Some(reading) = self.next_reading(window) {
+            return Some(Work::Read(reading));
+        }
+        self.fill_window(limits, window);
+        self.ready.pop_front().map(Work::Compute)
+    }
+
+    /// A part to read, of the first lane in turn that has fewer tokens ready than a window.
+    fn next_reading(&mut self, window: usize) -> Option<Reading> {
+        let ready_tokens: usize = self.lanes.values().map(|lane| lane.entry_tokens).sum();
+        for connection in &self.turns {
+            let Some(lane) = self.lanes.get_mut(connection) else { continue };
+            // A lane that has read nothing yet joins the window even if others could fill it.
+            if lane.entry_tokens > 0 && ready_tokens >= window {
+                continue;
+            }
+            while let Some((job, next)) = lane.unread.pop_front() {
+                if next == 0 {
+                    // From here on the texts are being worked at; the bounds are on waiting ones.
+                    self.queued_bytes -= job.texts.len_bytes();
+                    lane.unread_bytes -= job.texts.len_bytes();
+                }
+                if job.is_cancelled() {
+                    continue;
+                }
+                let end = job.texts.len().min(next + READ_TEXTS);
+                if end < job.texts.len() {
+                    // Another worker may read on while this one reads.
+                    lane.unread.push_front((Arc::clone(&job), end));
+                }
+                return Some(Reading { job, next, end, tokens: window });
+            }
+        }
+        None
+    }
+
+    /// Deficit round robin over the lanes, then batches of similar lengths.
+    fn fill_window(&mut self, limits: BatchLimits, window: usize) {
+        let mut taken = Vec::new();
+        let mut tokens = 0;
+        while tokens < window {
+            let Some(connection) = self.turns.pop_front() else { break };
+            let Some(lane) = self.lanes.get_mut(&connection) else { continue };
+            lane.deficit += limits.tokens;
+            while let Some(entry) = lane.entries.front() {
+                let cost = entry.cost();
+                // A text longer than the budget goes when its lane has nothing in front of it.
+                if cost > lane.deficit && cost <= limits.tokens {
+                    break;
+                }
+                let Some(entry) = lane.entries.pop_front() else { break };
+                lane.entry_tokens -= cost;
+                lane.deficit = lane.deficit.saturating_sub(cost);
+                if !entry.job.is_cancelled() {
+                    tokens += cost;
+                    taken.push(entry);
+                }
+                if lane.deficit == 0 || tokens >= window {
+                    break;
+                }
+            }
+            if lane.entries.is_empty() && lane.unread.is_empty() {
+                self.lanes.remove(&connection);
+            } else {
+                if lane.entries.is_empty() {
+                    lane.deficit = 0;
+                }
+                self.turns.push_back(connection);
+                // Nothing but unread texts is left anywhere.
+                if self.lanes.values().all(|lane| lane.entries.is_empty()) {
+                    break;
+                }
+            }
+        }
+        self.cut(taken, limits);
+    }
+
+    fn cut(&mut self, mut taken: Vec<Entry>, limits: BatchLimits) {
+        taken.sort_by_key(Entry::cost);
+        let mut batch = Vec::new();
+        let mut tokens = 0;
+        for entry in taken {
+            let cost = entry.cost();
+            let full = tokens + cost > limits.tokens || batch.len() == limits.texts;
+            if full && !batch.is_empty() {
+                self.ready.push_back(std::mem::take(&mut batch));
+                tokens = 0;
+            }
+            tokens += cost;
+            batch.push(entry);
+        }
+        if !batch.is_empty() {
+            self.ready.push_back(batch);
+        }
+    }
+}

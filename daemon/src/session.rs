@@ -1,0 +1,342 @@
+//! One connection: handshake, requests, what it holds. Its end releases all of it.
+//!
+//! Requests that only look something up are answered where they are read; those that wait (a
+//! load, an inference) become tasks of the session. The session's end aborts them, which cancels
+//! their queued work, gives back their slots, and ends the leases: whatever killed the client,
+//! the kernel closed its socket, and that is seen here.
+
+use crate::connection::{ConnectionError, Reader, Writer, split};
+use crate::daemon::Shared;
+use crate::dispatch::{self, Answer, Handled};
+use crate::error::RequestError;
+use crate::lease::ConnectionId;
+use crate::peer::Peer;
+use crate::segment::SegmentPool;
+use crate::sync::lock;
+use emberd_protocol::{
+    Embedded, ErrorCode, Failure, Frame, FrameError, FrameKind, Free, Hello, Limits,
+    MAX_FRAME_BYTES, MAX_TEXTS, Place, Refusal, RefusalReason, Response, SegmentRetire, Welcome,
+};
+use interprocess::local_socket::tokio::Stream;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// Characters of a client's name that are kept.
+const NAME_CHARS: usize = 64;
+
+/// How often a connection with segments looks for idle ones.
+const RETIRE_EVERY: Duration = Duration::from_secs(5);
+
+/// A connection as the whole daemon knows it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) peer: Peer,
+    /// What the peer calls itself.
+    pub(crate) name: String,
+    pub(crate) since: Instant,
+    /// Its shared memory; `None` where it takes none.
+    pub(crate) pool: Option<Arc<SegmentPool>>,
+    writer: Writer,
+    /// Requests not yet answered, by the client's id. Who takes one out answers it, so that each
+    /// is answered once and a task is never aborted while it writes.
+    in_flight: Mutex<HashMap<u64, AbortHandle>>,
+}
+
+impl Connection {
+    /// Requests not yet answered.
+    pub(crate) fn requests_in_flight(&self) -> usize {
+        lock(&self.in_flight).len()
+    }
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId) {
+    let peer = match Peer::of(&stream) {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(connection = id.0, %error, "a peer without credentials was sent away");
+            return;
+        }
+    };
+    let (mut reader, writer) = split(stream);
+    let patience = shared.settings.limits.handshake;
+    let hello = match timeout(patience, handshake(&shared, &mut reader, &writer, peer)).await {
+        Ok(Ok(Some(hello))) => hello,
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => {
+            tracing::debug!(connection = id.0, pid = peer.pid, %error, "no handshake");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!(connection = id.0, pid = peer.pid, "no handshake in time");
+            return;
+        }
+    };
+    let pool = hello.accepts_segments.then(|| {
+        let credit = shared.settings.segments.credit_bytes;
+        SegmentPool::new(Arc::clone(&shared.spares), credit, Arc::clone(&shared.credit))
+    });
+    let connection = Arc::new(Connection {
+        id,
+        peer,
+        name: hello.name.chars().filter(|c| !c.is_control()).take(NAME_CHARS).collect(),
+        since: Instant::now(),
+        pool,
+        writer,
+        in_flight: Mutex::default(),
+    });
+    lock(&shared.connections).insert(id, Arc::clone(&connection));
+    let _registered = Registered { shared: Arc::clone(&shared), id };
+    let mut session = Session { shared, connection, tasks: JoinSet::new() };
+    if let Err(error) = session.run(&mut reader).await {
+        tracing::info!(connection = id.0, pid = peer.pid, %error, "connection ended");
+    }
+    // Aborted tasks give back what they hold before the connection is forgotten.
+    session.tasks.shutdown().await;
+}
+
+/// What the daemon knows of the connection ends with this, even if the session panics.
+struct Registered {
+    shared: Arc<Shared>,
+    id: ConnectionId,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        lock(&self.shared.connections).remove(&self.id);
+        let leases = lock(&self.shared.leases).end_connection(self.id, Instant::now());
+        tracing::debug!(connection = self.id.0, leases, "connection forgotten");
+    }
+}
+
+/// Reads Hello and answers; `None` where the client was refused or left.
+async fn handshake(
+    shared: &Shared,
+    reader: &mut Reader,
+    writer: &Writer,
+    peer: Peer,
+) -> Result<Option<Hello>, ConnectionError> {
+    let first = match reader.next().await {
+        Ok(Some(frame)) => frame,
+        Ok(None) => return Ok(None),
+        Err(ConnectionError::Frame(error @ FrameError::WrongVersion { .. })) => {
+            refuse(writer, RefusalReason::Version, &error.to_string()).await?;
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let hello = (first.kind == FrameKind::Hello).then(|| first.decode::<Hello>().ok()).flatten();
+    let Some(hello) = hello else {
+        refuse(writer, RefusalReason::NoHello, "the first frame must be a Hello").await?;
+        return Ok(None);
+    };
+    if !peer.is_permitted() {
+        let message = format!("user {} may not use this daemon", peer.uid);
+        refuse(writer, RefusalReason::NotPermitted, &message).await?;
+        return Ok(None);
+    }
+    if *shared.draining.borrow() {
+        refuse(writer, RefusalReason::ShuttingDown, "the daemon is stopping").await?;
+        return Ok(None);
+    }
+    let settings = &shared.settings;
+    let welcome = Welcome {
+        daemon_version: env!("CARGO_PKG_VERSION").into(),
+        daemon_pid: std::process::id(),
+        backend: settings.segments.backend,
+        limits: Limits {
+            max_texts: MAX_TEXTS,
+            max_frame_bytes: u32::try_from(MAX_FRAME_BYTES).unwrap_or(u32::MAX),
+            max_requests_in_flight: settings.limits.requests_in_flight,
+            max_leases: settings.limits.leases,
+            inline_bytes: settings.segments.inline_bytes,
+            credit_bytes: settings.segments.credit_bytes,
+        },
+    };
+    writer.write(&Frame::message(FrameKind::Welcome, 0, &welcome)?).await?;
+    Ok(Some(hello))
+}
+
+/// Sends a refusal; the caller drops the connection.
+pub(crate) async fn refuse(
+    writer: &Writer,
+    reason: RefusalReason,
+    message: &str,
+) -> Result<(), ConnectionError> {
+    let refusal = Refusal { reason, message: message.into() };
+    writer.write(&Frame::message(FrameKind::Refusal, 0, &refusal)?).await
+}
+
+struct Session {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    tasks: JoinSet<()>,
+}
+
+impl Session {
+    async fn run(&mut self, reader: &mut Reader) -> Result<(), ConnectionError> {
+        let mut draining = self.shared.draining.subscribe();
+        let mut is_draining = false;
+        let max_in_flight = self.shared.settings.limits.requests_in_flight as usize;
+        let mut retire = interval(RETIRE_EVERY);
+        retire.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let has_segments = self.connection.pool.as_ref().is_some_and(|p| p.segments() > 0);
+            // A client with too much in flight is slowed down: its socket is not read.
+            let may_read = self.tasks.len() < max_in_flight;
+            tokio::select! {
+                biased;
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    self.reap(ended).await?;
+                }
+                changed = draining.wait_for(|draining| *draining), if !is_draining => {
+                    // The sender lives as long as the daemon: either way it is stopping.
+                    drop(changed);
+                    is_draining = true;
+                }
+                frame = reader.next(), if may_read => match frame? {
+                    Some(frame) => self.frame(frame).await?,
+                    None => return Ok(()),
+                },
+                _ = retire.tick(), if has_segments => self.retire_idle().await?,
+            }
+            if is_draining && self.tasks.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn frame(&mut self, frame: Frame) -> Result<(), ConnectionError> {
+        match frame.kind {
+            FrameKind::Request => self.request(frame).await,
+            FrameKind::Cancel => self.cancel(frame.id).await,
+            FrameKind::Free => {
+                let free: Free = frame.decode()?;
+                for slot in &free.slots {
+                    // A late or doubled one frees nothing and harms nobody.
+                    let _ = self.connection.pool.as_ref().is_some_and(|pool| pool.free(slot));
+                }
+                Ok(())
+            }
+            FrameKind::Hello
+            | FrameKind::Welcome
+            | FrameKind::Refusal
+            | FrameKind::Response
+            | FrameKind::Segment
+            | FrameKind::Retire => Err(ConnectionError::OutOfPlace(frame.kind)),
+        }
+    }
+
+    async fn request(&mut self, frame: Frame) -> Result<(), ConnectionError> {
+        let id = frame.id;
+        if lock(&self.connection.in_flight).contains_key(&id) {
+            return Err(ConnectionError::IdInUse(id));
+        }
+        match dispatch::handle(&self.shared, &self.connection, frame) {
+            Handled::Now(result) => {
+                self.shared.requests.fetch_add(1, Ordering::Relaxed);
+                respond(&self.connection, id, result).await
+            }
+            Handled::Later(work) => {
+                let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
+                // The lock is held until the task stands in the table: it cannot be done before.
+                let mut in_flight = lock(&self.connection.in_flight);
+                let task = self.tasks.spawn(async move {
+                    let result = work.await;
+                    shared.requests.fetch_add(1, Ordering::Relaxed);
+                    let is_wanted = lock(&connection.in_flight).remove(&id).is_some();
+                    if !is_wanted {
+                        return;
+                    }
+                    if respond(&connection, id, result).await.is_err() {
+                        connection.writer.shutdown();
+                    }
+                });
+                in_flight.insert(id, task);
+                Ok(())
+            }
+        }
+    }
+
+    async fn cancel(&mut self, id: u64) -> Result<(), ConnectionError> {
+        let task = lock(&self.connection.in_flight).remove(&id);
+        let Some(task) = task else {
+            return Ok(()); // answered already
+        };
+        task.abort();
+        respond(&self.connection, id, Err(RequestError::Cancelled)).await
+    }
+
+    /// A panic while a request was worked at costs that request.
+    async fn reap(&mut self, ended: Result<(), JoinError>) -> Result<(), ConnectionError> {
+        let Err(error) = ended else { return Ok(()) };
+        if !error.is_panic() {
+            return Ok(());
+        }
+        let id = {
+            let mut in_flight = lock(&self.connection.in_flight);
+            let id = in_flight.iter().find(|(_, task)| task.id() == error.id()).map(|(id, _)| *id);
+            id.inspect(|id| drop(in_flight.remove(id)))
+        };
+        match id {
+            Some(id) => {
+                respond(&self.connection, id, Err(RequestError::Defect("a task panicked"))).await
+            }
+            // It panicked while it wrote its answer: the stream may be cut within a frame.
+            None => Err(ConnectionError::Defect),
+        }
+    }
+
+    async fn retire_idle(&self) -> Result<(), ConnectionError> {
+        let Some(pool) = &self.connection.pool else { return Ok(()) };
+        // The turn comes first: no answer may point into a segment after its retirement.
+        let turn = self.connection.writer.turn().await;
+        for segment in pool.retire_idle(self.shared.settings.segments.idle, Instant::now()) {
+            let frame = Frame::message(FrameKind::Retire, 0, &SegmentRetire { segment })?;
+            turn.write(&frame, None).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the answer to a request, and before it the announcement of a segment that it is the
+/// first to point into.
+async fn respond(
+    connection: &Connection,
+    id: u64,
+    result: Result<Answer, RequestError>,
+) -> Result<(), ConnectionError> {
+    let Answer { response, tail } = result.unwrap_or_else(|error| {
+        let failure = error.to_failure();
+        if failure.code == ErrorCode::Internal {
+            let cause = crate::error::chain(&error);
+            tracing::error!(connection = connection.id.0, request = id, error = cause, "defect");
+        }
+        Answer::from(Response::Failed(failure))
+    });
+    let mut frame = match Frame::message(FrameKind::Response, id, &response) {
+        Ok(frame) => frame,
+        Err(error) => {
+            let message = format!("the answer does not fit a frame: {error}");
+            let failure = Failure::new(ErrorCode::LimitExceeded, message);
+            Frame::message(FrameKind::Response, id, &Response::Failed(failure))?
+        }
+    };
+    frame.tail = tail;
+    let turn = connection.writer.turn().await;
+    if let Response::Embedded(Embedded { place: Place::Slot(slot), .. }) = &response
+        && let Some(announcement) =
+            connection.pool.as_ref().and_then(|pool| pool.announce_once(slot.segment))
+    {
+        let descriptor = announcement.descriptor();
+        let mut announce = Frame::message(FrameKind::Segment, 0, &announcement.message)?;
+        announce.descriptors = u16::from(descriptor.is_some());
+        turn.write(&announce, descriptor).await?;
+    }
+    turn.write(&frame, None).await
+}

@@ -1,0 +1,179 @@
+//! The threads that compute for one loaded model.
+//!
+//! On the CPU several workers share the immutable weights, one compute thread each: two threads
+//! on two texts wait for nobody, two threads inside one matrix product wait for each other. Each
+//! reads texts and computes rows, whichever its queue asks for.
+
+use crate::engine::model::{ComputeError, Computer, EmbeddingModel};
+use crate::job::{Entry, JobError};
+use crate::queue::{Queue, Reading, Work};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{Builder, JoinHandle};
+
+/// What the workers of a model have done.
+#[derive(Debug, Default)]
+pub struct WorkDone {
+    /// Texts embedded.
+    pub texts: AtomicU64,
+    /// Tokens computed.
+    pub tokens: AtomicU64,
+    /// Batches computed.
+    pub batches: AtomicU64,
+}
+
+/// The running threads. Dropping closes the queue and waits for the work inside to end.
+#[derive(Debug)]
+pub struct Workers {
+    queue: Arc<Queue>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `count` threads.
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
+    pub fn start(
+        name: &str,
+        count: usize,
+        model: &Arc<dyn EmbeddingModel>,
+        queue: &Arc<Queue>,
+        done: &Arc<WorkDone>,
+    ) -> std::io::Result<Self> {
+        let mut workers = Self { queue: Arc::clone(queue), threads: Vec::with_capacity(count) };
+        for number in 0..count {
+            let worker = Worker {
+                model: Arc::clone(model),
+                queue: Arc::clone(queue),
+                done: Arc::clone(done),
+                computer: Arc::clone(model).computer(),
+            };
+            // The kernel shows 15 characters of a thread's name.
+            let thread = Builder::new().name(format!("{number}:{name}")).spawn(|| worker.run())?;
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.threads.len()
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.queue.close();
+        for thread in self.threads.drain(..) {
+            // A worker catches the panics of its work; its own would be in the log already.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    model: Arc<dyn EmbeddingModel>,
+    queue: Arc<Queue>,
+    done: Arc<WorkDone>,
+    computer: Box<dyn Computer>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        while let Some(work) = self.queue.take() {
+            match work {
+                Work::Read(reading) => self.read(reading),
+                Work::Compute(batch) => self.compute(batch),
+            }
+        }
+    }
+
+    fn read(&self, mut reading: Reading) {
+        let mut entries = Vec::new();
+        let mut tokens = 0;
+        while reading.next < reading.end && tokens < reading.tokens {
+            let index = reading.next;
+            reading.next += 1;
+            let (Some(text), Some(row)) = (reading.job.texts.get(index), reading.job.take_row(index))
+            else {
+                // Cancelled meanwhile: nobody wants the rest.
+                reading.next = reading.end;
+                break;
+            };
+            match guarded(|| self.model.encode(text)) {
+                Ok(sequence) => {
+                    tokens += sequence.ids.len().max(1);
+                    reading.job.note_read(index, &sequence);
+                    entries.push(Entry { job: Arc::clone(&reading.job), sequence, row });
+                }
+                Err(error) => {
+                    drop(row);
+                    reading.job.fail(error);
+                    reading.next = reading.end;
+                }
+            }
+        }
+        self.queue.give_back(reading, entries);
+    }
+
+    fn compute(&mut self, mut batch: Vec<Entry>) {
+        let (sequences, mut rows): (Vec<_>, Vec<_>) =
+            batch.iter_mut().map(|entry| (&entry.sequence, entry.row.as_mut_slice())).unzip();
+        let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+        let result = guarded(|| self.computer.compute(&sequences, &mut rows));
+        match result {
+            Ok(()) => {
+                self.done.texts.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                self.done.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
+                self.done.batches.fetch_add(1, Ordering::Relaxed);
+                complete(batch);
+            }
+            Err(error) => {
+                // Scratch memory may be half written after a panic.
+                self.computer = Arc::clone(&self.model).computer();
+                self.fail(batch, error);
+            }
+        }
+    }
+
+    /// A failed batch of several texts is computed again one by one, so that a text that the
+    /// engine cannot compute fails its own request and not its neighbours'.
+    fn fail(&mut self, batch: Vec<Entry>, error: JobError) {
+        if batch.len() > 1 {
+            tracing::warn!(%error, texts = batch.len(), "a batch failed and is computed in parts");
+            for entry in batch {
+                self.compute(vec![entry]);
+            }
+            return;
+        }
+        if let Some(Entry { job, row, .. }) = batch.into_iter().next() {
+            drop(row);
+            job.fail(error);
+        }
+    }
+}
+
+/// Counts rows down, one run of the same job at a time; a row is given back before it counts.
+fn complete(batch: Vec<Entry>) {
+    let mut entries = batch.into_iter().peekable();
+    while let Some(Entry { job, row, .. }) = entries.next() {
+        drop(row);
+        let mut count = 1;
+        while let Some(same) = entries.next_if(|entry| Arc::ptr_eq(&entry.job, &job)) {
+            drop(same);
+            count += 1;
+        }
+        job.complete(count);
+    }
+}
+
+/// A panic costs the request that it happened in, not the worker.
+fn guarded<T>(work: impl FnOnce() -> Result<T, ComputeError>) -> Result<T, JobError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(JobError::from),
+        Err(_) => Err(JobError::Panicked),
+    }
+}

@@ -1,0 +1,101 @@
+//! A daemon with a model type of its own: an embedder that hashes words into buckets.
+//!
+//! ```text
+//! cargo run --example custom_model -- /tmp/custom.sock &
+//! emberd embed --socket /tmp/custom.sock --model hashing "any client can use it"
+//! ```
+//! The daemon is a library. A program names a type, gives a loader for it, and serves; queues,
+//! batches, leases, shared memory and the unchanged client come along.
+
+use emberd_daemon::Daemon;
+use emberd_daemon::engine::model::{
+    ComputeError, Computer, EmbeddingModel, ModelCard, Sequence,
+};
+use emberd_daemon::settings::Settings;
+use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
+use std::error::Error;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::sync::Arc;
+
+const SETTINGS: &str = "
+models.hashing.type = \"hashing\"
+models.hashing.dimension = 64
+";
+
+/// Words fall into as many buckets as a row has values; equal texts get equal rows.
+#[derive(Debug)]
+struct Hashing {
+    card: ModelCard,
+}
+
+impl EmbeddingModel for Hashing {
+    fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
+        let bucket = |word: &str| {
+            let mut hasher = DefaultHasher::new();
+            word.to_lowercase().hash(&mut hasher);
+            u32::try_from(hasher.finish() % self.card.dimension as u64).unwrap_or(0)
+        };
+        Ok(Sequence { ids: text.split_whitespace().map(bucket).collect(), truncated: false })
+    }
+
+    fn computer(self: Arc<Self>) -> Box<dyn Computer> {
+        Box::new(Counting)
+    }
+}
+
+/// Has no scratch memory: it counts in the rows themselves.
+struct Counting;
+
+impl Computer for Counting {
+    fn compute(
+        &mut self,
+        batch: &[&Sequence],
+        rows: &mut [&mut [f32]],
+    ) -> Result<(), ComputeError> {
+        for (sequence, row) in batch.iter().zip(rows) {
+            row.fill(0.0);
+            for bucket in &sequence.ids {
+                row[*bucket as usize] += 1.0;
+            }
+            let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+            if length > 0.0 {
+                row.iter_mut().for_each(|value| *value /= length);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let socket = std::env::args().nth(1).ok_or("usage: custom_model SOCKET")?;
+    let settings = Settings::parse(SETTINGS, Path::new("built in"), &["hashing".to_owned()])?;
+    let daemon = Daemon::builder(settings)
+        .model_type("hashing", |_id, settings| {
+            let dimension = settings.dimension.ok_or("give a dimension")?;
+            let card = ModelCard {
+                architecture: "hashing".into(),
+                dimension,
+                max_tokens: usize::MAX,
+                normalized: true,
+                weight_bytes: 0,
+            };
+            Ok(Arc::new(Hashing { card }) as Arc<dyn EmbeddingModel>)
+        })
+        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let name = socket.to_fs_name::<GenericFilePath>()?;
+        let listener = ListenerOptions::new().name(name).create_tokio()?;
+        let stop = async {
+            // Where signals cannot be had, the daemon ends with its terminal.
+            let _ = tokio::signal::ctrl_c().await;
+        };
+        daemon.run(listener, stop).await;
+        Ok(())
+    })
+}

@@ -1,0 +1,346 @@
+//! The program behind `scripts/quickstart`: starts a daemon on a private socket, lets three client
+//! processes share its model, and shows what came of it. It leaves nothing behind.
+//!
+//! ```text
+//! quickstart --folder DIR --daemon PATH [--model-dir DIR] [FILE | -]
+//! quickstart client SOCKET MODEL           one of the three; lines on standard input
+//! ```
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is written to be read")]
+
+use emberd_client::{Client, Embeddings};
+use indicatif::{ProgressBar, ProgressStyle};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::error::Error;
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+const CLIENTS: usize = 3;
+
+/// Lines that each process embeds one by one, as an interactive program would.
+const SINGLE_LINES: usize = 16;
+
+/// Lines that it embeds together afterwards, as an indexer would.
+const BATCH_LINES: usize = 256;
+
+/// Matches shown for a question.
+const MATCHES: usize = 3;
+
+const QUESTIONS: [&str; 5] = [
+    "make a file smaller",
+    "talk to another computer safely",
+    "show pictures",
+    "find mistakes in my program",
+    "what time is it anywhere in the world",
+];
+
+fn main() -> Outcome {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, socket, model] = args.as_slice()
+        && mode == "client"
+    {
+        return client(Path::new(socket), model);
+    }
+    run(&Options::parse(args)?)
+}
+
+struct Options {
+    folder: PathBuf,
+    daemon: PathBuf,
+    model_dir: Option<PathBuf>,
+    input: Option<String>,
+}
+
+impl Options {
+    fn parse(args: Vec<String>) -> Outcome<Self> {
+        let (mut folder, mut daemon, mut model_dir, mut input) = (None, None, None, None);
+        let mut args = args.into_iter();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+            match arg.as_str() {
+                "--folder" => folder = Some(value()?.into()),
+                "--daemon" => daemon = Some(value()?.into()),
+                "--model-dir" => model_dir = Some(value()?.into()),
+                _ => input = Some(arg),
+            }
+        }
+        Ok(Self {
+            folder: folder.ok_or("--folder is missing")?,
+            daemon: daemon.ok_or("--daemon is missing")?,
+            model_dir,
+            input,
+        })
+    }
+}
+
+fn run(options: &Options) -> Outcome {
+    let (lines, origin) = lines(options.input.as_deref())?;
+    println!("{} lines: {origin}", lines.len());
+    let shared_before = shared_memory_entries();
+    let socket = options.folder.join("emberd.sock");
+    let mut daemon = Daemon::start(options, &socket)?;
+    let pid = daemon.child.id();
+    let model = if options.model_dir.is_some() { "minilm" } else { "builtin" };
+    println!("daemon: process {pid} on {}, model \"{model}\"", socket.display());
+
+    let started = Instant::now();
+    let reports = share(&lines, &socket, model)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let status = Client::connect_to(&socket)?.status()?;
+    let loaded = status.models.iter().find(|m| m.id.as_str() == model).ok_or("no such model")?;
+
+    println!("\n{:<22} {:>8} {:>8} {:>8} {:>9} {:>9}", "process", "inline", "shared", "rows", "rows/s", "memory");
+    for report in &reports {
+        let number = |key: &str| report[key].as_u64().unwrap_or(0);
+        println!(
+            "{:<22} {:>8} {:>8} {:>8} {:>9.0} {:>9}",
+            format!("client {}", number("pid")),
+            number("inline"),
+            number("shared"),
+            number("inline") + number("shared"),
+            report["rows_s"].as_f64().unwrap_or(0.0),
+            mib(number("memory")),
+        );
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a count of rows")]
+    let rate = loaded.texts as f64 / seconds;
+    println!(
+        "{:<22} {:>8} {:>8} {:>8} {:>9.0} {:>9}",
+        format!("daemon {pid}"),
+        loaded.rows_inline,
+        loaded.rows_shared,
+        loaded.texts,
+        rate,
+        mib(memory(pid)),
+    );
+    println!(
+        "\nThe model was loaded {} ({} ms, {} of weights) for {} processes.",
+        if loaded.loads == 1 { "once".to_owned() } else { format!("{} times", loaded.loads) },
+        loaded.load_ms,
+        mib(loaded.info.as_ref().map_or(0, |info| info.weight_bytes)),
+        reports.len(),
+    );
+    search(&reports);
+
+    let ended = daemon.stop()?;
+    let mut left = Vec::new();
+    if socket.exists() {
+        left.push(format!("socket {}", socket.display()));
+    }
+    if Path::new(&format!("/proc/{pid}")).exists() {
+        left.push(format!("process {pid}"));
+    }
+    for entry in shared_memory_entries() {
+        if !shared_before.contains(&entry) && entry.contains("emberd") {
+            left.push(format!("segment {entry}"));
+        }
+    }
+    if !ended.success() || !left.is_empty() {
+        return Err(format!("the daemon ended with {ended}; left behind: {left:?}").into());
+    }
+    println!("\nThe daemon has stopped. Left behind: no process, no socket, no segment.");
+    Ok(())
+}
+
+/// The daemon's process, ended with this value.
+struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    fn start(options: &Options, socket: &Path) -> Outcome<Self> {
+        let log = options.folder.join("emberd.log");
+        let mut command = Command::new(&options.daemon);
+        command.args(["serve", "--socket"]).arg(socket).arg("--log-file").arg(&log);
+        command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS");
+        if let Some(folder) = &options.model_dir {
+            let mut model = std::ffi::OsString::from("minilm=");
+            model.push(folder);
+            command.arg("--model").arg(model);
+        }
+        let mut daemon = Self { child: command.stdin(Stdio::null()).spawn()? };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Client::connect_to(socket).is_err() {
+            if daemon.child.try_wait()?.is_some() || Instant::now() > deadline {
+                let log = std::fs::read_to_string(&log).unwrap_or_default();
+                return Err(format!("the daemon did not start:\n{log}").into());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(daemon)
+    }
+
+    fn stop(&mut self) -> Outcome<ExitStatus> {
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
+        Ok(self.child.wait()?)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // After `stop` there is nothing left to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Gives each client process a share of the lines and collects what it reports.
+fn share(lines: &[String], socket: &Path, model: &str) -> Outcome<Vec<Value>> {
+    let bar = if std::io::stderr().is_terminal() {
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} lines, {per_sec}")?;
+        ProgressBar::new(lines.len() as u64).with_style(style)
+    } else {
+        ProgressBar::hidden()
+    };
+    let mut threads = Vec::new();
+    for lines in lines.chunks(lines.len().div_ceil(CLIENTS).max(1)) {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("client")
+            .arg(socket)
+            .arg(model)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (mut input, output) =
+            child.stdin.take().zip(child.stdout.take()).ok_or("no pipes to the client")?;
+        let (text, bar) = (lines.join("\n"), bar.clone());
+        threads.push(thread::spawn(move || -> Result<Value, String> {
+            let failed = |error: std::io::Error| error.to_string();
+            input.write_all(text.as_bytes()).map_err(failed)?;
+            drop(input);
+            let mut report = Value::Null;
+            for line in BufReader::new(output).lines() {
+                let line = line.map_err(failed)?;
+                report = serde_json::from_str(&line).map_err(|error| error.to_string())?;
+                bar.inc(report["done"].as_u64().unwrap_or(0));
+            }
+            let status = child.wait().map_err(failed)?;
+            if !status.success() {
+                return Err(format!("a client ended with {status}"));
+            }
+            Ok(report)
+        }));
+    }
+    let reports: Result<Vec<_>, String> = threads
+        .into_iter()
+        .map(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?)
+        .collect();
+    bar.finish_and_clear();
+    Ok(reports?)
+}
+
+/// One of the processes: a lease, its share of the lines, and its best matches.
+fn client(socket: &Path, model: &str) -> Outcome {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text)?;
+    let lines: Vec<&str> = text.lines().collect();
+    let model = Client::connect_to(socket)?.embedding_model(model)?;
+    let started = Instant::now();
+    let (mut inline, mut shared) = (0, 0);
+    let mut results: Vec<Embeddings> = Vec::new();
+    let (single, together) = lines.split_at(lines.len().min(SINGLE_LINES));
+    for batch in single.chunks(1).chain(together.chunks(BATCH_LINES)) {
+        let rows = model.embed(batch)?;
+        *if rows.is_shared() { &mut shared } else { &mut inline } += rows.len();
+        // The rows are kept as they came: the large ones stay in shared memory.
+        results.push(rows);
+        println!("{}", json!({"done": batch.len()}));
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let questions = model.embed(&QUESTIONS)?;
+    let matches: Vec<_> = questions.rows().map(|question| best(question, &results, &lines)).collect();
+    #[expect(clippy::cast_precision_loss, reason = "a count of lines")]
+    let rows_s = lines.len() as f64 / seconds;
+    let pid = std::process::id();
+    println!(
+        "{}",
+        json!({
+            "pid": pid, "inline": inline, "shared": shared, "rows_s": rows_s,
+            "memory": memory(pid), "matches": matches,
+        })
+    );
+    Ok(())
+}
+
+/// The lines nearest to a question: rows have length 1, so the dot product is the cosine.
+fn best(question: &[f32], results: &[Embeddings], lines: &[&str]) -> Vec<(f32, String)> {
+    let rows = results.iter().flat_map(Embeddings::rows);
+    let mut scored: Vec<_> = rows
+        .zip(lines)
+        .map(|(row, line)| (question.iter().zip(row).map(|(a, b)| a * b).sum::<f32>(), *line))
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().take(MATCHES).map(|(score, line)| (score, line.to_owned())).collect()
+}
+
+fn search(reports: &[Value]) {
+    println!("\nSearch by meaning:");
+    for (number, question) in QUESTIONS.iter().enumerate() {
+        let found = reports.iter().flat_map(|report| report["matches"][number].as_array());
+        let mut found: Vec<_> = found
+            .flatten()
+            .filter_map(|found| Some((found[0].as_f64()?, found[1].as_str()?)))
+            .collect();
+        found.sort_by(|a, b| b.0.total_cmp(&a.0));
+        println!("\n  {question}");
+        for (score, line) in found.into_iter().take(MATCHES) {
+            let line: String = line.chars().take(90).collect();
+            println!("    {score:.2}  {line}");
+        }
+    }
+}
+
+/// The lines to embed, and what they are.
+fn lines(input: Option<&str>) -> Outcome<(Vec<String>, String)> {
+    let given = match input {
+        Some("-") => Some((read_all(std::io::stdin())?, "standard input".to_owned())),
+        Some(file) => Some((std::fs::read(file)?, file.to_owned())),
+        None => None,
+    };
+    let sources: [(&str, &[&str], &str); 2] = [
+        ("dpkg-query", &["-W", "-f", "${Package}: ${binary:Summary}\\n"], "this machine's packages"),
+        ("man", &["-k", "."], "this machine's manual pages"),
+    ];
+    let installed = sources.into_iter().filter(|_| given.is_none()).filter_map(|(program, args, name)| {
+        let output = Command::new(program).args(args).stderr(Stdio::null()).output().ok()?;
+        (output.status.success()).then_some((output.stdout, name.to_owned()))
+    });
+    for (text, name) in given.into_iter().chain(installed) {
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect();
+        if !lines.is_empty() {
+            return Ok((lines, name));
+        }
+        eprintln!("{name}: no lines");
+    }
+    Err("no text: give a file, or - and lines on standard input".into())
+}
+
+fn read_all(mut input: impl Read) -> Outcome<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Memory of a process in bytes, its share of shared pages counted (proportional set size).
+fn memory(pid: u32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
+fn shared_memory_entries() -> Vec<String> {
+    let entries = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}

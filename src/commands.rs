@@ -1,0 +1,44 @@
+//! One function for each command.
+
+mod config;
+mod embed;
+mod models;
+mod npy;
+mod status;
+
+use crate::args::{Args, Command, SocketArg};
+use crate::exit::CommandError;
+use crate::{output, serve};
+use clap::CommandFactory;
+use emberd_client::Client;
+
+/// Does what the command line asks.
+pub(crate) fn run(args: Args) -> Result<(), CommandError> {
+    match args.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Embed(args) => embed::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Models(args) => models::run(&args),
+        Command::Config(args) => config::run(args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "emberd", &mut script);
+            output::bytes(&script)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            let failed = CommandError::io("cannot make the manual page");
+            clap_mangen::Man::new(Args::command()).render(&mut page).map_err(failed)?;
+            output::bytes(&page)
+        }
+    }
+}
+
+/// A connection to the daemon that the command line or the environment names.
+fn connect(socket: &SocketArg) -> Result<Client, CommandError> {
+    let builder = Client::builder().name("emberd");
+    Ok(match &socket.socket {
+        Some(path) => builder.connect_to(path)?,
+        None => builder.connect()?,
+    })
+}

@@ -1,0 +1,47 @@
+//! `emberd config`: settings, before and behind a running daemon.
+
+use super::connect;
+use crate::args::Config;
+use crate::exit::CommandError;
+use crate::{output, serve};
+use emberd_daemon::settings::Settings;
+use serde_json::json;
+
+pub(super) fn run(args: Config) -> Result<(), CommandError> {
+    match args {
+        Config::Show { settings, json } => {
+            let lines = serve::settings(settings.as_deref(), Vec::new())?.lines();
+            if json {
+                let keys: Vec<_> = lines
+                    .iter()
+                    .map(|line| {
+                        let origin = line.origin.to_string();
+                        json!({"key": line.key, "value": line.value, "origin": origin})
+                    })
+                    .collect();
+                return output::json(&keys);
+            }
+            let row = |line: emberd_daemon::settings::KeyLine| {
+                vec![line.key, line.value, line.origin.to_string()]
+            };
+            let rows: Vec<_> = lines.into_iter().map(row).collect();
+            output::table(&["KEY", "VALUE", "FROM"], &rows)
+        }
+        Config::Check { file } => {
+            let settings = Settings::read(&file, &[])?;
+            output::line(&format!("{}: good, {} models", file.display(), settings.models.len()))
+        }
+        Config::Model { id, reading } => {
+            let keys = connect(&reading.socket)?.model_config(id.as_str())?;
+            if reading.json {
+                let keys: serde_json::Map<_, _> =
+                    keys.into_iter().map(|(key, value)| (key, value.into())).collect();
+                return output::json(&keys);
+            }
+            for (key, value) in keys {
+                output::line(&format!("models.{id}.{key} = {value}"))?;
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `emberd embed`: texts from arguments, a file or standard input; rows to a file or standard
+//! output.
+
+use super::{connect, npy};
+use crate::args::{Embed, RowFormat};
+use crate::exit::CommandError;
+use emberd_client::{Client, Embeddings};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::path::Path;
+
+/// Taken when the daemon has it and nothing else is asked for.
+const USUAL_MODEL: &str = "embedding";
+
+/// Taken otherwise: every daemon has it.
+const BUILTIN_MODEL: &str = "builtin";
+
+pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
+    let texts = texts(args)?;
+    let client = connect(&args.socket)?;
+    let name = match &args.model {
+        Some(id) => id.to_string(),
+        None => usual_model(&client)?,
+    };
+    let model = client.embedding_model(&name)?;
+    let place = args.output.as_deref();
+    let failed = |source| CommandError::io(format!("cannot write {}", shown(place)))(source);
+    let mut out: Box<dyn Write> = match place {
+        Some(path) => Box::new(BufWriter::new(File::create(path).map_err(failed)?)),
+        None => Box::new(BufWriter::new(io::stdout().lock())),
+    };
+    if args.format == RowFormat::Npy {
+        out.write_all(&npy::header(texts.len(), model.dimension())).map_err(failed)?;
+    }
+    let progress = progress(texts.len(), args.batch as usize);
+    let mut truncated = 0;
+    for (number, batch) in texts.chunks(args.batch as usize).enumerate() {
+        let rows = model.embed(batch)?;
+        truncated += rows.truncated().len();
+        let first = number * args.batch as usize;
+        match args.format {
+            RowFormat::Npy => write_values(&mut out, &rows),
+            RowFormat::Jsonl => write_lines(&mut out, first, batch, &rows),
+        }
+        .map_err(failed)?;
+        progress.inc(batch.len() as u64);
+    }
+    out.flush().map_err(failed)?;
+    progress.finish_and_clear();
+    if truncated > 0 {
+        // Standard error may be closed; the rows are written all the same.
+        let _ = writeln!(
+            io::stderr(),
+            "emberd: {truncated} of {} texts were longer than the {} tokens that \"{name}\" reads; \
+             their ends were cut off",
+            texts.len(),
+            model.info().max_tokens
+        );
+    }
+    Ok(())
+}
+
+fn usual_model(client: &Client) -> Result<String, CommandError> {
+    let models = client.available_models()?;
+    let has_usual = models.iter().any(|model| model.id.as_str() == USUAL_MODEL);
+    Ok(if has_usual { USUAL_MODEL } else { BUILTIN_MODEL }.to_owned())
+}
+
+fn texts(args: &Embed) -> Result<Vec<String>, CommandError> {
+    if !args.texts.is_empty() {
+        return Ok(args.texts.clone());
+    }
+    let from_stdin = args.file.as_deref().is_none_or(|file| file == Path::new("-"));
+    let mut bytes = Vec::new();
+    if from_stdin {
+        if args.file.is_none() && io::stdin().is_terminal() {
+            let message = "no texts: give some as arguments, --file FILE, or lines on standard input";
+            return Err(CommandError::Usage(message.into()));
+        }
+        io::stdin()
+            .read_to_end(&mut bytes)
+            .map_err(CommandError::io("cannot read standard input"))?;
+    } else if let Some(file) = &args.file {
+        bytes = std::fs::read(file)
+            .map_err(CommandError::io(format!("cannot read {}", file.display())))?;
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
+        let name = if from_stdin { "standard input" } else { "the file" };
+        let source = io::Error::new(io::ErrorKind::InvalidData, "make it UTF-8 first");
+        CommandError::Io { what: format!("line {line} of {name} is not UTF-8"), source }
+    })?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+fn write_lines(
+    out: &mut dyn Write,
+    first: usize,
+    texts: &[String],
+    rows: &Embeddings,
+) -> io::Result<()> {
+    let truncated = rows.truncated();
+    for (position, (text, row)) in texts.iter().zip(rows.rows()).enumerate() {
+        let mut line = json!({"index": first + position, "text": text, "embedding": row});
+        if u32::try_from(position).is_ok_and(|position| truncated.binary_search(&position).is_ok()) {
+            line["truncated"] = true.into();
+        }
+        serde_json::to_writer(&mut *out, &line)?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+fn write_values(out: &mut dyn Write, rows: &Embeddings) -> io::Result<()> {
+    for row in rows.rows() {
+        let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// A bar on a terminal, where there is more than one request to wait for.
+fn progress(texts: usize, batch: usize) -> ProgressBar {
+    if texts <= batch || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} texts, {per_sec}, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(texts as u64).with_style(style)
+}
+
+fn shown(place: Option<&Path>) -> String {
+    place.map_or_else(|| "to standard output".into(), |path| path.display().to_string())
+}

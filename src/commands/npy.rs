@@ -1,0 +1,31 @@
+//! NumPy's array format, version 1.0, as its documentation ("numpy.lib.format") gives it.
+
+/// The bytes in front of `rows` × `columns` little-endian 32-bit floats in row order.
+pub(super) fn header(rows: usize, columns: usize) -> Vec<u8> {
+    const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
+    /// The array begins at a multiple of this.
+    const ALIGNMENT: usize = 64;
+    let mut text =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
+    let unpadded = MAGIC.len() + 2 + text.len() + 1;
+    text.push_str(&" ".repeat(unpadded.next_multiple_of(ALIGNMENT) - unpadded));
+    text.push('\n');
+    let len = u16::try_from(text.len()).expect("two numbers make a short header");
+    [MAGIC, &len.to_le_bytes(), text.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_array_begins_aligned_and_the_header_says_its_own_length() {
+        for (rows, columns) in [(0, 0), (1, 384), (1_000_000, 1024), (usize::MAX, usize::MAX)] {
+            let header = super::header(rows, columns);
+            assert_eq!(header.len() % 64, 0);
+            assert_eq!(header.last(), Some(&b'\n'));
+            let len = usize::from(u16::from_le_bytes([header[8], header[9]]));
+            assert_eq!(header.len(), 10 + len);
+            let text = String::from_utf8(header[10..].to_vec()).unwrap();
+            assert!(text.contains(&format!("'shape': ({rows}, {columns})")), "{text}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Where the daemon listens: the socket that systemd opened, or one of its own.
+//!
+//! A socket of its own is guarded by a lock on a file beside it, held for the daemon's life. The
+//! lock decides who serves a path, never the state of the socket: with the lock in hand, a socket
+//! that nobody answers is a leftover of a dead daemon and is taken over.
+
+use emberd_protocol::{SocketPaths, default_socket_paths};
+use interprocess::local_socket::tokio::Listener;
+use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
+use interprocess::os::unix::local_socket::ListenerOptionsExt;
+use interprocess::os::unix::uds_local_socket::tokio::Listener as UdsListener;
+use listenfd::ListenFd;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// Why there is no socket to listen on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListenError {
+    #[error("a daemon already serves {}{}: use it, or stop it first", path.display(), pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    InUse { path: PathBuf, pid: Option<String> },
+    #[error("nowhere to listen: set XDG_RUNTIME_DIR, or give --socket PATH")]
+    NoPath,
+    #[error("cannot listen on {}", path.display())]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("cannot take the socket that systemd opened")]
+    Inherited(#[source] io::Error),
+}
+
+/// A socket and what guards it. Dropping it removes a socket of its own.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// What clients connect to, for messages.
+    pub(crate) path: Option<PathBuf>,
+    listener: Option<Listener>,
+    _lock: Option<Flock<File>>,
+}
+
+impl Door {
+    /// The listener, once.
+    pub(crate) fn take_listener(&mut self) -> Option<Listener> {
+        self.listener.take()
+    }
+}
+
+/// The path to serve where none is given: the user's runtime folder, for root the machine's.
+pub(crate) fn default_path(explicit: Option<PathBuf>) -> Result<PathBuf, ListenError> {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let has_home = explicit.is_some() || runtime_dir.is_some();
+    if !has_home && !nix::unistd::geteuid().is_root() {
+        return Err(ListenError::NoPath);
+    }
+    let mut paths = default_socket_paths(&SocketPaths { explicit, runtime_dir });
+    Ok(paths.swap_remove(0))
+}
+
+/// Opens the door. Must be called within a tokio runtime.
+pub(crate) fn open(path: Option<PathBuf>) -> Result<Door, ListenError> {
+    if let Some(listener) = inherited()? {
+        return Ok(Door { path: None, listener: Some(listener), _lock: None });
+    }
+    let path = default_path(path)?;
+    let failed = |source| ListenError::Socket { path: path.clone(), source };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    }
+    let lock = lock(&path)?;
+    remove_leftover(&path)?;
+    let name = path.as_path().to_fs_name::<GenericFilePath>().map_err(failed)?;
+    let listener = ListenerOptions::new().name(name).mode(0o600).create_tokio().map_err(failed)?;
+    Ok(Door { path: Some(path), listener: Some(listener), _lock: Some(lock) })
+}
+
+fn inherited() -> Result<Option<Listener>, ListenError> {
+    let mut passed = ListenFd::from_env();
+    if passed.len() == 0 {
+        return Ok(None);
+    }
+    let listener = passed.take_unix_listener(0).map_err(ListenError::Inherited)?;
+    let Some(listener) = listener else { return Ok(None) };
+    let listener = UdsListener::try_from(OwnedFd::from(listener)).map_err(ListenError::Inherited)?;
+    Ok(Some(listener.into()))
+}
+
+/// Takes the path's lock, or tells who has it.
+fn lock(path: &Path) -> Result<Flock<File>, ListenError> {
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
+    let failed = |source| ListenError::Socket { path: path.to_owned(), source };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&lock_path)
+        .map_err(failed)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            // Only for people: the lock decides, not the number.
+            lock.set_len(0).map_err(failed)?;
+            writeln!(lock, "{}", std::process::id()).map_err(failed)?;
+            Ok(lock)
+        }
+        Err((_, nix::errno::Errno::EAGAIN)) => {
+            let pid = fs::read_to_string(&lock_path).ok().map(|pid| pid.trim().to_owned());
+            let pid = pid.filter(|pid| !pid.is_empty());
+            Err(ListenError::InUse { path: path.to_owned(), pid })
+        }
+        Err((_, error)) => Err(failed(error.into())),
+    }
+}
+
+/// Removes the socket of a daemon that died. Something that answers there without our lock (a
+/// socket of systemd's, another program) is left alone, and so is a file that is no socket.
+fn remove_leftover(path: &Path) -> Result<(), ListenError> {
+    let failed = |source| ListenError::Socket { path: path.to_owned(), source };
+    match UnixStream::connect(path) {
+        Ok(_) => Err(ListenError::InUse { path: path.to_owned(), pid: None }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            use std::os::unix::fs::FileTypeExt;
+            let is_socket = fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket();
+            if !is_socket {
+                let message = "a file that is no socket stands there: remove it, or give another --socket";
+                return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, message)));
+            }
+            tracing::info!(path = %path.display(), "the socket of a dead daemon is taken over");
+            fs::remove_file(path).map_err(failed)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}

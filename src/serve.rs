@@ -1,0 +1,206 @@
+//! `emberd serve`: the process around the daemon.
+
+use crate::args::Serve;
+use crate::detach::{self, Caller, Side};
+use crate::exit::CommandError;
+use crate::listen;
+use crate::output;
+use emberd_daemon::Daemon;
+use emberd_daemon::settings::Settings;
+use emberd_protocol::ModelState;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Threads for sockets and timers: models compute on their own.
+const IO_THREADS: usize = 2;
+
+/// How often systemd is told of the models, if that has changed.
+const STATUS_EVERY: Duration = Duration::from_secs(2);
+
+/// Serves until told to stop.
+pub(crate) fn run(mut args: Serve) -> Result<(), CommandError> {
+    // Everything that can be refused is refused while there is still a terminal to say it on,
+    // and paths are made absolute before the folder changes.
+    make_absolute(&mut args)?;
+    let settings = settings(args.settings.as_deref(), std::mem::take(&mut args.models))?;
+    let filter = EnvFilter::try_new(&args.log)
+        .map_err(|error| CommandError::Usage(format!("--log {:?}: {error}", args.log)))?;
+    let mut caller = Caller::none();
+    if args.detach {
+        match detach::detach()? {
+            Side::Foreground(message) => return output::line(&message),
+            Side::Background(told) => caller = told,
+        }
+    }
+    let result = serve(args, settings, filter, &mut caller);
+    if let Err(error) = &result {
+        caller.failed(error);
+    }
+    result
+}
+
+/// The settings of a file and the models of the command line.
+pub(crate) fn settings(
+    file: Option<&Path>,
+    models: Vec<(emberd_protocol::ModelId, PathBuf)>,
+) -> Result<Settings, CommandError> {
+    let mut settings = match file {
+        Some(file) => Settings::read(file, &[])?,
+        None => Settings::default(),
+    };
+    for (id, folder) in models {
+        if id.as_str() == emberd_daemon::settings::BUILTIN_ID {
+            let message = format!("--model {id}=...: this id is the built-in model's");
+            return Err(CommandError::Usage(message));
+        }
+        settings.add_folder_model(id, folder);
+    }
+    Ok(settings)
+}
+
+fn make_absolute(args: &mut Serve) -> Result<(), CommandError> {
+    let folders = args.models.iter_mut().map(|(_, folder)| folder);
+    let files = [&mut args.socket.socket, &mut args.settings, &mut args.log_file];
+    for path in files.into_iter().flatten().chain(folders) {
+        *path = std::path::absolute(&*path)
+            .map_err(CommandError::io(format!("cannot resolve {}", path.display())))?;
+    }
+    Ok(())
+}
+
+fn serve(
+    args: Serve,
+    settings: Settings,
+    filter: EnvFilter,
+    caller: &mut Caller,
+) -> Result<(), CommandError> {
+    log_to(args.log_file.as_deref(), filter)?;
+    raise_descriptor_limit();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .enable_all()
+        .build()
+        .map_err(CommandError::io("cannot start the runtime"))?;
+    let result = runtime.block_on(listen_and_run(args.socket.socket, settings, caller));
+    // Blocking tasks (segments being made) are not waited for: the process ends with them.
+    Runtime::shutdown_background(runtime);
+    result
+}
+
+async fn listen_and_run(
+    socket: Option<PathBuf>,
+    settings: Settings,
+    caller: &mut Caller,
+) -> Result<(), CommandError> {
+    let stop = stop_signal().map_err(CommandError::io("cannot handle signals"))?;
+    let mut door = listen::open(socket)?;
+    let Some(listener) = door.take_listener() else {
+        return Err(listen::ListenError::NoPath.into());
+    };
+    let daemon = Daemon::builder(settings).build()?;
+    let place = match &door.path {
+        Some(path) => path.display().to_string(),
+        None => "the socket that systemd opened".into(),
+    };
+    tracing::info!(pid = std::process::id(), "emberd serves {place}");
+    caller.ready(&format!("emberd serves {place} (process {})", std::process::id()));
+    notify(&[NotifyState::Ready]);
+    let told = tell_systemd(&daemon);
+    tokio::select! {
+        () = daemon.run(listener, async {
+            stop.await;
+            notify(&[NotifyState::Stopping]);
+        }) => {}
+        () = told => {}
+    }
+    tracing::info!("emberd has stopped");
+    Ok(())
+}
+
+/// Ends with the first signal to stop.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}
+
+/// Keeps systemd's status line and watchdog up to date; does nothing without systemd. Never ends.
+async fn tell_systemd(daemon: &Daemon) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return std::future::pending().await;
+    }
+    let watchdog = sd_notify::watchdog_enabled();
+    let every = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 2));
+    let mut last = String::new();
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        if watchdog.is_some() {
+            notify(&[NotifyState::Watchdog]);
+        }
+        let line = status_line(daemon);
+        if line != last {
+            notify(&[NotifyState::Status(&line)]);
+            last = line;
+        }
+    }
+}
+
+fn status_line(daemon: &Daemon) -> String {
+    let status = daemon.status();
+    let loaded = status.models.iter().filter(|model| {
+        matches!(model.state, ModelState::Ready | ModelState::Idle | ModelState::Draining)
+    });
+    let names: Vec<_> = loaded.map(|model| model.id.as_str()).collect();
+    let connections = status.connections.len();
+    match names.as_slice() {
+        [] => format!("no model loaded, {connections} connections"),
+        names => format!("loaded: {}; {connections} connections", names.join(", ")),
+    }
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd cannot be told");
+    }
+}
+
+fn log_to(file: Option<&Path>, filter: EnvFilter) -> Result<(), CommandError> {
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    match file {
+        Some(path) => {
+            let failed = CommandError::io(format!("cannot open {}", path.display()));
+            let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
+            builder.with_ansi(false).with_writer(Mutex::new(file)).init();
+        }
+        None => builder
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(io::stderr)
+            .init(),
+    }
+    Ok(())
+}
+
+/// Every connection and every segment is a descriptor.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of descriptors stays as it is");
+    }
+}
