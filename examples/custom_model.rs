@@ -8,9 +8,7 @@
 //! batches, leases, shared memory and the unchanged client come along.
 
 use emberd_daemon::Daemon;
-use emberd_daemon::engine::model::{
-    ComputeError, Computer, EmbeddingModel, ModelCard, Sequence,
-};
+use emberd_daemon::engine::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence};
 use emberd_daemon::settings::Settings;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use std::error::Error;

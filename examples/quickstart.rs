@@ -95,7 +95,10 @@ fn run(options: &Options) -> Outcome {
     let status = Client::connect_to(&socket)?.status()?;
     let loaded = status.models.iter().find(|m| m.id.as_str() == model).ok_or("no such model")?;
 
-    println!("\n{:<22} {:>8} {:>8} {:>8} {:>9} {:>9}", "process", "inline", "shared", "rows", "rows/s", "memory");
+    println!(
+        "\n{:<22} {:>8} {:>8} {:>8} {:>9} {:>9}",
+        "process", "inline", "shared", "rows", "rows/s", "memory"
+    );
     for report in &reports {
         let number = |key: &str| report[key].as_u64().unwrap_or(0);
         println!(
@@ -254,7 +257,8 @@ fn client(socket: &Path, model: &str) -> Outcome {
     }
     let seconds = started.elapsed().as_secs_f64();
     let questions = model.embed(&QUESTIONS)?;
-    let matches: Vec<_> = questions.rows().map(|question| best(question, &results, &lines)).collect();
+    let matches: Vec<_> =
+        questions.rows().map(|question| best(question, &results, &lines)).collect();
     #[expect(clippy::cast_precision_loss, reason = "a count of lines")]
     let rows_s = lines.len() as f64 / seconds;
     let pid = std::process::id();
@@ -304,16 +308,22 @@ fn lines(input: Option<&str>) -> Outcome<(Vec<String>, String)> {
         None => None,
     };
     let sources: [(&str, &[&str], &str); 2] = [
-        ("dpkg-query", &["-W", "-f", "${Package}: ${binary:Summary}\\n"], "this machine's packages"),
+        (
+            "dpkg-query",
+            &["-W", "-f", "${Package}: ${binary:Summary}\\n"],
+            "this machine's packages",
+        ),
         ("man", &["-k", "."], "this machine's manual pages"),
     ];
-    let installed = sources.into_iter().filter(|_| given.is_none()).filter_map(|(program, args, name)| {
-        let output = Command::new(program).args(args).stderr(Stdio::null()).output().ok()?;
-        (output.status.success()).then_some((output.stdout, name.to_owned()))
-    });
+    let installed =
+        sources.into_iter().filter(|_| given.is_none()).filter_map(|(program, args, name)| {
+            let output = Command::new(program).args(args).stderr(Stdio::null()).output().ok()?;
+            (output.status.success()).then_some((output.stdout, name.to_owned()))
+        });
     for (text, name) in given.into_iter().chain(installed) {
         let text = String::from_utf8_lossy(&text);
-        let lines: Vec<_> = text.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect();
+        let lines: Vec<_> =
+            text.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect();
         if !lines.is_empty() {
             return Ok((lines, name));
         }

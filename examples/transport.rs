@@ -14,9 +14,7 @@
 
 use emberd_client::Client;
 use emberd_daemon::Daemon;
-use emberd_daemon::engine::model::{
-    ComputeError, Computer, EmbeddingModel, ModelCard, Sequence,
-};
+use emberd_daemon::engine::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence};
 use emberd_daemon::settings::Settings;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use serde_json::json;
@@ -109,7 +107,8 @@ fn serve_emberd(socket: &str) -> Outcome {
         .model_type("instant", move |_, _| Ok(Arc::clone(&model) as Arc<dyn EmbeddingModel>))
         .build()?;
     // As `emberd serve` does it.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let name = socket.to_fs_name::<GenericFilePath>()?;
         let listener = ListenerOptions::new().name(name).create_tokio()?;
@@ -321,7 +320,10 @@ fn measure(runs: usize) -> Outcome {
         echo: UnixStream::connect(path("echo"))?,
     };
 
-    println!("{:>8} {:>14} {:>14} {:>14}   median microseconds", "rows", "emberd", "bincode", "JSON/HTTP");
+    println!(
+        "{:>8} {:>14} {:>14} {:>14}   median microseconds",
+        "rows", "emberd", "bincode", "JSON/HTTP"
+    );
     let mut figures = Vec::new();
     for (rows, count) in SIZES {
         let texts: Vec<String> = (0..rows).map(|n| format!("text {n}")).collect();
@@ -335,8 +337,20 @@ fn measure(runs: usize) -> Outcome {
         let medians = [middle(&mut ours), middle(&mut bincode), middle(&mut http)];
         println!("{rows:>8} {:>14.1} {:>14.1} {:>14.1}", medians[0], medians[1], medians[2]);
         if rows == TARGET_ROWS {
-            figures.push(figure("transport_rows_1000", medians[0], medians[1], "bincode Vec<f32>", runs));
-            figures.push(figure("transport_rows_1000_json", medians[0], medians[2], "JSON over HTTP", runs));
+            figures.push(figure(
+                "transport_rows_1000",
+                medians[0],
+                medians[1],
+                "bincode Vec<f32>",
+                runs,
+            ));
+            figures.push(figure(
+                "transport_rows_1000_json",
+                medians[0],
+                medians[2],
+                "JSON over HTTP",
+                runs,
+            ));
         }
     }
     let (mut ours, mut bare) = (Vec::new(), Vec::new());

@@ -83,7 +83,8 @@ fn inherited() -> Result<Option<Listener>, ListenError> {
     }
     let listener = passed.take_unix_listener(0).map_err(ListenError::Inherited)?;
     let Some(listener) = listener else { return Ok(None) };
-    let listener = UdsListener::try_from(OwnedFd::from(listener)).map_err(ListenError::Inherited)?;
+    let listener =
+        UdsListener::try_from(OwnedFd::from(listener)).map_err(ListenError::Inherited)?;
     Ok(Some(listener.into()))
 }
 
@@ -128,7 +129,8 @@ fn remove_leftover(path: &Path) -> Result<(), ListenError> {
             use std::os::unix::fs::FileTypeExt;
             let is_socket = fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket();
             if !is_socket {
-                let message = "a file that is no socket stands there: remove it, or give another --socket";
+                let message =
+                    "a file that is no socket stands there: remove it, or give another --socket";
                 return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, message)));
             }
             tracing::info!(path = %path.display(), "the socket of a dead daemon is taken over");

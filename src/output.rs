@@ -28,7 +28,8 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> Result<(), Command
         .iter()
         .enumerate()
         .map(|(column, name)| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            let cells =
+                rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
             cells.chain([name.len()]).max().unwrap_or(0)
         })
         .collect();

@@ -188,10 +188,7 @@ fn log_to(file: Option<&Path>, filter: EnvFilter) -> Result<(), CommandError> {
             let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
             builder.with_ansi(false).with_writer(Mutex::new(file)).init();
         }
-        None => builder
-            .with_ansi(io::stderr().is_terminal())
-            .with_writer(io::stderr)
-            .init(),
+        None => builder.with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).init(),
     }
     Ok(())
 }

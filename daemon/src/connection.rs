@@ -23,7 +23,7 @@ const READ_BYTES: usize = 256 << 10;
 /// Why a connection cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConnectionError {
+pub(crate) enum ConnectionError {
     /// The socket failed.
     #[error("the socket failed")]
     Socket(#[from] io::Error),
@@ -52,28 +52,28 @@ pub enum ConnectionError {
 
 /// The reading end.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     stream: Arc<Stream>,
     decoder: Decoder,
 }
 
 /// The writing end, shared by all who have something to say. Frames go out whole.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     stream: Arc<Stream>,
     turn: Mutex<()>,
 }
 
 /// The right to write, until dropped.
 #[derive(Debug)]
-pub struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     stream: &'a UnixStream,
     _guard: MutexGuard<'a, ()>,
 }
 
 /// Both ends of a stream.
 #[must_use]
-pub fn split(stream: Stream) -> (Reader, Writer) {
+pub(crate) fn split(stream: Stream) -> (Reader, Writer) {
     let stream = Arc::new(stream);
     let reader = Reader { stream: Arc::clone(&stream), decoder: Decoder::default() };
     (reader, Writer { stream, turn: Mutex::new(()) })
@@ -92,7 +92,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the connection cannot go on.
-    pub async fn next(&mut self) -> Result<Option<Frame>, ConnectionError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ConnectionError> {
         loop {
             if let Some(frame) = self.decoder.next()? {
                 return Ok(Some(frame));
@@ -160,7 +160,7 @@ fn receive(stream: &UnixStream, decoder: &mut Decoder) -> io::Result<Read> {
 
 impl Writer {
     /// Waits for the right to write.
-    pub async fn turn(&self) -> Turn<'_> {
+    pub(crate) async fn turn(&self) -> Turn<'_> {
         let _guard = self.turn.lock().await;
         Turn { stream: inner(&self.stream), _guard }
     }
@@ -169,12 +169,12 @@ impl Writer {
     ///
     /// # Errors
     /// When the peer is gone.
-    pub async fn write(&self, frame: &Frame) -> Result<(), ConnectionError> {
+    pub(crate) async fn write(&self, frame: &Frame) -> Result<(), ConnectionError> {
         self.turn().await.write(frame, None).await
     }
 
     /// Ends the connection for both sides, whoever is waiting on it.
-    pub fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         // A peer that is gone already needs no ending.
         let _ = shutdown(inner(&self.stream).as_raw_fd(), Shutdown::Both);
     }
@@ -188,7 +188,7 @@ impl Turn<'_> {
     ///
     /// # Errors
     /// When the peer is gone.
-    pub async fn write(
+    pub(crate) async fn write(
         &self,
         frame: &Frame,
         descriptor: Option<BorrowedFd<'_>>,

@@ -72,7 +72,8 @@ impl DaemonBuilder {
     pub fn build(self) -> Result<Daemon, SegmentError> {
         let segments = &self.settings.segments;
         if segments.backend == SegmentBackend::Posix {
-            crate::segment::sweep_leftovers();
+            let swept = crate::segment::sweep_leftovers();
+            tracing::debug!(swept, "segments of dead daemons were removed");
         }
         let shared = Shared {
             registry: Registry::new(&self.settings, self.loaders),

@@ -84,8 +84,7 @@ async fn reserve(
     dimension: u32,
 ) -> Result<Output, RequestError> {
     let too_large = |len_bytes| RequestError::InlineTooLarge { len_bytes, limit: MAX_INLINE_BYTES };
-    let len_bytes =
-        rows_len_bytes(rows, dimension, ElementType::F32).ok_or(too_large(u64::MAX))?;
+    let len_bytes = rows_len_bytes(rows, dimension, ElementType::F32).ok_or(too_large(u64::MAX))?;
     let (rows, dimension) = (rows as usize, dimension as usize);
     let settings = &shared.settings.segments;
     let shares = delivery == Delivery::Auto && len_bytes > u64::from(settings.inline_bytes);

@@ -14,7 +14,7 @@ use std::error::Error;
 /// Why a request is answered with a failure.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum RequestError {
+pub(crate) enum RequestError {
     /// No such model.
     #[error("model \"{model}\" is not configured: this daemon knows {known}")]
     NotConfigured {
@@ -66,7 +66,9 @@ pub enum RequestError {
         len_bytes: usize,
     },
     /// The result would be too large for a frame.
-    #[error("the rows take {len_bytes} bytes, more than the {limit} of an inline answer: embed fewer texts at a time")]
+    #[error(
+        "the rows take {len_bytes} bytes, more than the {limit} of an inline answer: embed fewer texts at a time"
+    )]
     InlineTooLarge {
         /// What they take.
         len_bytes: u64,
@@ -88,7 +90,7 @@ impl RequestError {
     /// What the client is told. Causes that concern the client's own files and wishes are told
     /// in full; the daemon's own defects only in its log.
     #[must_use]
-    pub fn to_failure(&self) -> Failure {
+    pub(crate) fn to_failure(&self) -> Failure {
         let code = self.code();
         let message = match self {
             Self::Load { .. } | Self::Codec(_) => chain(self),
@@ -151,7 +153,7 @@ impl RequestError {
 
 /// An error and its causes, in one line.
 #[must_use]
-pub fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 
 /// Texts, where their rows go, and who waits for them.
 #[derive(Debug)]
-pub struct Job {
+pub(crate) struct Job {
     /// For fairness between clients.
-    pub connection: ConnectionId,
+    pub(crate) connection: ConnectionId,
     /// What to embed.
-    pub texts: TextBlock,
+    pub(crate) texts: TextBlock,
     /// Each row once, taken when its text is read.
     rows: Mutex<Vec<Option<Row>>>,
     /// Rows not yet written.
@@ -28,17 +28,17 @@ pub struct Job {
 
 /// All rows are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
+pub(crate) struct Done {
     /// Tokens that were computed.
-    pub tokens: u64,
+    pub(crate) tokens: u64,
     /// Positions of the texts that lost their end, ascending.
-    pub truncated: Vec<u32>,
+    pub(crate) truncated: Vec<u32>,
 }
 
 /// Why a job ended without its rows.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum JobError {
+pub(crate) enum JobError {
     /// The engine failed.
     #[error(transparent)]
     Compute(#[from] ComputeError),
@@ -49,25 +49,25 @@ pub enum JobError {
 
 /// The waiting end of a job. Dropping it cancels what has not been computed.
 #[derive(Debug)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     job: Arc<Job>,
     done: oneshot::Receiver<Result<Done, JobError>>,
 }
 
 /// One text, read as tokens, and the home of its row.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Whose it is.
-    pub job: Arc<Job>,
+    pub(crate) job: Arc<Job>,
     /// The tokens.
-    pub sequence: Sequence,
+    pub(crate) sequence: Sequence,
     /// Where the row goes.
-    pub row: Row,
+    pub(crate) row: Row,
 }
 
 impl Job {
     /// A job over texts and a row for each.
-    pub fn new(connection: ConnectionId, texts: TextBlock, rows: Vec<Row>) -> (Arc<Self>, Waiting) {
+    pub(crate) fn new(connection: ConnectionId, texts: TextBlock, rows: Vec<Row>) -> (Arc<Self>, Waiting) {
         debug_assert_eq!(texts.len(), rows.len(), "a row for each text");
         let (sender, done) = oneshot::channel();
         let job = Arc::new(Self {
@@ -84,17 +84,17 @@ impl Job {
     }
 
     /// Whether nobody waits for it any more, or it has failed already.
-    pub fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
 
     /// Takes the row of a text, once.
-    pub fn take_row(&self, index: usize) -> Option<Row> {
+    pub(crate) fn take_row(&self, index: usize) -> Option<Row> {
         lock(&self.rows).get_mut(index)?.take()
     }
 
     /// Notes what was found while text `index` was read.
-    pub fn note_read(&self, index: usize, sequence: &Sequence) {
+    pub(crate) fn note_read(&self, index: usize, sequence: &Sequence) {
         self.tokens.fetch_add(sequence.ids.len() as u64, Ordering::Relaxed);
         if sequence.truncated {
             let index = u32::try_from(index).expect("a request has at most MAX_TEXTS texts");
@@ -103,7 +103,7 @@ impl Job {
     }
 
     /// `count` rows were written, and dropped by the caller. The last one wakes who waits.
-    pub fn complete(&self, count: usize) {
+    pub(crate) fn complete(&self, count: usize) {
         if self.remaining.fetch_sub(count, Ordering::AcqRel) > count {
             return;
         }
@@ -114,7 +114,7 @@ impl Job {
     }
 
     /// Ends the job with an error; the first one counts.
-    pub fn fail(&self, error: JobError) {
+    pub(crate) fn fail(&self, error: JobError) {
         self.cancel();
         self.answer(Err(error));
     }
@@ -139,7 +139,7 @@ impl Waiting {
     /// # Errors
     /// When the engine failed, or the model was taken away ([`JobError::Panicked`] never comes
     /// from that: the queue fails its jobs itself).
-    pub async fn done(mut self) -> Result<Done, JobError> {
+    pub(crate) async fn done(mut self) -> Result<Done, JobError> {
         (&mut self.done).await.unwrap_or(Err(JobError::Panicked))
     }
 }

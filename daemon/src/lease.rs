@@ -86,11 +86,7 @@ impl LeaseTable {
     ///
     /// # Errors
     /// [`LeaseError::NotHeld`].
-    pub fn model_of(
-        &self,
-        connection: ConnectionId,
-        id: LeaseId,
-    ) -> Result<&ModelId, LeaseError> {
+    pub fn model_of(&self, connection: ConnectionId, id: LeaseId) -> Result<&ModelId, LeaseError> {
         match self.leases.get(&id) {
             Some(lease) if lease.connection == connection => Ok(&lease.model),
             Some(_) | None => Err(LeaseError::NotHeld(id)),

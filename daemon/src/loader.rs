@@ -1,7 +1,7 @@
 //! From a model's settings to a model in memory.
 
-use crate::engine::{LoadError, builtin_static_minilm, load_folder};
 use crate::engine::model::EmbeddingModel;
+use crate::engine::{LoadError, builtin_static_minilm, load_folder};
 use crate::settings::{BUILTIN_STATIC, EMBEDDING_TYPE, ModelSettings, ModelSource};
 use emberd_protocol::ModelId;
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ type CustomLoader =
 
 /// The model types that can be loaded: `embedding`, and those that the program registered.
 #[derive(Default)]
-pub struct Loaders {
+pub(crate) struct Loaders {
     custom: BTreeMap<String, Box<CustomLoader>>,
 }
 
 /// Why a model could not be brought up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum LoadFailure {
+pub(crate) enum LoadFailure {
     /// Its files cannot be used.
     #[error(transparent)]
     Files(#[from] LoadError),
@@ -51,7 +51,7 @@ pub enum LoadFailure {
 
 impl Loaders {
     /// Registers a type. A later one of the same name takes its place.
-    pub fn register<F>(&mut self, model_type: impl Into<String>, loader: F)
+    pub(crate) fn register<F>(&mut self, model_type: impl Into<String>, loader: F)
     where
         F: Fn(&ModelId, &ModelSettings) -> Result<Arc<dyn EmbeddingModel>, CustomError>
             + Send
@@ -63,7 +63,7 @@ impl Loaders {
 
     /// The registered types.
     #[must_use]
-    pub fn custom_types(&self) -> Vec<String> {
+    pub(crate) fn custom_types(&self) -> Vec<String> {
         self.custom.keys().cloned().collect()
     }
 
@@ -71,7 +71,7 @@ impl Loaders {
     ///
     /// # Errors
     /// When it cannot.
-    pub fn load(
+    pub(crate) fn load(
         &self,
         id: &ModelId,
         settings: &ModelSettings,
@@ -87,9 +87,7 @@ impl Loaders {
         }
         match &settings.source {
             ModelSource::Folder(folder) => Ok(load_folder(folder, settings.dimension)?),
-            ModelSource::Builtin(name) if name == BUILTIN_STATIC => {
-                Ok(builtin_static_minilm()?)
-            }
+            ModelSource::Builtin(name) if name == BUILTIN_STATIC => Ok(builtin_static_minilm()?),
             ModelSource::Builtin(name) => Err(LoadFailure::NoSuchBuiltin(name.clone())),
         }
     }

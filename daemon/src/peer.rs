@@ -7,11 +7,11 @@ use std::io;
 
 /// The process at the other end when it connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Its process id; 0 where the kernel does not tell.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Its effective user id.
-    pub uid: u32,
+    pub(crate) uid: u32,
 }
 
 impl Peer {
@@ -19,16 +19,17 @@ impl Peer {
     ///
     /// # Errors
     /// When the kernel does not tell the user: such a peer is not let in.
-    pub fn of(stream: &Stream) -> io::Result<Self> {
+    pub(crate) fn of(stream: &Stream) -> io::Result<Self> {
         let credentials = stream.peer_creds()?;
-        let uid = credentials.euid().ok_or_else(|| io::Error::other("the peer's user is unknown"))?;
+        let uid =
+            credentials.euid().ok_or_else(|| io::Error::other("the peer's user is unknown"))?;
         let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
         Ok(Self { pid, uid })
     }
 
     /// Whether it may use this daemon: the daemon's own user and root may.
     #[must_use]
-    pub fn is_permitted(&self) -> bool {
+    pub(crate) fn is_permitted(&self) -> bool {
         self.uid == 0 || self.uid == geteuid().as_raw()
     }
 }

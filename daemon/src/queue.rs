@@ -19,11 +19,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// How batches are formed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchLimits {
+pub(crate) struct BatchLimits {
     /// Tokens of one batch. A longer text is a batch of its own.
-    pub tokens: usize,
+    pub(crate) tokens: usize,
     /// Texts of one batch.
-    pub texts: usize,
+    pub(crate) texts: usize,
 }
 
 /// Tokens are collected up to this many batches before they are sorted and cut.
@@ -40,9 +40,11 @@ const MAX_LANE_BYTES: usize = 64 << 20;
 
 /// The queue took no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum QueueError {
+pub(crate) enum QueueError {
     /// Too much waits already.
-    #[error("{waiting_bytes} bytes of text wait for this model, more than it takes: try again later")]
+    #[error(
+        "{waiting_bytes} bytes of text wait for this model, more than it takes: try again later"
+    )]
     Full {
         /// How much waits, of all connections or of this one.
         waiting_bytes: usize,
@@ -54,7 +56,7 @@ pub enum QueueError {
 
 /// What a worker does next.
 #[derive(Debug)]
-pub enum Work {
+pub(crate) enum Work {
     /// Read texts as tokens.
     Read(Reading),
     /// Compute rows.
@@ -63,20 +65,20 @@ pub enum Work {
 
 /// A part of a job whose texts are to be read. What is left of it goes back to its lane.
 #[derive(Debug)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// Whose texts.
-    pub job: Arc<Job>,
+    pub(crate) job: Arc<Job>,
     /// The next text.
-    pub next: usize,
+    pub(crate) next: usize,
     /// Behind the last text of this part.
-    pub end: usize,
+    pub(crate) end: usize,
     /// Stop when this many tokens were read.
-    pub tokens: usize,
+    pub(crate) tokens: usize,
 }
 
 /// Shared by the sessions, which add jobs, and the workers, which take work.
 #[derive(Debug)]
-pub struct Queue {
+pub(crate) struct Queue {
     limits: BatchLimits,
     lanes: Mutex<Lanes>,
     changed: Condvar,
@@ -107,7 +109,7 @@ struct Lane {
 impl Queue {
     /// An empty queue.
     #[must_use]
-    pub fn new(limits: BatchLimits) -> Self {
+    pub(crate) fn new(limits: BatchLimits) -> Self {
         Self { limits, lanes: Mutex::default(), changed: Condvar::new() }
     }
 
@@ -115,7 +117,7 @@ impl Queue {
     ///
     /// # Errors
     /// When too much waits already, or the model is going away.
-    pub fn push(&self, job: Arc<Job>) -> Result<(), QueueError> {
+    pub(crate) fn push(&self, job: Arc<Job>) -> Result<(), QueueError> {
         let mut lanes = lock(&self.lanes);
         if lanes.closed {
             return Err(QueueError::Closed);
@@ -142,7 +144,7 @@ impl Queue {
     }
 
     /// Waits for work; `None` once the queue is closed and empty.
-    pub fn take(&self) -> Option<Work> {
+    pub(crate) fn take(&self) -> Option<Work> {
         let mut lanes = lock(&self.lanes);
         loop {
             if let Some(work) = lanes.next(self.limits) {
@@ -162,7 +164,7 @@ impl Queue {
     }
 
     /// Brings back what a worker has read, and the part that it has not.
-    pub fn give_back(&self, reading: Reading, entries: Vec<Entry>) {
+    pub(crate) fn give_back(&self, reading: Reading, entries: Vec<Entry>) {
         let mut lanes = lock(&self.lanes);
         let connection = reading.job.connection;
         let lane = lanes.lane(connection);
@@ -174,13 +176,13 @@ impl Queue {
     }
 
     /// Takes no more jobs; those inside are still computed.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         lock(&self.lanes).closed = true;
         self.changed.notify_all();
     }
 
     /// Texts that wait.
-    pub fn queued_texts(&self) -> usize {
+    pub(crate) fn queued_texts(&self) -> usize {
         lock(&self.lanes).lanes.values().map(Lane::texts).sum()
     }
 }
@@ -202,11 +204,10 @@ impl Lane {
 impl Lanes {
     /// The connection's lane, in turn from now on.
     fn lane(&mut self, connection: ConnectionId) -> &mut Lane {
-        let lane = self.lanes.entry(connection).or_insert_with(|| {
+        self.lanes.entry(connection).or_insert_with(|| {
             self.turns.push_back(connection);
             Lane::default()
-        });
-        lane
+        })
     }
 
     fn has_work(&self) -> bool {

@@ -30,40 +30,40 @@ const CPU_BATCH_TOKENS: usize = 512;
 
 /// A model in memory, with the threads that compute for it.
 #[derive(Debug)]
-pub struct LoadedModel {
+pub(crate) struct LoadedModel {
     /// What clients are told.
-    pub info: ModelInfo,
+    pub(crate) info: ModelInfo,
     /// Where its work is put.
-    pub queue: Arc<Queue>,
+    pub(crate) queue: Arc<Queue>,
     workers: Workers,
 }
 
 /// What happened to a model since the daemon started.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// Successful loads.
-    pub loads: AtomicU64,
+    pub(crate) loads: AtomicU64,
     /// How long the last one took, in milliseconds.
-    pub load_ms: AtomicU64,
+    pub(crate) load_ms: AtomicU64,
     /// Embed requests answered with rows.
-    pub requests: AtomicU64,
+    pub(crate) requests: AtomicU64,
     /// Rows that went inline.
-    pub rows_inline: AtomicU64,
+    pub(crate) rows_inline: AtomicU64,
     /// Rows that went through shared memory.
-    pub rows_shared: AtomicU64,
+    pub(crate) rows_shared: AtomicU64,
     /// What the workers did.
-    pub work: Arc<WorkDone>,
+    pub(crate) work: Arc<WorkDone>,
 }
 
 /// A configured model.
 #[derive(Debug)]
-pub struct ModelSlot {
+pub(crate) struct ModelSlot {
     /// Its id.
-    pub id: ModelId,
+    pub(crate) id: ModelId,
     /// How it is configured.
-    pub settings: ModelSettings,
+    pub(crate) settings: ModelSettings,
     /// What happened to it.
-    pub counters: Counters,
+    pub(crate) counters: Counters,
     state: Mutex<State>,
 }
 
@@ -79,7 +79,7 @@ enum State {
 
 /// A state as others see it.
 #[derive(Debug, Clone)]
-pub enum Seen {
+pub(crate) enum Seen {
     /// Not in memory.
     Configured,
     /// On its way.
@@ -92,7 +92,7 @@ pub enum Seen {
 
 /// All models, by id.
 #[derive(Debug)]
-pub struct Registry {
+pub(crate) struct Registry {
     models: BTreeMap<ModelId, Arc<ModelSlot>>,
     loaders: Arc<Loaders>,
     cpu_workers: usize,
@@ -101,7 +101,7 @@ pub struct Registry {
 impl Registry {
     /// The models of the settings, none of them loaded.
     #[must_use]
-    pub fn new(settings: &Settings, loaders: Loaders) -> Self {
+    pub(crate) fn new(settings: &Settings, loaders: Loaders) -> Self {
         let slot = |(id, settings): (&ModelId, &ModelSettings)| {
             let slot = ModelSlot {
                 id: id.clone(),
@@ -120,12 +120,12 @@ impl Registry {
 
     /// A model by id.
     #[must_use]
-    pub fn get(&self, id: &ModelId) -> Option<&Arc<ModelSlot>> {
+    pub(crate) fn get(&self, id: &ModelId) -> Option<&Arc<ModelSlot>> {
         self.models.get(id)
     }
 
     /// All of them, ordered by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<ModelSlot>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<ModelSlot>> {
         self.models.values()
     }
 
@@ -133,7 +133,7 @@ impl Registry {
     ///
     /// # Errors
     /// When it cannot be loaded.
-    pub async fn loaded(&self, slot: &Arc<ModelSlot>) -> LoadResult {
+    pub(crate) async fn loaded(&self, slot: &Arc<ModelSlot>) -> LoadResult {
         let mut loading = {
             let mut state = lock(&slot.state);
             match &*state {
@@ -155,7 +155,8 @@ impl Registry {
 
     fn start_load(&self, slot: &Arc<ModelSlot>) -> watch::Receiver<Option<LoadResult>> {
         let (sender, receiver) = watch::channel(None);
-        let (slot, loaders, workers) = (Arc::clone(slot), Arc::clone(&self.loaders), self.cpu_workers);
+        let (slot, loaders, workers) =
+            (Arc::clone(slot), Arc::clone(&self.loaders), self.cpu_workers);
         let spawned = std::thread::Builder::new().name(format!("load:{}", slot.id)).spawn({
             let (slot, sender) = (Arc::clone(&slot), sender.clone());
             move || {
@@ -177,7 +178,7 @@ impl Registry {
 impl ModelSlot {
     /// Where the model is in its life.
     #[must_use]
-    pub fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> Seen {
         match &*lock(&self.state) {
             State::Configured => Seen::Configured,
             State::Loading(_) => Seen::Loading,
@@ -250,7 +251,7 @@ impl ModelSlot {
 impl LoadedModel {
     /// Threads that compute for it.
     #[must_use]
-    pub fn workers(&self) -> usize {
+    pub(crate) fn workers(&self) -> usize {
         self.workers.count()
     }
 }

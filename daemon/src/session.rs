@@ -181,11 +181,12 @@ struct Session {
 impl Session {
     async fn run(&mut self, reader: &mut Reader) -> Result<(), ConnectionError> {
         let mut draining = self.shared.draining.subscribe();
-        let mut is_draining = false;
+        // A daemon that was stopping before this line has refused the handshake, or is seen here.
+        let mut is_draining = *draining.borrow_and_update();
         let max_in_flight = self.shared.settings.limits.requests_in_flight as usize;
         let mut retire = interval(RETIRE_EVERY);
         retire.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !is_draining || !self.tasks.is_empty() {
             let has_segments = self.connection.pool.as_ref().is_some_and(|p| p.segments() > 0);
             // A client with too much in flight is slowed down: its socket is not read.
             let may_read = self.tasks.len() < max_in_flight;
@@ -194,21 +195,16 @@ impl Session {
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     self.reap(ended).await?;
                 }
-                changed = draining.wait_for(|draining| *draining), if !is_draining => {
-                    // The sender lives as long as the daemon: either way it is stopping.
-                    drop(changed);
-                    is_draining = true;
-                }
+                // The sender lives as long as the daemon: an error means the same.
+                _ = draining.changed(), if !is_draining => is_draining = true,
                 frame = reader.next(), if may_read => match frame? {
                     Some(frame) => self.frame(frame).await?,
                     None => return Ok(()),
                 },
                 _ = retire.tick(), if has_segments => self.retire_idle().await?,
             }
-            if is_draining && self.tasks.is_empty() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     async fn frame(&mut self, frame: Frame) -> Result<(), ConnectionError> {
@@ -251,6 +247,8 @@ impl Session {
                     shared.requests.fetch_add(1, Ordering::Relaxed);
                     let is_wanted = lock(&connection.in_flight).remove(&id).is_some();
                     if !is_wanted {
+                        // Cancelled at the last moment: the client is never told of its slot.
+                        give_back(&connection, result);
                         return;
                     }
                     if respond(&connection, id, result).await.is_err() {
@@ -301,6 +299,16 @@ impl Session {
             turn.write(&frame, None).await?;
         }
         Ok(())
+    }
+}
+
+/// Frees what an answer that is never sent points to.
+fn give_back(connection: &Connection, result: Result<Answer, RequestError>) {
+    if let Ok(Answer { response: Response::Embedded(embedded), .. }) = result
+        && let Place::Slot(slot) = embedded.place
+        && let Some(pool) = &connection.pool
+    {
+        pool.free(&slot);
     }
 }
 

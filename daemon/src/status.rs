@@ -8,8 +8,8 @@ use crate::sync::lock;
 use emberd_protocol::{
     ConnectionStatus, DaemonStatus, LeaseStatus, ModelState, ModelStatus, SegmentStatus, Status,
 };
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A model's state in the protocol's words.

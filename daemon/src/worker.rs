@@ -14,18 +14,18 @@ use std::thread::{Builder, JoinHandle};
 
 /// What the workers of a model have done.
 #[derive(Debug, Default)]
-pub struct WorkDone {
+pub(crate) struct WorkDone {
     /// Texts embedded.
-    pub texts: AtomicU64,
+    pub(crate) texts: AtomicU64,
     /// Tokens computed.
-    pub tokens: AtomicU64,
+    pub(crate) tokens: AtomicU64,
     /// Batches computed.
-    pub batches: AtomicU64,
+    pub(crate) batches: AtomicU64,
 }
 
 /// The running threads. Dropping closes the queue and waits for the work inside to end.
 #[derive(Debug)]
-pub struct Workers {
+pub(crate) struct Workers {
     queue: Arc<Queue>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -35,7 +35,7 @@ impl Workers {
     ///
     /// # Errors
     /// When the system gives no more threads.
-    pub fn start(
+    pub(crate) fn start(
         name: &str,
         count: usize,
         model: &Arc<dyn EmbeddingModel>,
@@ -59,7 +59,7 @@ impl Workers {
 
     /// How many there are.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.threads.len()
     }
 }
@@ -97,7 +97,8 @@ impl Worker {
         while reading.next < reading.end && tokens < reading.tokens {
             let index = reading.next;
             reading.next += 1;
-            let (Some(text), Some(row)) = (reading.job.texts.get(index), reading.job.take_row(index))
+            let (Some(text), Some(row)) =
+                (reading.job.texts.get(index), reading.job.take_row(index))
             else {
                 // Cancelled meanwhile: nobody wants the rest.
                 reading.next = reading.end;

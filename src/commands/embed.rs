@@ -76,7 +76,8 @@ fn texts(args: &Embed) -> Result<Vec<String>, CommandError> {
     let mut bytes = Vec::new();
     if from_stdin {
         if args.file.is_none() && io::stdin().is_terminal() {
-            let message = "no texts: give some as arguments, --file FILE, or lines on standard input";
+            let message =
+                "no texts: give some as arguments, --file FILE, or lines on standard input";
             return Err(CommandError::Usage(message.into()));
         }
         io::stdin()
@@ -105,7 +106,8 @@ fn write_lines(
     let truncated = rows.truncated();
     for (position, (text, row)) in texts.iter().zip(rows.rows()).enumerate() {
         let mut line = json!({"index": first + position, "text": text, "embedding": row});
-        if u32::try_from(position).is_ok_and(|position| truncated.binary_search(&position).is_ok()) {
+        if u32::try_from(position).is_ok_and(|position| truncated.binary_search(&position).is_ok())
+        {
             line["truncated"] = true.into();
         }
         serde_json::to_writer(&mut *out, &line)?;

@@ -8,9 +8,7 @@
 //! "fail" makes it fail.
 
 use emberd_daemon::Daemon;
-use emberd_daemon::engine::model::{
-    ComputeError, Computer, EmbeddingModel, ModelCard, Sequence,
-};
+use emberd_daemon::engine::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence};
 use emberd_daemon::settings::Settings;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use std::error::Error;
@@ -65,7 +63,9 @@ impl Computer for Waiting {
         for (sequence, row) in batch.iter().zip(rows) {
             match sequence.ids[0] {
                 PANIC => panic!("a text asked for it"),
-                FAIL => return Err(ComputeError::Tensor(candle_core::Error::Msg("asked for".into()))),
+                FAIL => {
+                    return Err(ComputeError::Tensor(candle_core::Error::Msg("asked for".into())));
+                }
                 #[expect(clippy::cast_precision_loss, reason = "lengths of short texts")]
                 id => row.fill(id as f32),
             }
@@ -97,7 +97,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             Ok(Arc::new(Gated { card, gate: gate.clone() }) as Arc<dyn EmbeddingModel>)
         })
         .build()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let name = socket.to_fs_name::<GenericFilePath>()?;
         let listener = ListenerOptions::new().name(name).create_tokio()?;
