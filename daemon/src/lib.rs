@@ -1,3 +1,4 @@
 //! The daemon of emberd as a library.
 
 pub mod engine;
+pub mod segment;
