@@ -1,13 +1,44 @@
 //! Shared memory for large results.
+//!
+//! ```text
+//!                    one per connection                          one per daemon
+//!  request ──────▶ SegmentPool::reserve ──grows──▶ Backend       TotalCredit (bytes of all segments)
+//!                    │  Slot                        (memfd,      Spares (made ahead, never seen)
+//!                    ▼                               posix)
+//!                  Output::slot ──take_rows──▶ Row, Row, … to the workers, each written once
+//!                    │  finish
+//!                    ▼
+//!                  SlotRef ──▶ the client reads it ──Free──▶ SegmentPool::free
+//! ```
+//!
+//! Invariants:
+//! - A segment belongs to one connection and is never given to another, not even afterwards.
+//! - A range of a segment belongs to one [`Slot`] at a time: from `reserve` until either the slot
+//!   is dropped with all of its [`Row`]s, or the client frees what [`Output::finish`] gave it.
+//!   A client cannot free a slot that it was not yet given.
+//! - A mapping lives as long as anything points into it, whatever becomes of its pool.
+//! - Unsafe code is in `mapping.rs`, `posix.rs`, `slot.rs` and `rows.rs`, nowhere else.
 
+mod credit;
 mod mapping;
 mod memfd;
 mod memory;
+mod pool;
 mod posix;
+mod rows;
+mod sizes;
+mod slot;
+mod slots;
+mod spares;
 
+pub use credit::TotalCredit;
 pub use mapping::Segment;
 pub use memfd::MemfdBackend;
+pub use pool::{Announcement, SegmentPool};
 pub use posix::{PosixBackend, sweep_leftovers};
+pub use rows::{Finished, Output, Row};
+pub use slot::Slot;
+pub use spares::{DEFAULT_SPARES, SPARE_LEN_BYTES, Spares};
 
 use emberd_protocol::SegmentBackend;
 use std::fmt::Debug;
