@@ -31,6 +31,9 @@ mod slot;
 mod slots;
 mod spares;
 
+#[cfg(test)]
+mod conformance;
+
 pub use credit::TotalCredit;
 pub use mapping::Segment;
 pub use memfd::MemfdBackend;
