@@ -1,0 +1,95 @@
+//! The bytes of all segments of all connections.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use tokio::sync::Notify;
+
+/// What all connections together may have in segments, and what they have.
+///
+/// A segment counts from just before it is made until its pool gives it up; spares that no
+/// connection has taken do not count.
+#[derive(Debug)]
+pub struct TotalCredit {
+    limit_bytes: u64,
+    used_bytes: AtomicU64,
+    segments: AtomicU32,
+    /// Told whenever a share comes back.
+    freed: Notify,
+}
+
+impl TotalCredit {
+    /// Nothing used of `limit_bytes`.
+    #[must_use]
+    pub fn new(limit_bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            limit_bytes,
+            used_bytes: AtomicU64::new(0),
+            segments: AtomicU32::new(0),
+            freed: Notify::new(),
+        })
+    }
+
+    /// Bytes of all segments that count.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What they may have.
+    #[must_use]
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
+    /// How many segments count.
+    #[must_use]
+    pub fn segments(&self) -> u32 {
+        self.segments.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn freed(&self) -> &Notify {
+        &self.freed
+    }
+
+    /// Takes `len_bytes` for one segment, if that much is left.
+    pub(super) fn share(self: &Arc<Self>, len_bytes: u64) -> Option<Share> {
+        let taken = |used: u64| used.checked_add(len_bytes).filter(|sum| *sum <= self.limit_bytes);
+        self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).ok()?;
+        self.segments.fetch_add(1, Ordering::Relaxed);
+        Some(Share { total: Arc::clone(self), len_bytes })
+    }
+}
+
+/// One segment's part of the total. Dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct Share {
+    total: Arc<TotalCredit>,
+    len_bytes: u64,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.total.used_bytes.fetch_sub(self.len_bytes, Ordering::Relaxed);
+        self.total.segments.fetch_sub(1, Ordering::Relaxed);
+        self.total.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_count_until_dropped_and_never_pass_the_limit() {
+        let total = TotalCredit::new(10);
+        let first = total.share(6).unwrap();
+        assert!(total.share(5).is_none());
+        assert!(total.share(u64::MAX).is_none());
+        let second = total.share(4).unwrap();
+        assert_eq!((total.used_bytes(), total.segments()), (10, 2));
+        drop(first);
+        assert_eq!((total.used_bytes(), total.segments()), (4, 1));
+        drop(second);
+        assert_eq!((total.used_bytes(), total.segments()), (0, 0));
+    }
+}

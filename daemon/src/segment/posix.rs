@@ -1,0 +1,273 @@
+//! Segments with a name: POSIX shared memory through the `shared_memory` package.
+//!
+//! For systems without memfd, and for peers that cannot receive a descriptor. Weaker than
+//! [`MemfdBackend`](super::MemfdBackend), which is why that one is the default:
+//! - Every process of the same user can open such a segment by its name, write to it, and cut it
+//!   short; a store to memory that is no longer there kills the daemon (`SIGBUS`). Other users
+//!   cannot: the mode is 0600.
+//! - The name outlives a daemon that is killed. [`sweep_leftovers`] takes such names away.
+
+use super::mapping::{Segment, admit, populate, retry_interrupted};
+use super::{Backend, SegmentError};
+use emberd_protocol::SegmentBackend;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, posix_fallocate};
+use nix::sys::mman::{shm_open, shm_unlink};
+use nix::sys::signal::kill;
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{Pid, geteuid};
+use shared_memory::{Shmem, ShmemConf, ShmemError};
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::ptr::NonNull;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Where Linux shows the names.
+const SHM_FOLDER: &str = "/dev/shm";
+
+/// Makes POSIX segments under names of its own.
+#[derive(Debug)]
+pub struct PosixBackend {
+    random: u32,
+    next: AtomicU32,
+}
+
+impl PosixBackend {
+    /// A backend with a random part in its names, different from that of any other.
+    #[must_use]
+    pub fn new() -> Self {
+        let [a, b, c, d, ..] = RandomState::new().hash_one(std::process::id()).to_ne_bytes();
+        Self { random: u32::from_ne_bytes([a, b, c, d]), next: AtomicU32::new(0) }
+    }
+
+    fn next_name(&self) -> Name {
+        Name {
+            pid: std::process::id(),
+            random: self.random,
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+impl Default for PosixBackend {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Backend for PosixBackend {
+    fn kind(&self) -> SegmentBackend {
+        SegmentBackend::Posix
+    }
+
+    fn create(&self, len_bytes: u64) -> Result<Segment, SegmentError> {
+        let len_bytes = admit(len_bytes)?;
+        let too_long = |_| SegmentError::NoMemory { len_bytes };
+        let size = usize::try_from(len_bytes).map_err(too_long)?;
+        let len = i64::try_from(len_bytes).map_err(|_| SegmentError::NoMemory { len_bytes })?;
+        let memory = loop {
+            let name = self.next_name().to_string();
+            match ShmemConf::new().os_id(name).size(size).create() {
+                Err(ShmemError::MappingIdExists) => {}
+                Err(error) => return Err(refused(error, len_bytes)),
+                Ok(memory) => break memory,
+            }
+        };
+        // From here on an early return unlinks the name: `memory` owns it.
+        let lock = open(memory.get_os_id())?;
+        retry_interrupted(|| posix_fallocate(&lock, 0, len))
+            .map_err(SegmentError::from_step("allocate a POSIX segment", len_bytes))?;
+        let named = Named::new(memory, lock)?;
+        populate(named.bytes())?;
+        Ok(Segment::posix(named))
+    }
+}
+
+/// A mapped and named segment of this process. Dropping it takes the name away.
+pub(super) struct Named {
+    memory: Shmem,
+    start: NonNull<u8>,
+    /// Locked as long as this process lives, whatever its number looks like from elsewhere.
+    _lock: File,
+}
+
+// SAFETY: the mapping and the descriptor in `Shmem` belong to the process, not to a thread; it is
+// not `Send` only for the bare pointer that it keeps.
+unsafe impl Send for Named {}
+// SAFETY: through `&Named` only the name, the address and the length are read, and none of them
+// changes after `new`.
+unsafe impl Sync for Named {}
+
+impl Named {
+    fn new(memory: Shmem, lock: File) -> Result<Self, SegmentError> {
+        let failed = |source| SegmentError::System { step: "lock a POSIX segment", source };
+        match lock.try_lock() {
+            Ok(()) => {}
+            // Not every system locks shared memory; the process id is then all there is.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::WouldBlock) => return Err(failed(io::ErrorKind::WouldBlock.into())),
+        }
+        let start = NonNull::new(memory.as_ptr())
+            .ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
+        Ok(Self { memory, start, _lock: lock })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.memory.get_os_id()
+    }
+
+    pub(super) fn bytes(&self) -> NonNull<[u8]> {
+        NonNull::slice_from_raw_parts(self.start, self.memory.len())
+    }
+}
+
+/// Takes away the names that killed daemons of this user left behind; answers how many. To be
+/// called when a daemon with this backend starts.
+///
+/// A name goes only if it is one of ours in form, the segment is this user's, no process has the
+/// number in it, and nobody holds its lock. (The lock matters where `/dev/shm` is shared with a
+/// container whose processes have numbers of their own.)
+#[must_use]
+pub fn sweep_leftovers() -> u32 {
+    let Ok(entries) = fs::read_dir(SHM_FOLDER) else { return 0 };
+    let mut swept = 0;
+    for entry in entries.flatten() {
+        let Some(name) = entry.file_name().to_str().map(|name| format!("/{name}")) else {
+            continue;
+        };
+        if is_leftover(&name) && shm_unlink(name.as_str()).is_ok() {
+            tracing::info!(name, "took away a segment of a daemon that is gone");
+            swept += 1;
+        }
+    }
+    swept
+}
+
+fn is_leftover(name: &str) -> bool {
+    let Ok(Name { pid, .. }) = name.parse() else { return false };
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    if kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH) {
+        return false;
+    }
+    let Ok(file) = open(name) else { return false };
+    let is_own = fstat(&file).is_ok_and(|stat| stat.st_uid == geteuid().as_raw());
+    is_own && !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+}
+
+fn open(name: &str) -> Result<File, SegmentError> {
+    shm_open(name, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+        .map(File::from)
+        .map_err(SegmentError::from_step("open a POSIX segment", 0))
+}
+
+fn refused(error: ShmemError, len_bytes: u64) -> SegmentError {
+    let step = "create a POSIX segment";
+    match error {
+        ShmemError::MapCreateFailed(errno) | ShmemError::UnknownOsError(errno) => {
+            let errno = i32::try_from(errno).map_or(Errno::UnknownErrno, Errno::from_raw);
+            SegmentError::from_step(step, len_bytes)(errno)
+        }
+        other => SegmentError::System { step, source: io::Error::other(other) },
+    }
+}
+
+/// The name of a segment: `/emberd-<pid>-<random>-<number>`, at most 31 characters (as macOS
+/// wants) for the first 65 536 of a process. Made and parsed here only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Name {
+    pid: u32,
+    random: u32,
+    number: u32,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/emberd-{}-{:08x}-{:x}", self.pid, self.random, self.number)
+    }
+}
+
+impl FromStr for Name {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.strip_prefix("/emberd-").ok_or(())?.split('-');
+        let mut part = || parts.next().ok_or(());
+        let name = Self {
+            pid: part()?.parse().map_err(drop)?,
+            random: u32::from_str_radix(part()?, 16).map_err(drop)?,
+            number: u32::from_str_radix(part()?, 16).map_err(drop)?,
+        };
+        // Only what this file writes is a name: no signs, no leading zeros, nothing behind.
+        if name.to_string() == text { Ok(name) } else { Err(()) }
+    }
+}
+
+/// Whether a segment of this name is there.
+#[cfg(test)]
+pub(super) fn exists(name: &str) -> bool {
+    std::path::Path::new(SHM_FOLDER).join(name.trim_start_matches('/')).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn names_survive_both_ways_and_nothing_else_is_one() {
+        let name = Name { pid: 4_194_304, random: 0xab, number: 0xffff };
+        assert_eq!(name.to_string(), "/emberd-4194304-000000ab-ffff");
+        assert!(name.to_string().len() <= 31);
+        assert_eq!(name.to_string().parse(), Ok(name));
+        for text in [
+            "emberd-1-000000ab-0",
+            "/emberd-1-ab-0",
+            "/emberd-+1-000000ab-0",
+            "/emberd-1-000000ab-0-1",
+            "/emberd-1-000000ab",
+            "/emberd-1-000000ab-0/../x",
+            "/other-1-000000ab-0",
+            "",
+        ] {
+            assert_eq!(text.parse::<Name>(), Err(()), "{text}");
+        }
+    }
+
+    /// A number that was a process a moment ago.
+    fn dead_pid() -> u32 {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    }
+
+    fn leave_behind(name: &str) {
+        let mut memory = ShmemConf::new().os_id(name).size(4096).create().unwrap();
+        memory.set_owner(false);
+    }
+
+    #[test]
+    fn sweeping_takes_names_of_dead_daemons_only() {
+        let random = PosixBackend::new().random;
+        let dead = Name { pid: dead_pid(), random, number: 0 }.to_string();
+        let locked = Name { pid: dead_pid(), random, number: 1 }.to_string();
+        let alive = Name { pid: std::process::id(), random, number: 2 }.to_string();
+        let foreign = format!("/not-emberd-{random}");
+        for name in [&dead, &locked, &alive, &foreign] {
+            leave_behind(name);
+        }
+        let lock = open(&locked).unwrap();
+        lock.try_lock().unwrap();
+
+        assert!(sweep_leftovers() >= 1);
+        let left = [&dead, &locked, &alive, &foreign].map(|name| exists(name));
+        drop(lock);
+        for name in [&locked, &alive, &foreign] {
+            shm_unlink(name.as_str()).unwrap();
+        }
+        assert_eq!(left, [false, true, true, true]);
+    }
+}

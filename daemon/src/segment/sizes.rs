@@ -1,0 +1,72 @@
+//! How large the next segment of a pool is. Pure.
+
+use super::mapping::GRANULE_BYTES;
+use super::spares::SPARE_LEN_BYTES;
+
+const MIB: u64 = 1 << 20;
+
+/// The usual sizes. A busy pool climbs them, so that it holds few segments and few descriptors.
+const LADDER: [u64; 4] = [SPARE_LEN_BYTES, 16 * MIB, 64 * MIB, 256 * MIB];
+
+/// How much there is for one more segment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// What may be spent ahead of need.
+    pub(super) ahead_bytes: u64,
+    /// What may be spent to serve the need.
+    pub(super) need_bytes: u64,
+}
+
+/// The length of the segment to make for a slot of `needed` bytes, or `None` for no room.
+///
+/// `above` is the size that the pool has outgrown: the next one up is chosen, smaller where the
+/// room is smaller, and in the end just what is needed.
+pub(super) fn choose(needed: u64, above: u64, room: Room) -> Option<u64> {
+    let ahead = room.ahead_bytes.min(room.need_bytes);
+    let wanted = LADDER.into_iter().find(|size| *size > above).unwrap_or(LADDER[3]);
+    let usual = LADDER
+        .into_iter()
+        .rev()
+        .filter(|size| *size >= needed && *size <= ahead)
+        .min_by_key(|size| size.abs_diff(wanted.max(needed)));
+    usual.or_else(|| exact(needed).filter(|size| *size <= room.need_bytes))
+}
+
+/// The smallest segment for `needed` bytes; `None` if no number is large enough.
+pub(super) fn exact(needed: u64) -> Option<u64> {
+    needed.max(1).checked_next_multiple_of(GRANULE_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIDE: Room = Room { ahead_bytes: u64::MAX, need_bytes: u64::MAX };
+
+    #[test]
+    fn a_pool_climbs_the_ladder() {
+        assert_eq!(choose(1, 0, WIDE), Some(4 * MIB));
+        assert_eq!(choose(5 * MIB, 0, WIDE), Some(16 * MIB));
+        assert_eq!(choose(1, 4 * MIB, WIDE), Some(16 * MIB));
+        assert_eq!(choose(1, 16 * MIB, WIDE), Some(64 * MIB));
+        assert_eq!(choose(1, 256 * MIB, WIDE), Some(256 * MIB));
+        assert_eq!(choose(65 * MIB, 4 * MIB, WIDE), Some(256 * MIB));
+    }
+
+    #[test]
+    fn less_room_means_a_smaller_segment_down_to_the_need() {
+        let room = |ahead_bytes, need_bytes| Room { ahead_bytes, need_bytes };
+        assert_eq!(choose(MIB, 64 * MIB, room(100 * MIB, u64::MAX)), Some(64 * MIB));
+        assert_eq!(choose(MIB, 64 * MIB, room(20 * MIB, u64::MAX)), Some(16 * MIB));
+        assert_eq!(choose(MIB, 64 * MIB, room(u64::MAX, 20 * MIB)), Some(16 * MIB));
+        assert_eq!(choose(MIB + 1, 0, room(3 * MIB, 9 * MIB)), Some(MIB + GRANULE_BYTES));
+        assert_eq!(choose(MIB, 0, room(0, MIB)), Some(MIB));
+        assert_eq!(choose(MIB + 1, 0, room(0, MIB)), None);
+    }
+
+    #[test]
+    fn a_result_beyond_the_ladder_gets_its_own_segment() {
+        assert_eq!(choose(300 * MIB + 1, 4 * MIB, WIDE), Some(300 * MIB + GRANULE_BYTES));
+        assert_eq!(choose(u64::MAX, 0, WIDE), None);
+    }
+}
