@@ -1,1 +1,21 @@
-//! Tests from outside.
+//! The system from outside: the real program, real sockets, several real processes.
+
+/// What a user types, and what comes back.
+mod cli;
+/// Each error code, from its cause to the value that a client sees.
+mod failure;
+/// Peers that say nothing, say garbage, or come in crowds.
+mod hostile;
+/// Counting, sharing, release, and the death of a holder.
+mod lease;
+/// The daemon dies and comes back; two want the same socket.
+mod restart;
+/// Rows: inline and through shared memory, their limits and their way back.
+mod result;
+/// Stopping by signal: what runs may end, nothing is left.
+mod shutdown;
+mod support;
+/// Units under a real user manager.
+mod systemd;
+/// Promises about the tree itself: who depends on whom, where unsafe code may stand.
+mod tidy;

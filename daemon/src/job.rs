@@ -67,7 +67,11 @@ pub(crate) struct Entry {
 
 impl Job {
     /// A job over texts and a row for each.
-    pub(crate) fn new(connection: ConnectionId, texts: TextBlock, rows: Vec<Row>) -> (Arc<Self>, Waiting) {
+    pub(crate) fn new(
+        connection: ConnectionId,
+        texts: TextBlock,
+        rows: Vec<Row>,
+    ) -> (Arc<Self>, Waiting) {
         debug_assert_eq!(texts.len(), rows.len(), "a row for each text");
         let (sender, done) = oneshot::channel();
         let job = Arc::new(Self {

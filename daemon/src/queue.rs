@@ -317,3 +317,144 @@ impl Lanes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::model::Sequence;
+    use crate::job::Waiting;
+    use crate::segment::Output;
+    use emberd_protocol::{TextBlock, TextBuilder};
+
+    const LIMITS: BatchLimits = BatchLimits { tokens: 10, texts: 4 };
+
+    /// A job of texts; the waiting end keeps it wanted.
+    fn job(connection: u64, texts: &[&str]) -> (Arc<Job>, Waiting) {
+        let mut builder = TextBuilder::default();
+        texts.iter().for_each(|text| builder.push(text).unwrap());
+        let count = builder.count();
+        let texts = TextBlock::parse(count, builder.into_bytes()).unwrap();
+        let rows = Output::heap(texts.len(), 1).take_rows();
+        Job::new(ConnectionId(connection), texts, rows)
+    }
+
+    /// Reads as a worker does, a token for each byte.
+    fn read(queue: &Queue, mut reading: Reading) {
+        let mut entries = Vec::new();
+        let mut tokens = 0;
+        while reading.next < reading.end && tokens < reading.tokens {
+            let text = reading.job.texts.get(reading.next).unwrap();
+            let sequence = Sequence { ids: vec![0; text.len()], truncated: false };
+            tokens += text.len().max(1);
+            let Some(row) = reading.job.take_row(reading.next) else { break };
+            entries.push(Entry { job: Arc::clone(&reading.job), sequence, row });
+            reading.next += 1;
+        }
+        queue.give_back(reading, entries);
+    }
+
+    /// The batches that one worker would compute, as (connection, tokens) of each entry.
+    fn drain(queue: &Queue) -> Vec<Vec<(u64, usize)>> {
+        queue.close();
+        let mut batches = Vec::new();
+        while let Some(work) = queue.take() {
+            match work {
+                Work::Read(reading) => read(queue, reading),
+                Work::Compute(batch) => batches.push(
+                    batch.iter().map(|e| (e.job.connection.0, e.sequence.ids.len())).collect(),
+                ),
+            }
+        }
+        batches
+    }
+
+    #[test]
+    fn batches_keep_both_limits_and_lose_no_text() {
+        let queue = Queue::new(LIMITS);
+        let texts: Vec<String> = (0..57).map(|n| "x".repeat(n * 7 % 13)).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let (job, _waiting) = job(1, &texts);
+        queue.push(job).unwrap();
+        assert_eq!(queue.queued_texts(), 57);
+        let batches = drain(&queue);
+        assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), 57);
+        for batch in &batches {
+            let tokens: usize = batch.iter().map(|(_, tokens)| *tokens).sum();
+            assert!(batch.len() == 1 || (tokens <= 10 && batch.len() <= 4), "{batch:?}");
+            assert!(batch.is_sorted(), "sorted by length: {batch:?}");
+        }
+        assert_eq!(queue.queued_texts(), 0);
+    }
+
+    #[test]
+    fn a_single_query_does_not_wait_behind_the_bulk_of_another_client() {
+        let queue = Queue::new(LIMITS);
+        let (bulk, _bulk) = job(1, &["xxxxx"; 100]);
+        queue.push(bulk).unwrap();
+        // A worker is in the middle of the bulk job when the query comes.
+        for _ in 0..4 {
+            match queue.take().unwrap() {
+                Work::Read(reading) => read(&queue, reading),
+                Work::Compute(batch) => drop(batch),
+            }
+        }
+        let (query, _query) = job(2, &["q"]);
+        queue.push(query).unwrap();
+        let batches = drain(&queue);
+        let position = batches.iter().position(|batch| batch.contains(&(2, 1))).unwrap();
+        assert!(position <= 2, "the query was computed in batch {position} of {}", batches.len());
+    }
+
+    #[test]
+    fn two_bulk_clients_share_the_model_evenly_by_tokens() {
+        let queue = Queue::new(LIMITS);
+        let (short, _short) = job(1, &["x"; 400]);
+        let (long, _long) = job(2, &["xxxxx"; 80]);
+        queue.push(short).unwrap();
+        queue.push(long).unwrap();
+        let batches = drain(&queue);
+        let half = &batches[..batches.len() / 2];
+        let tokens = |connection| -> usize {
+            half.iter().flatten().filter(|(c, _)| *c == connection).map(|(_, tokens)| tokens).sum()
+        };
+        let (a, b) = (tokens(1), tokens(2));
+        assert!(a.abs_diff(b) <= 40, "{a} tokens against {b}");
+    }
+
+    #[test]
+    fn a_cancelled_job_is_not_computed() {
+        let queue = Queue::new(LIMITS);
+        let (gone, waiting) = job(1, &["xxx"; 50]);
+        let (kept, _kept) = job(2, &["yyyy"; 3]);
+        queue.push(gone).unwrap();
+        queue.push(kept).unwrap();
+        drop(waiting);
+        let batches = drain(&queue);
+        assert!(batches.iter().flatten().all(|(connection, _)| *connection == 2), "{batches:?}");
+        assert_eq!(batches.iter().flatten().count(), 3);
+    }
+
+    #[test]
+    fn one_connection_cannot_fill_the_queue_for_others() {
+        let queue = Queue::new(LIMITS);
+        let text = "x".repeat(20 << 20);
+        let mut waiting = Vec::new();
+        let refused = (0..10).find_map(|_| {
+            let (job, kept) = job(1, &[&text]);
+            waiting.push(kept);
+            queue.push(job).err()
+        });
+        assert_eq!(refused, Some(QueueError::Full { waiting_bytes: 60 << 20 }));
+        let (other, _other) = job(2, &["hello"]);
+        assert_eq!(queue.push(other), Ok(()));
+    }
+
+    #[test]
+    fn a_closed_queue_takes_no_job_and_ends_its_workers() {
+        let queue = Queue::new(LIMITS);
+        queue.close();
+        let (job, _waiting) = job(1, &["x"]);
+        assert_eq!(queue.push(job), Err(QueueError::Closed));
+        assert!(queue.take().is_none());
+    }
+}

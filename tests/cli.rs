@@ -1,0 +1,188 @@
+use crate::support::{Daemon, emberd, run};
+use serde_json::Value;
+use std::process::{Command, Output};
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs a command against a daemon.
+fn ask(daemon: &Daemon, args: &[&str], input: &str) -> Output {
+    let mut command = emberd(args);
+    command.env("EMBERD_SOCKET", daemon.socket());
+    run(command, input)
+}
+
+#[track_caller]
+fn good(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", err(output));
+    out(output)
+}
+
+#[test]
+fn embed_writes_a_json_line_for_each_argument() {
+    let daemon = Daemon::start();
+    let text = good(&ask(&daemon, &["embed", "a cat", "a kitten", "tax law"], ""));
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 3);
+    let row = |n: usize| -> Vec<f64> {
+        assert_eq!(rows[n]["index"], n);
+        rows[n]["embedding"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+    };
+    let dot = |a: Vec<f64>, b: Vec<f64>| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+    assert_eq!(rows[1]["text"], "a kitten");
+    assert!((dot(row(0), row(0)) - 1.0).abs() < 1e-5);
+    assert!(dot(row(0), row(1)) > dot(row(0), row(2)), "the built-in model knows cats");
+}
+
+#[test]
+fn embed_reads_lines_of_a_file_and_of_standard_input_and_keeps_empty_ones() {
+    let daemon = Daemon::start();
+    let file = daemon.folder.path().join("lines.txt");
+    std::fs::write(&file, "one\n\nthree\r\nlast").unwrap();
+    let from_file = good(&ask(&daemon, &["embed", "--file", file.to_str().unwrap()], ""));
+    let from_stdin = good(&ask(&daemon, &["embed"], "one\n\nthree\r\nlast"));
+    let from_dash = good(&ask(&daemon, &["embed", "--file", "-"], "one\n\nthree\r\nlast"));
+    assert_eq!(from_file, from_stdin);
+    assert_eq!(from_file, from_dash);
+    let texts: Vec<String> = from_file
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().into())
+        .collect();
+    assert_eq!(texts, ["one", "", "three", "last"]);
+}
+
+#[test]
+fn embed_writes_an_array_that_numpy_reads() {
+    let daemon = Daemon::start();
+    let file = daemon.folder.path().join("rows.npy");
+    let lines: String = (0..2500).map(|n| format!("line {n}\n")).collect();
+    let output = ask(&daemon, &["embed", "--format", "npy", "-o", file.to_str().unwrap()], &lines);
+    assert_eq!(good(&output), "");
+    let bytes = std::fs::read(&file).unwrap();
+    assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
+    let header_len = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    assert_eq!(bytes.len() - header_len, 2500 * 128 * 4);
+    let last: Vec<f32> = bytes[bytes.len() - 512..]
+        .chunks_exact(4)
+        .map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]]))
+        .collect();
+    assert_eq!(daemon.model("builtin").embed_one("line 2499").unwrap().row(0), last);
+    let to_stdout = ask(&daemon, &["embed", "--format", "npy"], &lines);
+    assert_eq!(to_stdout.stdout, bytes);
+}
+
+#[test]
+fn embed_says_what_it_cannot_read() {
+    let daemon = Daemon::start();
+    let missing = ask(&daemon, &["embed", "--file", "/nowhere/lines"], "");
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(err(&missing).contains("/nowhere/lines"), "{}", err(&missing));
+    let file = daemon.folder.path().join("latin1");
+    std::fs::write(&file, b"good\ncaf\xe9\n").unwrap();
+    let latin = ask(&daemon, &["embed", "--file", file.to_str().unwrap()], "");
+    assert_eq!(latin.status.code(), Some(1));
+    assert!(err(&latin).contains("line 2"), "{}", err(&latin));
+    let unknown = ask(&daemon, &["embed", "--model", "nope", "text"], "");
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(err(&unknown).contains("MODEL_NOT_CONFIGURED"), "{}", err(&unknown));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let daemon = Daemon::start();
+    let script = format!(
+        "seq 1 5000 | {} embed --socket {} | head -n 1 >/dev/null; exit ${{PIPESTATUS[1]}}",
+        crate::support::EMBERD,
+        daemon.socket().display()
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(err(&output), "");
+}
+
+#[test]
+fn status_and_models_are_for_people_and_for_programs() {
+    let daemon = Daemon::start();
+    let model = daemon.model("builtin");
+    model.embed(&["some", "texts"]).unwrap();
+    let people = good(&ask(&daemon, &["status"], ""));
+    assert!(people.contains("builtin") && people.contains("ready"), "{people}");
+    let status: Value =
+        serde_json::from_str(&good(&ask(&daemon, &["status", "--json"], ""))).unwrap();
+    assert_eq!(status["daemon"]["pid"], daemon.child.id());
+    assert_eq!(status["models"][0]["id"], "builtin");
+    assert_eq!(status["models"][0]["state"], "ready");
+    assert_eq!(status["models"][0]["texts"], 2);
+    assert_eq!(status["leases"][0]["pid"], std::process::id());
+    let models: Value =
+        serde_json::from_str(&good(&ask(&daemon, &["models", "--json"], ""))).unwrap();
+    assert_eq!(models[0]["id"], "builtin");
+    assert_eq!(models[0]["source"], "builtin:static-minilm");
+    let people = good(&ask(&daemon, &["models"], ""));
+    assert!(people.contains("builtin:static-minilm"), "{people}");
+}
+
+#[test]
+fn config_is_shown_checked_and_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("emberd.toml");
+    std::fs::write(&file, "segments.wait_ms = 5\n").unwrap();
+    let path = file.to_str().unwrap();
+    let shown = good(&run(emberd(&["config", "show", "--settings", path]), ""));
+    let line = shown.lines().find(|line| line.starts_with("segments.wait_ms")).unwrap();
+    assert!(line.contains('5') && line.ends_with(&format!("{path}:1")), "{line}");
+    let line = shown.lines().find(|line| line.starts_with("limits.leases")).unwrap();
+    assert!(line.ends_with("default"), "{line}");
+    let json = good(&run(emberd(&["config", "show", "--json"]), ""));
+    assert!(serde_json::from_str::<Value>(&json).unwrap().as_array().unwrap().len() > 10);
+    good(&run(emberd(&["config", "check", path]), ""));
+
+    std::fs::write(&file, "segmnts.wait_ms = 5\nsharing.enabled = true\n").unwrap();
+    for args in [&["config", "check", path][..], &["serve", "--settings", path, "--detach"]] {
+        let refused = run(emberd(args), "");
+        assert_eq!(refused.status.code(), Some(4));
+        let said = err(&refused);
+        assert!(said.contains(&format!("{path}:1: segmnts.wait_ms")), "{said}");
+        assert!(said.contains("did you mean segments.wait_ms"), "{said}");
+        assert!(said.contains(&format!("{path}:2: sharing.enabled: known, but not yet")), "{said}");
+    }
+    let daemon = Daemon::start();
+    let asked = good(&ask(&daemon, &["config", "model", "builtin"], ""));
+    assert!(asked.contains("models.builtin.type = \"embedding\""), "{asked}");
+}
+
+#[test]
+fn no_daemon_is_told_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nobody.sock");
+    for args in [&["status"][..], &["models"], &["embed", "text"]] {
+        let mut command = emberd(args);
+        command.env("EMBERD_SOCKET", &path);
+        let output = run(command, "");
+        assert_eq!(output.status.code(), Some(3), "{args:?}");
+        let said = err(&output);
+        assert!(said.contains(path.to_str().unwrap()) && said.contains("emberd serve"), "{said}");
+    }
+}
+
+#[test]
+fn usage_is_taught() {
+    let wrong = run(emberd(&["embed", "--format", "xml", "text"]), "");
+    assert_eq!(wrong.status.code(), Some(2));
+    let wrong = run(emberd(&["serve", "--model", "no-folder"]), "");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(err(&wrong).contains("ID=FOLDER"), "{}", err(&wrong));
+    let wrong = run(emberd(&["serve", "--model", "builtin=/tmp"]), "");
+    assert_eq!(wrong.status.code(), Some(2));
+    let help = good(&run(emberd(&["--help"]), ""));
+    for word in ["serve", "embed", "status", "models", "config", "Exit codes"] {
+        assert!(help.contains(word), "{word} is missing:\n{help}");
+    }
+    assert!(good(&run(emberd(&["man"]), "")).contains(".TH emberd"));
+    assert!(good(&run(emberd(&["completions", "bash"]), "")).contains("_emberd"));
+}

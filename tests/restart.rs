@@ -1,0 +1,108 @@
+use crate::support::{ClientProcess, Daemon, EMBERD, emberd, run};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::process::Command;
+
+#[test]
+fn views_survive_the_daemons_death_and_calls_work_again_after_a_restart() {
+    let daemon = Daemon::start();
+    let mut client = ClientProcess::start(&daemon, "hold", "builtin", 1000);
+    daemon.signal(Signal::SIGKILL);
+    let folder = daemon.into_folder();
+    client.go_on(); // sums its rows, then asks
+    assert_eq!(client.line(), "lost");
+    client.go_on();
+    assert_eq!(client.line(), "no daemon");
+    let daemon = Daemon::in_folder(folder, &[]);
+    client.go_on();
+    assert_eq!(client.line(), "works 1000");
+    assert_eq!(daemon.leases(), 1, "the lease was taken again");
+}
+
+#[test]
+fn a_second_daemon_on_a_live_socket_is_refused_and_the_first_goes_on() {
+    let daemon = Daemon::start();
+    let mut second = emberd(&["serve", "--socket"]);
+    second.arg(daemon.socket());
+    let output = run(second, "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("already serves") && said.contains(&daemon.pid().to_string()), "{said}");
+    daemon.client().ping().unwrap();
+}
+
+#[test]
+fn the_socket_of_a_dead_daemon_is_taken_over() {
+    let daemon = Daemon::start();
+    daemon.signal(Signal::SIGKILL);
+    let folder = daemon.into_folder();
+    assert!(folder.path().join("emberd.sock").exists(), "a killed daemon leaves its socket");
+    let daemon = Daemon::in_folder(folder, &[]);
+    daemon.client().ping().unwrap();
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("emberd.sock");
+    std::fs::write(&path, "precious").unwrap();
+    let mut command = emberd(&["serve", "--socket"]);
+    command.arg(&path);
+    let output = run(command, "");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
+fn twenty_daemons_that_start_at_once_leave_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("emberd.sock");
+    let mut children: Vec<_> = (0..20)
+        .map(|_| {
+            let mut command = emberd(&["serve", "--log", "error", "--socket"]);
+            command.arg(&path).stderr(std::process::Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    crate::support::eventually("one is left", || {
+        children.retain_mut(|child| child.try_wait().unwrap().is_none());
+        children.len() == 1
+    });
+    let status = emberd_client::Client::connect_to(&path).unwrap().status().unwrap();
+    assert_eq!(status.daemon.pid, children[0].id());
+    children[0].kill().unwrap();
+    children[0].wait().unwrap();
+}
+
+#[test]
+fn a_detached_daemon_is_ready_when_the_command_returns() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("emberd.sock");
+    let mut command =
+        emberd(&["serve", "--detach", "--log-file", "log", "--socket", "emberd.sock"]);
+    command.current_dir(folder.path());
+    let output = run(command, "");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let status = emberd_client::Client::connect_to(&socket).unwrap().status().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&status.daemon.pid.to_string()));
+    assert_ne!(status.daemon.pid, std::process::id());
+    // Its log went to the file named relative to where the command was given.
+    assert!(std::fs::read_to_string(folder.path().join("log")).unwrap().contains("emberd serves"));
+
+    let mut second = emberd(&["serve", "--detach", "--socket"]);
+    second.arg(&socket);
+    let output = run(second, "");
+    assert_eq!(output.status.code(), Some(5), "the caller hears why it did not start");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("already serves"));
+
+    let pid = Pid::from_raw(i32::try_from(status.daemon.pid).unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    crate::support::eventually("it ends", || kill(pid, None).is_err());
+    assert!(!socket.exists());
+}
+
+#[test]
+fn the_program_says_its_version() {
+    let output = Command::new(EMBERD).arg("--version").output().unwrap();
+    let version = format!("emberd {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), version);
+}

@@ -1,0 +1,50 @@
+//! A client for tests, in a process that can be killed.
+//!
+//! ```text
+//! client_process hold SOCKET MODEL ROWS   lease and rows in hand, "held"; waits for a line
+//! client_process ask SOCKET MODEL ROWS    lease, "asking", asks; "answered" when rows came
+//! ```
+//! After `hold` is told to go on it sums its rows again, asks once more, and says "lost CODE" or
+//! "works"; then again after the next line.
+#![expect(clippy::print_stdout, reason = "it speaks to the test")]
+
+use emberd_client::Client;
+use std::error::Error;
+use std::io::{BufRead, Write};
+use std::path::Path;
+
+fn say(text: &str) -> std::io::Result<()> {
+    println!("{text}");
+    std::io::stdout().flush()
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [mode, socket, model, rows] = args.as_slice() else {
+        return Err("usage: client_process hold|ask SOCKET MODEL ROWS".into());
+    };
+    let texts: Vec<String> = (0..rows.parse()?).map(|n| format!("text number {n}")).collect();
+    let model = Client::connect_to(Path::new(socket))?.embedding_model(model)?;
+    if mode == "ask" {
+        say("asking")?;
+        model.embed(&texts)?;
+        return Ok(say("answered")?);
+    }
+    let held = model.embed(&texts)?;
+    assert!(held.is_shared(), "the test is about shared memory");
+    let before: f64 = held.as_slice().iter().map(|value| f64::from(*value)).sum();
+    say("held")?;
+    let mut lines = std::io::stdin().lock().lines();
+    while lines.next().transpose()?.is_some() {
+        let now: f64 = held.as_slice().iter().map(|value| f64::from(*value)).sum();
+        assert!(now.to_bits() == before.to_bits(), "the rows changed under the view");
+        match model.embed(&texts) {
+            Ok(rows) => say(&format!("works {}", rows.len()))?,
+            Err(emberd_client::Error::Daemon(failure)) => say(&format!("failed {}", failure.code))?,
+            Err(emberd_client::Error::Transport(_)) => say("lost")?,
+            Err(emberd_client::Error::Connect(_)) => say("no daemon")?,
+            Err(error) => say(&format!("other: {error}"))?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for folder in ["src", "client/src", "daemon/src", "protocol/src"] {
+        walk(&root().join(folder), &mut found);
+    }
+    assert!(found.len() > 40);
+    found
+}
+
+/// The packages that a package is built from.
+fn tree(package: &str) -> Vec<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "-e", "normal", "--prefix", "none", "-p", package])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut names: Vec<_> =
+        text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+#[test]
+fn dependencies_run_one_way() {
+    let protocol = tree("emberd-protocol");
+    let client = tree("emberd-client");
+    let daemon = tree("emberd-daemon");
+    assert!(protocol.len() > 2 && daemon.len() > 50);
+    for heavy in ["candle-core", "tokenizers", "hf-hub", "tokio", "emberd-daemon", "gemm", "rayon"]
+    {
+        assert!(!client.iter().any(|name| name == heavy), "the client depends on {heavy}");
+        assert!(!protocol.iter().any(|name| name == heavy), "the protocol depends on {heavy}");
+    }
+    assert!(!daemon.iter().any(|name| name == "emberd-client"), "daemon depends on client");
+    assert!(!protocol.iter().any(|name| name == "nix" || name == "interprocess"));
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let size = format!("{} packages", client.len());
+    assert!(readme.contains(&size), "the README should say that the client builds from {size}");
+}
+
+#[test]
+fn bincode_and_daemonize_are_named_in_one_file_each() {
+    for (library, home) in
+        [("bincode::", "protocol/src/codec.rs"), ("daemonize::", "src/detach.rs")]
+    {
+        let users: Vec<_> = sources()
+            .into_iter()
+            .filter(|(_, text)| {
+                text.lines()
+                    .any(|line| !line.trim_start().starts_with("//") && line.contains(library))
+            })
+            .map(|(path, _)| path)
+            .collect();
+        assert_eq!(users, [Path::new(home)], "{library}");
+    }
+}
+
+#[test]
+fn unsafe_code_stands_in_few_named_files_and_is_argued() {
+    let allowed = [
+        "client/src/segment.rs",
+        "client/src/socket.rs",
+        "daemon/src/connection.rs",
+        "daemon/src/engine/layers/linear.rs",
+        "daemon/src/segment/mapping.rs",
+        "daemon/src/segment/pool.rs",
+        "daemon/src/segment/posix.rs",
+        "daemon/src/segment/rows.rs",
+    ];
+    for (path, text) in sources() {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let uses = code.filter(|line| line.contains("unsafe ")).count();
+        let is_allowed = allowed.iter().any(|name| Path::new(name) == path);
+        assert!(uses == 0 || is_allowed, "{} has unsafe code", path.display());
+    }
+    for forbidding in ["src/main.rs", "protocol/src/lib.rs"] {
+        let text = std::fs::read_to_string(root().join(forbidding)).unwrap();
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{forbidding}");
+    }
+}
+
+#[test]
+fn only_the_program_reads_the_environment_and_exits() {
+    for (path, text) in sources() {
+        // The client reads where the socket is, in one file.
+        if path.starts_with("src") || path == Path::new("client/src/builder.rs") {
+            continue;
+        }
+        for call in ["env::var", "process::exit", "println!", "eprintln!"] {
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            let used = code
+                .lines()
+                .any(|line| !line.trim_start().starts_with("//") && line.contains(call));
+            assert!(!used, "{} uses {call}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_relative_link_of_the_documents_leads_somewhere() {
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/protocol.md"] {
+        let path = root().join(document);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") || link.starts_with('#') {
+                continue;
+            }
+            let target = path.parent().unwrap().join(link.split('#').next().unwrap());
+            assert!(target.exists(), "{document} links to {link}");
+        }
+    }
+}
