@@ -1,1 +1,53 @@
-//! Part of emberd.
+//! The thin client of emberd: leases on models that a daemon holds for the whole machine, and
+//! embeddings read where the daemon wrote them.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), emberd_client::Error> {
+//! let client = emberd_client::Client::connect()?;
+//! let model = client.embedding_model("embedding")?; // a lease: loaded once, shared by all
+//! let vectors = model.embed(&["text to embed", "another"])?; // rows over shared memory
+//! let first: &[f32] = vectors.row(0);
+//! # let _ = first;
+//! drop(model); // releases; so does the end of the process
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Blocking, on the standard library and the kernel alone: no runtime, no thread of its own. A
+//! [`Client`] may be cloned and used from many threads; they share one connection, and whoever
+//! waits for an answer reads for all.
+//!
+//! # Invariants
+//! - What the daemon sends is checked before it is believed: a segment must be sealed, a slot
+//!   must lie within it, and no slot is handed out twice.
+//! - [`Embeddings`] own what they show: they stay readable after the daemon died.
+//! - Dropping anything never blocks.
+//! - A call that fails because the connection died is not repeated; the next one connects again,
+//!   and leases are taken again when they are used.
+
+mod builder;
+mod client;
+mod connection;
+mod error;
+mod lease;
+mod model;
+mod segment;
+mod socket;
+mod view;
+
+pub use builder::ClientBuilder;
+pub use client::Client;
+pub use error::{ConnectError, Error, ProtocolError, TransportError};
+pub use lease::Lease;
+pub use model::EmbeddingModel;
+pub use view::Embeddings;
+
+pub use emberd_protocol as protocol;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks. Nothing in this package panics while it holds a lock, and what a panicking caller left
+/// is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,72 @@
+//! A leased model that turns texts into rows.
+
+use crate::client::{Client, embed};
+use crate::error::Error;
+use crate::lease::Lease;
+use crate::view::Embeddings;
+use emberd_protocol::{ModelInfo, Target};
+
+/// A lease on an embedding model. Clones share it.
+#[derive(Debug, Clone)]
+pub struct EmbeddingModel {
+    lease: Lease,
+}
+
+impl EmbeddingModel {
+    pub(crate) fn new(lease: Lease) -> Self {
+        Self { lease }
+    }
+
+    /// One row for each text, in their order. Any text is accepted, the empty one too; of a text
+    /// longer than the model reads the end is cut off, which [`Embeddings::truncated`] tells.
+    ///
+    /// Small results come in the answer, large ones are read in shared memory.
+    ///
+    /// # Errors
+    /// `REFERENCE_ERROR` after a release; `LIMIT_EXCEEDED` when the texts are too many for one
+    /// request, or when earlier results still hold the connection's shared memory; `OVERLOADED`.
+    pub fn embed<T: AsRef<str>>(&self, texts: &[T]) -> Result<Embeddings, Error> {
+        let (link, lease) = self.lease.present()?;
+        embed(&link.connection, Target::Lease(lease), texts)
+    }
+
+    /// One row for one text.
+    ///
+    /// # Errors
+    /// As [`EmbeddingModel::embed`].
+    pub fn embed_one(&self, text: &str) -> Result<Embeddings, Error> {
+        self.embed(&[text])
+    }
+
+    /// Values in a row.
+    #[must_use]
+    pub fn dimension(&self) -> usize {
+        self.info().dimension as usize
+    }
+
+    /// The model, as it was when the lease was taken.
+    #[must_use]
+    pub fn info(&self) -> ModelInfo {
+        self.lease.info()
+    }
+
+    /// The lease.
+    #[must_use]
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// The client that took it.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        self.lease.client()
+    }
+
+    /// Releases it for all clones, and waits until the daemon has.
+    ///
+    /// # Errors
+    /// `REFERENCE_ERROR` the second time.
+    pub fn release(&self) -> Result<(), Error> {
+        self.lease.release()
+    }
+}
