@@ -219,6 +219,8 @@ impl<E: Epilogue> Kernel<'_, E> {
 
 #[cfg(test)]
 mod tests {
+    use pulp::{Scalar, Scalar128b, Scalar256b, Scalar512b, Simd};
+
     use super::{Kernel, Product, pack_rows, pack_transposed, packed_len};
     use crate::engine::layers::activation::{Plain, Relu};
 
@@ -255,8 +257,19 @@ mod tests {
                 };
                 let mut fast = vec![9.0; count * out_stride];
                 product.write(&mut fast, out_stride, Relu);
-                let mut slow = vec![9.0; count * out_stride];
-                Kernel { product, out: &mut slow, out_stride, epilogue: Relu }.run_scalar();
+                // The other register widths, which this machine's dispatch would not choose.
+                let at_width = |run: fn(Kernel<'_, Relu>)| {
+                    let mut out = vec![9.0; count * out_stride];
+                    run(Kernel { product, out: &mut out, out_stride, epilogue: Relu });
+                    out
+                };
+                let results = [
+                    fast,
+                    at_width(|kernel| Scalar.vectorize(kernel)),
+                    at_width(|kernel| Scalar128b.vectorize(kernel)),
+                    at_width(|kernel| Scalar256b.vectorize(kernel)),
+                    at_width(|kernel| Scalar512b.vectorize(kernel)),
+                ];
                 for r in 0..count {
                     for c in 0..columns {
                         let want: f64 = (0..depth)
@@ -266,7 +279,7 @@ mod tests {
                             })
                             .sum::<f64>()
                             + f64::from(bias[c]);
-                        for got in [fast[r * out_stride + c], slow[r * out_stride + c]] {
+                        for got in results.each_ref().map(|out| out[r * out_stride + c]) {
                             assert!(
                                 (f64::from(got) - want.max(0.0)).abs() < 1e-5,
                                 "{count}x{depth}x{columns} at {r},{c}: {got} is not {want}"
@@ -274,7 +287,9 @@ mod tests {
                         }
                     }
                     let gap = r * out_stride + columns..(r + 1) * out_stride;
-                    assert!(fast[gap].iter().all(|&x| x == 9.0), "wrote beyond a row");
+                    for out in &results {
+                        assert!(out[gap.clone()].iter().all(|&x| x == 9.0), "wrote beyond a row");
+                    }
                 }
             }
         }
