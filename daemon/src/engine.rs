@@ -1,3 +1,26 @@
 //! Models on candle: loading, layers, architectures.
+//!
+//! [`load_folder`] and [`builtin_static_minilm`] make an [`EmbeddingModel`](model::EmbeddingModel);
+//! each worker takes its own [`Computer`](model::Computer) over the shared weights.
+//!
+//! Invariants:
+//! - A batch is *packed*: activations are `[total tokens, width]` and no token is padding.
+//! - A computer is one thread. It starts no other, and uses no global pool.
+//! - After the largest batch has been seen, computing allocates no activation memory.
+//! - Weights are read, never mapped: a file cut short later cannot crash the daemon.
 
+mod bert;
+mod builtin;
+mod encoder;
+mod folder;
+mod layers;
+mod load;
+mod load_error;
 pub mod model;
+mod pooling;
+mod static_table;
+mod weights;
+
+pub use builtin::static_minilm as builtin_static_minilm;
+pub use load::load_folder;
+pub use load_error::{HeaderFault, LoadError};

@@ -65,4 +65,35 @@ pub enum ComputeError {
     /// The tokenizer refused a text.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The caller gave other than one row a sequence.
+    #[error("{sequences} sequences cannot be written to {rows} rows")]
+    RowCount {
+        /// Sequences given.
+        sequences: usize,
+        /// Rows given.
+        rows: usize,
+    },
+    /// The caller gave a row of another length than the model writes.
+    #[error("a row has {found} values, the model writes {wanted}")]
+    RowLength {
+        /// Values in the row.
+        found: usize,
+        /// [`ModelCard::dimension`].
+        wanted: usize,
+    },
+}
+
+/// Checks that there is one row of the model's dimension for each sequence.
+pub(super) fn check_rows(
+    card: &ModelCard,
+    batch: &[&Sequence],
+    rows: &[&mut [f32]],
+) -> Result<(), ComputeError> {
+    if batch.len() != rows.len() {
+        return Err(ComputeError::RowCount { sequences: batch.len(), rows: rows.len() });
+    }
+    match rows.iter().find(|row| row.len() != card.dimension) {
+        Some(row) => Err(ComputeError::RowLength { found: row.len(), wanted: card.dimension }),
+        None => Ok(()),
+    }
 }

@@ -1,0 +1,181 @@
+//! A model folder as Hugging Face and SentenceTransformers write it: which files say what.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::load_error::LoadError;
+use super::pooling::{Head, Pooling};
+
+/// What a folder asks for, before any weights are read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// A transformer in `folder`, with what follows it.
+    Transformer { folder: PathBuf, head: Head },
+    /// A table of token rows in `folder`.
+    Static(StaticLayout),
+}
+
+/// Where a static model's parts are.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StaticLayout {
+    pub(super) folder: PathBuf,
+    pub(super) normalize: bool,
+    /// Tokens of a text that are used.
+    pub(super) max_tokens: usize,
+}
+
+/// What a static model reads of a text where its files set no limit.
+const STATIC_MAX_TOKENS: usize = 1_000_000;
+
+#[derive(Debug, Deserialize)]
+struct Module {
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct SentenceConfig {
+    max_seq_length: Option<usize>,
+    #[serde(default)]
+    do_lower_case: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Model2Vec {
+    #[serde(default)]
+    normalize: bool,
+    seq_length: Option<usize>,
+}
+
+impl Layout {
+    /// Reads what the folder's modules are.
+    pub(super) fn read(folder: &Path) -> Result<Self, LoadError> {
+        let file = folder.join("modules.json");
+        if let Some(modules) = read_json_if_there::<Vec<Module>>(&file)? {
+            return Self::from_modules(folder, &file, &modules);
+        }
+        let config: serde_json::Value = read_json(&folder.join("config.json"))?;
+        if config["model_type"] == "model2vec" {
+            return Ok(Self::Static(StaticLayout::from_model2vec(folder.to_owned(), config)?));
+        }
+        tracing::warn!(
+            folder = %folder.display(),
+            "no modules.json: the rows of this model are the mean of its token rows, not normalised"
+        );
+        let head = Head { pooling: Pooling::Mean, normalize: false };
+        Ok(Self::Transformer { folder: folder.to_owned(), head })
+    }
+
+    fn from_modules(folder: &Path, file: &Path, modules: &[Module]) -> Result<Self, LoadError> {
+        // The class name is what stays the same when the library moves its modules about.
+        let kinds: Vec<&str> = modules
+            .iter()
+            .map(|module| module.kind.rsplit('.').next().unwrap_or_default())
+            .collect();
+        match kinds[..] {
+            ["Transformer", "Pooling"] | ["Transformer", "Pooling", "Normalize"] => {
+                let pooling = read_pooling(&folder.join(&modules[1].path).join("config.json"))?;
+                let head = Head { pooling, normalize: kinds.len() == 3 };
+                Ok(Self::Transformer { folder: folder.join(&modules[0].path), head })
+            }
+            ["StaticEmbedding"] | ["StaticEmbedding", "Normalize"] => {
+                Ok(Self::Static(StaticLayout {
+                    folder: folder.join(&modules[0].path),
+                    normalize: kinds.len() == 2,
+                    max_tokens: STATIC_MAX_TOKENS,
+                }))
+            }
+            _ => Err(LoadError::Unsupported {
+                file: file.to_owned(),
+                what: "the chain of modules",
+                found: kinds.join(", "),
+                supported: "Transformer or StaticEmbedding; after a Transformer, Pooling; then perhaps Normalize",
+            }),
+        }
+    }
+}
+
+impl StaticLayout {
+    /// Takes the settings of a model2vec `config.json`.
+    pub(super) fn from_model2vec(
+        folder: PathBuf,
+        config: serde_json::Value,
+    ) -> Result<Self, LoadError> {
+        let config: Model2Vec = serde_json::from_value(config)
+            .map_err(|source| LoadError::Json { file: folder.join("config.json"), source })?;
+        let max_tokens = config.seq_length.unwrap_or(STATIC_MAX_TOKENS);
+        Ok(Self { folder, normalize: config.normalize, max_tokens })
+    }
+}
+
+/// How a transformer's texts are cut and folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TextLimits {
+    pub(super) max_tokens: usize,
+    pub(super) lower_case: bool,
+}
+
+/// Reads the limits on a transformer's texts. `positions` is what its weights can take.
+pub(super) fn read_text_limits(folder: &Path, positions: usize) -> Result<TextLimits, LoadError> {
+    let file = folder.join("sentence_bert_config.json");
+    let config = read_json_if_there::<SentenceConfig>(&file)?.unwrap_or_default();
+    let limit = match config.max_seq_length {
+        Some(limit) => limit,
+        None => read_tokenizer_limit(folder)?.unwrap_or(positions),
+    };
+    Ok(TextLimits { max_tokens: limit.min(positions), lower_case: config.do_lower_case })
+}
+
+/// `model_max_length`, which is 1e30 where nobody knew it.
+fn read_tokenizer_limit(folder: &Path) -> Result<Option<usize>, LoadError> {
+    #[derive(Deserialize)]
+    struct TokenizerConfig {
+        model_max_length: Option<serde_json::Number>,
+    }
+    let config = read_json_if_there::<TokenizerConfig>(&folder.join("tokenizer_config.json"))?;
+    let limit = config.and_then(|config| config.model_max_length).and_then(|limit| limit.as_u64());
+    Ok(limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)))
+}
+
+fn read_pooling(file: &Path) -> Result<Pooling, LoadError> {
+    let config: BTreeMap<String, serde_json::Value> = read_json(file)?;
+    let modes: Vec<&str> = config
+        .iter()
+        .filter(|(_, value)| **value == true)
+        .filter_map(|(key, _)| key.strip_prefix("pooling_mode_"))
+        .collect();
+    match modes[..] {
+        ["mean_tokens"] => Ok(Pooling::Mean),
+        ["cls_token"] => Ok(Pooling::Cls),
+        _ => Err(LoadError::Unsupported {
+            file: file.to_owned(),
+            what: "the pooling",
+            found: modes.join(" + "),
+            supported: "mean_tokens, cls_token",
+        }),
+    }
+}
+
+/// Reads a JSON file that must be there.
+pub(super) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T, LoadError> {
+    read_json_if_there(file)?.ok_or_else(|| LoadError::Read {
+        file: file.to_owned(),
+        source: io::ErrorKind::NotFound.into(),
+    })
+}
+
+fn read_json_if_there<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, LoadError> {
+    let bytes = match std::fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(LoadError::Read { file: file.to_owned(), source }),
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|source| LoadError::Json { file: file.to_owned(), source })
+}

@@ -1,0 +1,43 @@
+//! Slices of the tensors that a CPU operation is given.
+
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+
+/// The values of an operand. Layers take row-major `f32` only.
+pub(super) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let (start, end) = span(layout)?;
+    match storage.as_slice::<f32>()?.get(start..end) {
+        Some(values) => Ok(values),
+        None => bail!("a layer was given a tensor beyond its storage"),
+    }
+}
+
+/// The values of the tensor that an operation writes.
+pub(super) fn values_mut<'a>(
+    storage: &'a mut CpuStorage,
+    layout: &Layout,
+) -> Result<&'a mut [f32]> {
+    let (start, end) = span(layout)?;
+    let CpuStorage::F32(values) = storage else {
+        bail!("a layer was given a tensor to write that is not of f32");
+    };
+    match values.get_mut(start..end) {
+        Some(values) => Ok(values),
+        None => bail!("a layer was given a tensor beyond its storage"),
+    }
+}
+
+/// Calls `read` with the values of a tensor in CPU memory.
+pub(crate) fn with_values<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else {
+        bail!("a layer on the CPU was given weights that lie elsewhere");
+    };
+    read(values(storage, layout)?)
+}
+
+fn span(layout: &Layout) -> Result<(usize, usize)> {
+    match layout.contiguous_offsets() {
+        Some(span) => Ok(span),
+        None => bail!("a layer needs row-major tensors"),
+    }
+}

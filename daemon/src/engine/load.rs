@@ -1,0 +1,176 @@
+//! From a model folder to a model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use candle_core::Device;
+use candle_transformers::models::bert::{Config, PositionEmbeddingType};
+
+use super::bert::{Bert, Network};
+use super::encoder::{RawTokenizer, Style};
+use super::folder::{Layout, StaticLayout, read_json, read_text_limits};
+use super::load_error::LoadError;
+use super::model::{EmbeddingModel, ModelCard};
+use super::pooling::Head;
+use super::static_table::StaticModel;
+use super::weights::Weights;
+
+/// Loads an embedding model from a SentenceTransformers, transformers or model2vec folder.
+///
+/// `max_dimension` cuts rows to that many values, normalised again where the model normalises.
+/// Blocks while it reads; the tokenizer and the weights are read side by side.
+///
+/// # Errors
+/// See [`LoadError`]; each names the file at fault.
+pub fn load_folder(
+    path: &Path,
+    max_dimension: Option<usize>,
+) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+    match Layout::read(path)? {
+        Layout::Transformer { folder, head } => load_transformer(&folder, head, max_dimension),
+        Layout::Static(layout) => load_static(&layout, max_dimension),
+    }
+}
+
+fn load_transformer(
+    folder: &Path,
+    head: Head,
+    max_dimension: Option<usize>,
+) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+    let config = read_bert_config(&folder.join("config.json"))?;
+    let limits = read_text_limits(folder, config.max_position_embeddings)?;
+    let dimension = cut(folder, config.hidden_size, max_dimension)?;
+    let weights = Weights::open(&weight_file(folder)?)?;
+    let (tokenizer, network) = side_by_side(
+        || RawTokenizer::open(&folder.join("tokenizer.json")),
+        || Network::load(&config, &weights, &Device::Cpu),
+    );
+    let (tokenizer, network) = (tokenizer?, network?);
+    let style = Style { special_tokens: true, lower_case: limits.lower_case };
+    let encoder = tokenizer.fit(config.vocab_size, limits.max_tokens, style)?;
+    let card = ModelCard {
+        architecture: "bert".to_owned(),
+        dimension,
+        max_tokens: limits.max_tokens,
+        normalized: head.normalize,
+        weight_bytes: network.weight_bytes(),
+    };
+    Ok(Arc::new(Bert { network, encoder, head, card }))
+}
+
+fn load_static(
+    layout: &StaticLayout,
+    max_dimension: Option<usize>,
+) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+    let folder = &layout.folder;
+    let weights = Weights::open(&weight_file(folder)?)?;
+    let tokenizer = RawTokenizer::open(&folder.join("tokenizer.json"))?;
+    Ok(Arc::new(StaticModel::new(&weights, tokenizer, layout, max_dimension)?))
+}
+
+/// Runs both, the first on a thread of its own.
+fn side_by_side<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let a = scope.spawn(a);
+        let b = b();
+        match a.join() {
+            Ok(a) => (a, b),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// The dimension of rows, where the model makes `available` values.
+pub(super) fn cut(
+    folder: &Path,
+    available: usize,
+    wanted: Option<usize>,
+) -> Result<usize, LoadError> {
+    match wanted {
+        None => Ok(available),
+        Some(wanted) if (1..=available).contains(&wanted) => Ok(wanted),
+        Some(wanted) => Err(LoadError::Dimension { folder: folder.to_owned(), wanted, available }),
+    }
+}
+
+fn weight_file(folder: &Path) -> Result<PathBuf, LoadError> {
+    let file = folder.join("model.safetensors");
+    if file.exists() {
+        return Ok(file);
+    }
+    let hint = if folder.join("model.safetensors.index.json").exists() {
+        "weights in several files are not supported yet"
+    } else if folder.join("pytorch_model.bin").exists() {
+        "pytorch_model.bin is not read; save the model as safetensors"
+    } else {
+        "is this the folder of a model?"
+    };
+    Err(LoadError::NoWeights { folder: folder.to_owned(), hint })
+}
+
+fn read_bert_config(file: &Path) -> Result<Config, LoadError> {
+    let unsupported = |what, found: &str, supported| {
+        Err(LoadError::Unsupported {
+            file: file.to_owned(),
+            what,
+            found: found.to_owned(),
+            supported,
+        })
+    };
+    let mut json: serde_json::Value = read_json(file)?;
+    match json["model_type"].as_str() {
+        Some("bert") => {}
+        other => {
+            return unsupported("the architecture", other.unwrap_or("(none)"), "bert, model2vec");
+        }
+    }
+    // The library's configuration knows one spelling of each activation.
+    let act = match json["hidden_act"].as_str() {
+        Some("gelu") => "gelu",
+        Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => "geluapproximate",
+        Some("relu") => "relu",
+        other => {
+            let supported = "gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu";
+            return unsupported("the activation", other.unwrap_or("(none)"), supported);
+        }
+    };
+    json["hidden_act"] = act.into();
+    if let Some(other) = json["position_embedding_type"].as_str().filter(|&kind| kind != "absolute")
+    {
+        return unsupported("the position embedding", other, "absolute");
+    }
+    let config: Config = serde_json::from_value(json)
+        .map_err(|source| LoadError::Json { file: file.to_owned(), source })?;
+    debug_assert_eq!(config.position_embedding_type, PositionEmbeddingType::Absolute);
+    check_sizes(file, &config)?;
+    Ok(config)
+}
+
+/// Refuses sizes that would divide by zero, or overflow, further on.
+fn check_sizes(file: &Path, config: &Config) -> Result<(), LoadError> {
+    const MOST: usize = 1 << 28;
+    for (setting, found) in [
+        ("vocab_size", config.vocab_size),
+        ("hidden_size", config.hidden_size),
+        ("num_hidden_layers", config.num_hidden_layers),
+        ("num_attention_heads", config.num_attention_heads),
+        ("intermediate_size", config.intermediate_size),
+        ("max_position_embeddings", config.max_position_embeddings),
+        ("type_vocab_size", config.type_vocab_size),
+    ] {
+        if !(1..=MOST).contains(&found) {
+            let wanted = format!("between 1 and {MOST}");
+            return Err(LoadError::Setting { file: file.to_owned(), setting, found, wanted });
+        }
+    }
+    if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
+        return Err(LoadError::Setting {
+            file: file.to_owned(),
+            setting: "hidden_size",
+            found: config.hidden_size,
+            wanted: format!("a multiple of {} heads", config.num_attention_heads),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Why a model could not be loaded.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a model could not be loaded. Each variant names the file at fault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A file could not be read.
+    #[error("cannot read {}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The folder holds no weights that can be read.
+    #[error("no model.safetensors in {}; {hint}", folder.display())]
+    NoWeights {
+        /// The folder that was searched.
+        folder: PathBuf,
+        /// What was found in its place, or what to do.
+        hint: &'static str,
+    },
+    /// A file is not the JSON that it should be.
+    #[error("cannot understand {}", file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, and where.
+        source: serde_json::Error,
+    },
+    /// A file asks for something that this engine does not do.
+    #[error("{}: {what} {found:?} is not supported; supported: {supported}", file.display())]
+    Unsupported {
+        /// The file that asks for it.
+        file: PathBuf,
+        /// The kind of thing, such as `architecture`.
+        what: &'static str,
+        /// What is asked for.
+        found: String,
+        /// What could be asked for.
+        supported: &'static str,
+    },
+    /// A setting of the model contradicts another one.
+    #[error("{}: {setting} is {found}, but must be {wanted}", file.display())]
+    Setting {
+        /// The file with the setting.
+        file: PathBuf,
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        found: usize,
+        /// What would be right.
+        wanted: String,
+    },
+    /// The header of a weight file is damaged.
+    #[error("the header of {} is damaged; fetch the file again", file.display())]
+    Header {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: HeaderFault,
+    },
+    /// A weight file ends before its tensors do.
+    #[error("{} has {found} bytes where its header tells of {expected}; fetch the file again", file.display())]
+    Truncated {
+        /// The file.
+        file: PathBuf,
+        /// Bytes that the header tells of.
+        expected: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// A weight file goes on after its last tensor.
+    #[error("{} has {found} bytes where its header tells of {expected}; fetch the file again", file.display())]
+    Excess {
+        /// The file.
+        file: PathBuf,
+        /// Bytes that the header tells of.
+        expected: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// A weight file lacks a tensor that the architecture needs.
+    #[error("{} has no tensor {tensor:?}", file.display())]
+    MissingTensor {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{}: tensor {tensor:?} has shape {found:?}, its configuration says {wanted:?}", file.display())]
+    TensorShape {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that the configuration leads to.
+        wanted: Vec<usize>,
+    },
+    /// A tensor has elements that cannot be used here.
+    #[error("{}: tensor {tensor:?} holds {found}; supported: {supported}", file.display())]
+    ElementType {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its element type, as the file spells it.
+        found: String,
+        /// What could be read.
+        supported: &'static str,
+    },
+    /// The tokenizer's file is damaged or of an unknown kind.
+    #[error("cannot understand the tokenizer in {}", file.display())]
+    Tokenizer {
+        /// The file.
+        file: PathBuf,
+        /// What the tokenizer library said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The tokenizer knows more tokens than the weights have rows.
+    #[error("{} has {tokens} tokens, the weights have rows for {rows}; it belongs to another model", file.display())]
+    TokenizerTooLarge {
+        /// The tokenizer's file.
+        file: PathBuf,
+        /// Tokens that it knows.
+        tokens: usize,
+        /// Rows of the embedding table.
+        rows: usize,
+    },
+    /// Rows were asked for that are longer than the model makes them, or empty.
+    #[error("{} makes rows of {available} values; a dimension of {wanted} cannot be cut from them", folder.display())]
+    Dimension {
+        /// The model.
+        folder: PathBuf,
+        /// The dimension asked for.
+        wanted: usize,
+        /// The model's own.
+        available: usize,
+    },
+    /// The tensor library refused the weights.
+    #[error("cannot place the weights of {}", file.display())]
+    Tensor {
+        /// The file that they come from.
+        file: PathBuf,
+        /// What it said.
+        source: candle_core::Error,
+    },
+}
+
+/// What is wrong with the header of a weight file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderFault {
+    /// The header's own length cannot be true.
+    #[error("it claims {claimed} bytes, the file has {available} for it")]
+    Length {
+        /// What it claims.
+        claimed: u64,
+        /// What the file has, or the most that is accepted.
+        available: u64,
+    },
+    /// It is not the JSON that it should be.
+    #[error("it is no list of tensors")]
+    Json(#[source] serde_json::Error),
+    /// A tensor's place and its shape do not agree.
+    #[error("tensor {tensor:?} lies at {start}..{end}, which does not fit its shape {shape:?}")]
+    Span {
+        /// The tensor.
+        tensor: String,
+        /// Its first byte.
+        start: u64,
+        /// The byte after its last.
+        end: u64,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// Tensors overlap, or bytes belong to none.
+    #[error("tensor {tensor:?} starts at {start}, the one before it ends at {end_before}")]
+    Gap {
+        /// The tensor.
+        tensor: String,
+        /// Its first byte.
+        start: u64,
+        /// Where the one before it ends.
+        end_before: u64,
+    },
+}

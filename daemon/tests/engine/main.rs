@@ -1,0 +1,17 @@
+//! The engine against what the reference implementations answer, and against damaged files.
+
+#![allow(clippy::unwrap_used, reason = "in a test, and in what tests share, a panic is the report")]
+
+/// Rows and token ids equal those of transformers, sentence-transformers and numpy.
+mod parity;
+
+/// A row does not depend on the company, the worker or the memory that it is computed in.
+mod company;
+
+/// What the files of a model may say, and how they are understood.
+mod folders;
+
+/// Damaged and foreign files are typed errors that name the file.
+mod load_errors;
+
+mod support;

@@ -1,0 +1,75 @@
+use emberd_daemon::engine::{builtin_static_minilm, load_folder};
+
+use crate::support::{assert_close, data, embed, encode, expected, json, load, load_minilm, texts};
+
+/// Token ids as the reference tokenizer gives them.
+#[track_caller]
+fn assert_same_ids(
+    name: &str,
+    model: &std::sync::Arc<dyn emberd_daemon::engine::model::EmbeddingModel>,
+) {
+    let want: Vec<Vec<u32>> =
+        serde_json::from_value(json(&format!("expected/{name}.json"))["input_ids"].take()).unwrap();
+    let got: Vec<Vec<u32>> =
+        encode(model, &texts()).into_iter().map(|sequence| sequence.ids).collect();
+    assert_eq!(got, want);
+}
+
+#[track_caller]
+fn check(name: &str, tolerance: f32) {
+    let model = load(name);
+    assert_same_ids(name, &model);
+    assert_close(&embed(&model, &texts()), &expected(name, "embeddings"), tolerance);
+}
+
+#[test]
+fn bert_with_mean_pooling_equals_sentence_transformers() {
+    check("bert-mean-norm", 2e-6);
+}
+
+/// Three heads of 12: neither is a multiple of any register.
+#[test]
+fn bert_with_cls_pooling_equals_sentence_transformers() {
+    check("bert-cls-prompts", 2e-6);
+}
+
+#[test]
+fn static_embedding_equals_sentence_transformers() {
+    check("static-embedding", 1e-6);
+}
+
+#[test]
+fn a_cut_dimension_is_cut_and_normalised_again() {
+    let model = load_folder(&data("bert-mean-norm"), Some(8)).unwrap();
+    assert_eq!(model.card().dimension, 8);
+    let mut want = expected("bert-mean-norm", "truncate_dim.8");
+    for row in &mut want {
+        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|x| *x /= norm);
+    }
+    assert_close(&embed(&model, &texts()), &want, 2e-6);
+}
+
+#[test]
+fn builtin_model_equals_numpy() {
+    let model = builtin_static_minilm().unwrap();
+    let mut reference = json("static-minilm/expected.json");
+    let want: Vec<Vec<f32>> = serde_json::from_value(reference["embeddings"].take()).unwrap();
+    let rows = embed(&model, &texts());
+    assert_close(&rows, &want, 1e-6);
+    assert_eq!(rows[0], vec![0.0; 128], "an empty text has no tokens");
+    assert_eq!(model.card().weight_bytes, 30_522 * 128, "the table stays as it is stored");
+}
+
+#[test]
+#[ignore = "needs the real model in EMBERD_TEST_MINILM"]
+fn minilm_equals_sentence_transformers() {
+    let model = load_minilm();
+    assert_same_ids("all-MiniLM-L6-v2", &model);
+    assert_close(&embed(&model, &texts()), &expected("all-MiniLM-L6-v2", "embeddings"), 1e-5);
+    let sentences: Vec<String> =
+        serde_json::from_value(json("expected/all-MiniLM-L6-v2.sts.json")["sentences"].take())
+            .unwrap();
+    let want = expected("all-MiniLM-L6-v2.sts", "embeddings");
+    assert_close(&embed(&model, &sentences), &want, 1e-5);
+}

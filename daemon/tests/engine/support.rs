@@ -1,0 +1,136 @@
+//! Models, texts and expected rows.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use emberd_daemon::engine::load_folder;
+use emberd_daemon::engine::model::{EmbeddingModel, Sequence};
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize_to_file};
+use tempfile::TempDir;
+
+pub(crate) fn data(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path)
+}
+
+pub(crate) fn load(name: &str) -> Arc<dyn EmbeddingModel> {
+    load_folder(&data(name), None).unwrap()
+}
+
+/// The real all-MiniLM-L6-v2; for ignored tests only.
+pub(crate) fn load_minilm() -> Arc<dyn EmbeddingModel> {
+    let folder =
+        std::env::var_os("EMBERD_TEST_MINILM").expect("EMBERD_TEST_MINILM names its folder");
+    load_folder(Path::new(&folder), None).unwrap()
+}
+
+pub(crate) fn json(path: &str) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(data(path)).unwrap()).unwrap()
+}
+
+/// The texts that most of the expected rows are for.
+pub(crate) fn texts() -> Vec<String> {
+    let texts = json("texts.json");
+    texts.as_array().unwrap().iter().map(|text| text["text"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The rows of a tensor in `expected/NAME.safetensors`.
+pub(crate) fn expected(name: &str, tensor: &str) -> Vec<Vec<f32>> {
+    let bytes = std::fs::read(data(&format!("expected/{name}.safetensors"))).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = tensors.tensor(tensor).unwrap();
+    let values: Vec<f32> =
+        tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    values.chunks(tensor.shape()[1]).map(<[f32]>::to_vec).collect()
+}
+
+/// The rows of sequences computed as one batch, into rows of unknown content.
+pub(crate) fn compute(model: &Arc<dyn EmbeddingModel>, batch: &[&Sequence]) -> Vec<Vec<f32>> {
+    let mut rows = vec![vec![f32::NAN; model.card().dimension]; batch.len()];
+    let mut slices: Vec<&mut [f32]> = rows.iter_mut().map(Vec::as_mut_slice).collect();
+    Arc::clone(model).computer().compute(batch, &mut slices).unwrap();
+    rows
+}
+
+pub(crate) fn encode(model: &Arc<dyn EmbeddingModel>, texts: &[String]) -> Vec<Sequence> {
+    texts.iter().map(|text| model.encode(text).unwrap()).collect()
+}
+
+/// The rows of texts computed as one batch.
+pub(crate) fn embed(model: &Arc<dyn EmbeddingModel>, texts: &[String]) -> Vec<Vec<f32>> {
+    let sequences = encode(model, texts);
+    compute(model, &sequences.iter().collect::<Vec<_>>())
+}
+
+/// Fails where a value differs by more than `tolerance`, or is not a number.
+#[track_caller]
+pub(crate) fn assert_close(got: &[Vec<f32>], want: &[Vec<f32>], tolerance: f32) {
+    assert_eq!(got.len(), want.len(), "number of rows");
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        assert_eq!(got.len(), want.len(), "values in row {i}");
+        for (c, (got, want)) in got.iter().zip(want).enumerate() {
+            let close = (got - want).abs() <= tolerance;
+            assert!(close, "row {i}, value {c}: {got} is not {want}");
+        }
+    }
+}
+
+/// A copy of a model's folder, to be changed.
+pub(crate) fn copy_of(name: &str) -> TempDir {
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let target = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                copy(&entry.path(), &target);
+            } else {
+                std::fs::write(target, std::fs::read(entry.path()).unwrap()).unwrap();
+            }
+        }
+    }
+    let folder = TempDir::new().unwrap();
+    copy(&data(name), folder.path());
+    folder
+}
+
+/// Changes one value of a JSON file.
+pub(crate) fn set(folder: &TempDir, file: &str, pointer: &str, value: serde_json::Value) {
+    let path = folder.path().join(file);
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    *json.pointer_mut(pointer).expect("the value is there to be changed") = value;
+    std::fs::write(path, json.to_string()).unwrap();
+}
+
+/// A tensor as [`rewrite_weights`] gives and takes it.
+pub(crate) struct OwnedTensor {
+    pub(crate) name: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Writes the weight file of a folder anew with changed tensors.
+pub(crate) fn rewrite_weights(
+    folder: &TempDir,
+    change: impl FnOnce(Vec<OwnedTensor>) -> Vec<OwnedTensor>,
+) {
+    let path = folder.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes)
+        .unwrap()
+        .iter()
+        .map(|(name, view)| OwnedTensor {
+            name: name.to_owned(),
+            dtype: view.dtype(),
+            shape: view.shape().to_vec(),
+            bytes: view.data().to_vec(),
+        })
+        .collect();
+    let tensors = change(tensors);
+    let views = tensors.iter().map(|tensor| {
+        let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap();
+        (tensor.name.clone(), view)
+    });
+    serialize_to_file(views, None, &path).unwrap();
+}
