@@ -54,8 +54,7 @@ impl Peer {
     /// Token ids of each text, tokenized in parallel.
     fn tokenize(&self, texts: &[String]) -> Result<Vec<Vec<u32>>> {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let encodings =
-            self.tokenizer.encode_batch(texts, true).map_err(|error| anyhow!(error))?;
+        let encodings = self.tokenizer.encode_batch(texts, true).map_err(|error| anyhow!(error))?;
         Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
     }
 
@@ -104,7 +103,6 @@ fn read(path: &Path) -> Result<String> {
 }
 
 fn percentile(sorted: &[f64], share: f64) -> f64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
     let index = (sorted.len() as f64 * share) as usize;
     sorted[index.min(sorted.len() - 1)]
 }
