@@ -315,11 +315,11 @@ fn lines(input: Option<&str>) -> Outcome<(Vec<String>, String)> {
         ),
         ("man", &["-k", "."], "this machine's manual pages"),
     ];
-    let installed =
-        sources.into_iter().filter(|_| given.is_none()).filter_map(|(program, args, name)| {
-            let output = Command::new(program).args(args).stderr(Stdio::null()).output().ok()?;
-            (output.status.success()).then_some((output.stdout, name.to_owned()))
-        });
+    let sources = if given.is_some() { &sources[..0] } else { &sources[..] };
+    let installed = sources.iter().filter_map(|(program, args, name)| {
+        let output = Command::new(program).args(*args).stderr(Stdio::null()).output().ok()?;
+        output.status.success().then(|| (output.stdout, (*name).to_owned()))
+    });
     for (text, name) in given.into_iter().chain(installed) {
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> =

@@ -178,7 +178,7 @@ fn texts_that_contradict_their_request_are_invalid_and_the_connection_goes_on() 
 fn bytes_that_are_no_request_are_invalid_and_the_connection_goes_on() {
     let daemon = Daemon::start();
     let mut raw = Raw::welcomed(&daemon);
-    for body in [vec![], vec![0xff; 4], vec![0, 0, 0, 0, 9], vec![4, 0, 0, 0]] {
+    for body in [vec![], vec![0xff; 4], vec![0, 0, 0, 0, 9], vec![3, 0, 0, 0]] {
         let tail = Vec::new();
         raw.send(&Frame { kind: FrameKind::Request, descriptors: 0, id: 1000, body, tail });
         let answer: Response = raw.next().unwrap().decode().unwrap();

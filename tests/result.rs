@@ -35,7 +35,8 @@ fn small_results_come_inline_large_ones_shared_and_both_are_the_same_rows() {
 #[test]
 fn the_threshold_is_the_settings_and_the_rows_do_not_depend_on_the_backend() {
     let memfd = Daemon::with_settings("segments.inline_kib = 1\n");
-    let posix = Daemon::with_settings("segments.inline_kib = 1\nsegments.backend = \"posix\"\n");
+    let mut posix =
+        Daemon::with_settings("segments.inline_kib = 1\nsegments.backend = \"posix\"\n");
     let texts = texts(50);
     let small = memfd.model("builtin").embed(&texts[..2]).unwrap();
     assert!(!small.is_shared(), "two rows of 512 bytes are 1 KiB");
@@ -45,14 +46,13 @@ fn the_threshold_is_the_settings_and_the_rows_do_not_depend_on_the_backend() {
     let model = client.embedding_model("builtin").unwrap();
     let other = model.embed(&texts[..3]).unwrap();
     assert_eq!(bits(&one), bits(&other));
+    let prefix = format!("emberd-{}-", posix.pid());
     let entries = || {
-        let prefix = format!("emberd-{}-", posix.pid());
         let names = std::fs::read_dir("/dev/shm").unwrap().flatten();
         names.filter(|name| name.file_name().to_string_lossy().contains(&prefix)).count()
     };
     assert!(entries() > 0, "the rows came through a named segment");
     drop((model, client, other));
-    let mut posix = posix;
     posix.signal(nix::sys::signal::Signal::SIGTERM);
     assert!(posix.wait().success());
     assert_eq!(entries(), 0, "no name is left behind");

@@ -14,20 +14,20 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Long enough for a loaded machine; nothing waits for it when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program under test.
-pub const EMBERD: &str = env!("CARGO_BIN_EXE_emberd");
+pub(crate) const EMBERD: &str = env!("CARGO_BIN_EXE_emberd");
 
 /// A helper program of these tests, built beside the program under test.
-pub fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let path = Path::new(EMBERD).with_file_name("examples").join(name);
     assert!(path.exists(), "{} is missing: cargo test builds it", path.display());
     path
 }
 
 /// The real model's folder, where `scripts/test` could get it.
-pub fn minilm() -> Option<PathBuf> {
+pub(crate) fn minilm() -> Option<PathBuf> {
     let folder = std::env::var_os("EMBERD_TEST_MINILM").map(PathBuf::from);
     if folder.is_none() {
         eprintln!("skipped: EMBERD_TEST_MINILM names no folder (scripts/test gets the model)");
@@ -37,7 +37,7 @@ pub fn minilm() -> Option<PathBuf> {
 
 /// Waits for something that must come about.
 #[track_caller]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "never came about: {what}");
@@ -46,38 +46,38 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// A running daemon, ended with this value.
-pub struct Daemon {
-    pub folder: TempDir,
-    pub child: Child,
+pub(crate) struct Daemon {
+    pub(crate) folder: TempDir,
+    pub(crate) child: Child,
 }
 
 impl Daemon {
     /// `emberd serve` with the built-in model.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with_args(&[])
     }
 
     /// `emberd serve` with more arguments.
-    pub fn with_args(args: &[&str]) -> Self {
+    pub(crate) fn with_args(args: &[&str]) -> Self {
         Self::in_folder(tempfile::tempdir().unwrap(), args)
     }
 
     /// `emberd serve` with a settings file.
-    pub fn with_settings(settings: &str) -> Self {
+    pub(crate) fn with_settings(settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("emberd.toml");
         std::fs::write(&file, settings).unwrap();
         Self::in_folder(folder, &["--settings", file.to_str().unwrap()])
     }
 
-    pub fn in_folder(folder: TempDir, args: &[&str]) -> Self {
+    pub(crate) fn in_folder(folder: TempDir, args: &[&str]) -> Self {
         let mut command = emberd(&["serve", "--socket"]);
         command.arg(folder.path().join("emberd.sock")).args(args);
         Self::spawn(folder, command)
     }
 
     /// A daemon whose model "gated" computes only while the gate is open; it is closed now.
-    pub fn gated(settings: Option<&str>) -> Self {
+    pub(crate) fn gated(settings: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(example("gated_daemon"));
         command.arg(folder.path().join("emberd.sock")).arg(folder.path().join("gate"));
@@ -103,53 +103,53 @@ impl Daemon {
         daemon
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("emberd.sock")
     }
 
-    pub fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    pub fn open_gate(&self) {
+    pub(crate) fn open_gate(&self) {
         std::fs::write(self.folder.path().join("gate"), "").unwrap();
     }
 
-    pub fn close_gate(&self) {
+    pub(crate) fn close_gate(&self) {
         std::fs::remove_file(self.folder.path().join("gate")).unwrap();
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect_to(self.socket()).unwrap()
     }
 
-    pub fn model(&self, id: &str) -> EmbeddingModel {
+    pub(crate) fn model(&self, id: &str) -> EmbeddingModel {
         self.client().embedding_model(id).unwrap()
     }
 
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         self.client().status().unwrap()
     }
 
     /// Leases on all models.
-    pub fn leases(&self) -> usize {
+    pub(crate) fn leases(&self) -> usize {
         self.status().leases.len()
     }
 
     /// Open descriptors of the daemon.
-    pub fn descriptors(&self) -> usize {
+    pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }
 
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -161,7 +161,7 @@ impl Daemon {
     }
 
     /// The folder, for another daemon in it. This one must have ended.
-    pub fn into_folder(mut self) -> TempDir {
+    pub(crate) fn into_folder(mut self) -> TempDir {
         self.wait();
         let empty = tempfile::tempdir().unwrap();
         std::mem::replace(&mut self.folder, empty)
@@ -179,7 +179,7 @@ impl Drop for Daemon {
 }
 
 /// The program, apart from whatever environment the tests run in.
-pub fn emberd(args: &[&str]) -> Command {
+pub(crate) fn emberd(args: &[&str]) -> Command {
     let mut command = Command::new(EMBERD);
     command.args(args);
     for name in ["EMBERD_SOCKET", "EMBERD_LOG", "NOTIFY_SOCKET", "LISTEN_FDS", "XDG_RUNTIME_DIR"] {
@@ -189,7 +189,7 @@ pub fn emberd(args: &[&str]) -> Command {
 }
 
 /// Runs the program with something on its standard input.
-pub fn run(mut command: Command, input: &str) -> Output {
+pub(crate) fn run(mut command: Command, input: &str) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -204,14 +204,14 @@ pub fn run(mut command: Command, input: &str) -> Output {
 }
 
 /// A client in a process of its own, which can be killed.
-pub struct ClientProcess {
-    pub child: Child,
+pub(crate) struct ClientProcess {
+    pub(crate) child: Child,
     output: BufReader<ChildStdout>,
 }
 
 impl ClientProcess {
     /// `hold`: takes a lease, keeps rows and says "held". `ask`: says "asking" and asks.
-    pub fn start(daemon: &Daemon, mode: &str, model: &str, rows: usize) -> Self {
+    pub(crate) fn start(daemon: &Daemon, mode: &str, model: &str, rows: usize) -> Self {
         let mut child = Command::new(example("client_process"))
             .args([mode])
             .arg(daemon.socket())
@@ -228,18 +228,18 @@ impl ClientProcess {
     }
 
     /// The next line that it says.
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
     /// Lets it go on.
-    pub fn go_on(&mut self) {
+    pub(crate) fn go_on(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -253,22 +253,22 @@ impl Drop for ClientProcess {
 }
 
 /// A peer that speaks frames, well or badly.
-pub struct Raw {
-    pub stream: UnixStream,
+pub(crate) struct Raw {
+    pub(crate) stream: UnixStream,
     decoder: Decoder,
     last_id: u64,
 }
 
 impl Raw {
     /// Connects and says nothing.
-    pub fn connect(daemon: &Daemon) -> Self {
+    pub(crate) fn connect(daemon: &Daemon) -> Self {
         let stream = UnixStream::connect(daemon.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream, decoder: Decoder::default(), last_id: 0 }
     }
 
     /// Connects and shakes hands.
-    pub fn welcomed(daemon: &Daemon) -> Self {
+    pub(crate) fn welcomed(daemon: &Daemon) -> Self {
         let mut raw = Self::connect(daemon);
         let hello = Hello { name: "raw".into(), accepts_segments: true };
         raw.send(&Frame::message(FrameKind::Hello, 0, &hello).unwrap());
@@ -278,17 +278,17 @@ impl Raw {
         raw
     }
 
-    pub fn send(&mut self, frame: &Frame) {
+    pub(crate) fn send(&mut self, frame: &Frame) {
         self.send_bytes(&frame.to_bytes());
     }
 
-    pub fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         // The daemon may have closed the connection already, which is what some tests wait for.
         let _ = self.stream.write_all(bytes);
     }
 
     /// The next frame, or `None` at the end of the connection. Descriptors are ignored.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub(crate) fn next(&mut self) -> Option<Frame> {
         let mut buffer = [0; 4096];
         loop {
             if let Some(frame) = self.decoder.next().unwrap() {
@@ -304,7 +304,7 @@ impl Raw {
     }
 
     /// Sends a request and waits for its answer.
-    pub fn ask(&mut self, request: &Request, tail: Vec<u8>) -> Response {
+    pub(crate) fn ask(&mut self, request: &Request, tail: Vec<u8>) -> Response {
         self.last_id += 1;
         let mut frame = Frame::message(FrameKind::Request, self.last_id, request).unwrap();
         frame.tail = tail;
@@ -315,7 +315,7 @@ impl Raw {
     }
 
     /// The refusal with which the daemon ends the connection.
-    pub fn refusal(&mut self) -> Refusal {
+    pub(crate) fn refusal(&mut self) -> Refusal {
         let frame = self.next().expect("a refusal");
         assert_eq!(frame.kind, FrameKind::Refusal);
         let refusal = frame.decode().unwrap();
@@ -326,7 +326,7 @@ impl Raw {
 
 /// The code of a response that must be a failure.
 #[track_caller]
-pub fn code(response: &Response) -> ErrorCode {
+pub(crate) fn code(response: &Response) -> ErrorCode {
     match response {
         Response::Failed(failure) => failure.code,
         other => panic!("expected a failure, got {other:?}"),
@@ -335,12 +335,12 @@ pub fn code(response: &Response) -> ErrorCode {
 
 /// The code of a client's error.
 #[track_caller]
-pub fn code_of<T: std::fmt::Debug>(result: Result<T, emberd_client::Error>) -> ErrorCode {
+pub(crate) fn code_of<T: std::fmt::Debug>(result: Result<T, emberd_client::Error>) -> ErrorCode {
     let error = result.expect_err("a failure is expected");
     error.code().unwrap_or_else(|| panic!("an error with a code is expected, got {error}"))
 }
 
 /// Texts that differ.
-pub fn texts(count: usize) -> Vec<String> {
+pub(crate) fn texts(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("text number {n}")).collect()
 }
