@@ -148,6 +148,8 @@ fn responses() -> Vec<Sample> {
             truncated: truncated.into(),
         })
     };
+    let two_models =
+        summaries().into_iter().filter(|model| ["c", "g"].contains(&model.id.as_str())).collect();
     let inline = embedded(2, 2, Place::Inline, &[]);
     let pairs =
         [("device", "\"cpu\""), ("type", "\"embedding\"")].map(|(k, v)| (k.into(), v.into()));
@@ -158,7 +160,8 @@ fn responses() -> Vec<Sample> {
         response("response-released", 5, Response::Released),
         with_tail(response("response-embedded", 6, inline), rows(&[1.0, 0.0, 0.6, -0.8])),
         response("response-embedded-slot", 6, embedded(1000, 384, Place::Slot(SLOT), &[3])),
-        response("response-available-models", 8, Response::AvailableModels(summaries())),
+        response("response-available-models", 8, Response::AvailableModels(two_models)),
+        response("response-model-states", 8, Response::AvailableModels(summaries())),
         response("response-model-config", 9, Response::ModelConfig(pairs.into())),
         response("response-status", 10, Response::Status(Box::new(status()))),
     ]
