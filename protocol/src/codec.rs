@@ -11,10 +11,6 @@ use std::fmt;
 /// The largest encoded message, in bytes. Texts and rows do not count: they ride behind it.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// Containers are counted by bincode with their size in memory, which may be several times what
-/// they take in the frame; the frame's own size was checked before.
-const MAX_DECODED_BYTES: usize = 8 * MAX_BODY_BYTES;
-
 /// A message that could not be encoded, or bytes that are no message.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -57,7 +53,7 @@ impl std::error::Error for CodecError {
 }
 
 fn config() -> impl bincode::config::Config {
-    bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX_DECODED_BYTES>()
+    bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX_BODY_BYTES>()
 }
 
 pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {

@@ -82,6 +82,11 @@ impl FrameKind {
         }
     }
 
+    /// All but this one carry a message.
+    const fn may_have_body(self) -> bool {
+        !matches!(self, Self::Cancel)
+    }
+
     /// Only these have raw bytes behind the message.
     const fn may_have_tail(self) -> bool {
         matches!(self, Self::Request | Self::Response)
@@ -89,7 +94,7 @@ impl FrameKind {
 }
 
 /// One frame, whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     /// What it carries.
     pub kind: FrameKind,
@@ -130,49 +135,44 @@ impl Frame {
         HEADER_BYTES + self.body.len() + self.tail.len()
     }
 
-    /// The header for this body and tail.
+    /// The header for this body and tail, which may be sent without being put together first.
     ///
     /// # Errors
-    /// When the frame is larger than [`MAX_FRAME_BYTES`].
+    /// When the frame breaks a rule that its reader would end the connection for.
     pub fn header(&self) -> Result<[u8; HEADER_BYTES], FrameError> {
-        header(self.kind, self.descriptors, self.id, self.body.len(), self.tail.len())
+        Header {
+            kind: self.kind,
+            descriptors: self.descriptors,
+            id: self.id,
+            body_len: self.body.len(),
+            tail_len: self.tail.len(),
+        }
+        .checked()?
+        .to_bytes()
     }
 
     /// Header, body and tail in one piece.
     ///
     /// # Panics
-    /// When the frame is larger than [`MAX_FRAME_BYTES`].
+    /// When [`Frame::header`] fails: the caller knows that the frame keeps the rules.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let header = self.header().expect("the frame keeps the limit");
+        let header = self.header().expect("the caller knows that the frame keeps the rules");
         [&header[..], &self.body, &self.tail].concat()
     }
 }
 
-/// A header over parts that are sent without being put together first.
-fn header(
-    kind: FrameKind,
-    descriptors: u16,
-    id: u64,
-    body_len: usize,
-    tail_len: usize,
-) -> Result<[u8; HEADER_BYTES], FrameError> {
-    let total = HEADER_BYTES.saturating_add(body_len).saturating_add(tail_len);
-    if total > MAX_FRAME_BYTES {
-        return Err(FrameError::TooLarge { len_bytes: total as u64 });
+/// What it carries is its sender's business, and long: only sizes are shown.
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("kind", &self.kind)
+            .field("descriptors", &self.descriptors)
+            .field("id", &self.id)
+            .field("body_len", &self.body.len())
+            .field("tail_len", &self.tail.len())
+            .finish()
     }
-    let too_large = |_| FrameError::TooLarge { len_bytes: total as u64 };
-    let body_len = u32::try_from(body_len).map_err(too_large)?;
-    let tail_len = u32::try_from(tail_len).map_err(too_large)?;
-    let mut bytes = [0; HEADER_BYTES];
-    bytes[0..2].copy_from_slice(&MAGIC.to_le_bytes());
-    bytes[2] = PROTOCOL_VERSION;
-    bytes[3] = kind as u8;
-    bytes[6..8].copy_from_slice(&descriptors.to_le_bytes());
-    bytes[8..16].copy_from_slice(&id.to_le_bytes());
-    bytes[16..20].copy_from_slice(&body_len.to_le_bytes());
-    bytes[20..24].copy_from_slice(&tail_len.to_le_bytes());
-    Ok(bytes)
 }
 
 /// Bytes that are no frame. The connection ends: there is no way to find the next one.
@@ -190,14 +190,21 @@ pub enum FrameError {
     UnknownKind(u8),
     /// Flags are set that this version does not know.
     UnknownFlags(u16),
-    /// Descriptors ride on a frame that may have none.
+    /// More descriptors ride on a frame than it may have.
     UnexpectedDescriptors {
         /// How many.
         count: u16,
     },
+    /// A message is in a frame that may have none.
+    UnexpectedBody,
     /// Raw bytes follow a message that may have none.
     UnexpectedTail,
-    /// The frame, or its message, is over the limit.
+    /// The message is larger than [`MAX_BODY_BYTES`].
+    BodyTooLarge {
+        /// The size that the header claims for it.
+        len_bytes: u64,
+    },
+    /// The frame is larger than [`MAX_FRAME_BYTES`].
     TooLarge {
         /// The size that the header claims.
         len_bytes: u64,
@@ -215,9 +222,13 @@ impl fmt::Display for FrameError {
             Self::UnknownKind(kind) => write!(f, "there is no frame of kind {kind}"),
             Self::UnknownFlags(flags) => write!(f, "unknown frame flags {flags:#06x}"),
             Self::UnexpectedDescriptors { count } => {
-                write!(f, "{count} descriptors ride on a frame that may have none")
+                write!(f, "{count} descriptors ride on a frame that may not have so many")
             }
+            Self::UnexpectedBody => f.write_str("a message is in a frame that may have none"),
             Self::UnexpectedTail => f.write_str("raw bytes follow a message that may have none"),
+            Self::BodyTooLarge { len_bytes } => {
+                write!(f, "a message of {len_bytes} bytes is over the limit of {MAX_BODY_BYTES}")
+            }
             Self::TooLarge { len_bytes } => {
                 write!(f, "a frame of {len_bytes} bytes is over the limit of {MAX_FRAME_BYTES}")
             }
@@ -227,7 +238,7 @@ impl fmt::Display for FrameError {
 
 impl std::error::Error for FrameError {}
 
-/// A checked header.
+/// What stands before a frame. Both ends check it by the same rules.
 #[derive(Debug, Clone, Copy)]
 struct Header {
     kind: FrameKind,
@@ -254,34 +265,59 @@ impl Header {
         if flags != 0 {
             return Err(FrameError::UnknownFlags(flags));
         }
-        let descriptors = u16_at(6);
-        if descriptors > kind.max_descriptors() {
-            return Err(FrameError::UnexpectedDescriptors { count: descriptors });
-        }
-        let (body_len, tail_len) = (u32_at(16), u32_at(20));
-        if tail_len > 0 && !kind.may_have_tail() {
-            return Err(FrameError::UnexpectedTail);
-        }
-        let total = HEADER_BYTES as u64 + u64::from(body_len) + u64::from(tail_len);
-        if body_len as usize > MAX_BODY_BYTES || total > MAX_FRAME_BYTES as u64 {
-            return Err(FrameError::TooLarge { len_bytes: total });
-        }
         let mut id = [0; 8];
         id.copy_from_slice(&bytes[8..16]);
-        Ok(Self {
+        Self {
             kind,
-            descriptors,
+            descriptors: u16_at(6),
             id: u64::from_le_bytes(id),
-            body_len: body_len as usize,
-            tail_len: tail_len as usize,
-        })
+            body_len: u32_at(16) as usize,
+            tail_len: u32_at(20) as usize,
+        }
+        .checked()
+    }
+
+    fn checked(self) -> Result<Self, FrameError> {
+        if self.descriptors > self.kind.max_descriptors() {
+            return Err(FrameError::UnexpectedDescriptors { count: self.descriptors });
+        }
+        if self.body_len > 0 && !self.kind.may_have_body() {
+            return Err(FrameError::UnexpectedBody);
+        }
+        if self.tail_len > 0 && !self.kind.may_have_tail() {
+            return Err(FrameError::UnexpectedTail);
+        }
+        if self.body_len > MAX_BODY_BYTES {
+            return Err(FrameError::BodyTooLarge { len_bytes: self.body_len as u64 });
+        }
+        let total = (HEADER_BYTES + self.body_len).saturating_add(self.tail_len);
+        if total > MAX_FRAME_BYTES {
+            return Err(FrameError::TooLarge { len_bytes: total as u64 });
+        }
+        Ok(self)
+    }
+
+    fn to_bytes(self) -> Result<[u8; HEADER_BYTES], FrameError> {
+        let too_large = |len: usize| move |_| FrameError::TooLarge { len_bytes: len as u64 };
+        let body_len = u32::try_from(self.body_len).map_err(too_large(self.body_len))?;
+        let tail_len = u32::try_from(self.tail_len).map_err(too_large(self.tail_len))?;
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0..2].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[2] = PROTOCOL_VERSION;
+        bytes[3] = self.kind as u8;
+        bytes[6..8].copy_from_slice(&self.descriptors.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
+        bytes[16..20].copy_from_slice(&body_len.to_le_bytes());
+        bytes[20..24].copy_from_slice(&tail_len.to_le_bytes());
+        Ok(bytes)
     }
 }
 
 /// Puts frames together from bytes as they come, in pieces of any size.
 ///
-/// Holds what was fed and not yet taken; never reserves for bytes that a header only promises.
-#[derive(Debug, Default)]
+/// Holds what was fed and not yet taken; never reserves for bytes that a header only promises, and
+/// keeps no large buffer once it is empty.
+#[derive(Default)]
 pub struct Decoder {
     /// Bytes fed and not yet taken, from `start` on.
     buffer: Vec<u8>,
@@ -291,6 +327,9 @@ pub struct Decoder {
 
 /// Taken bytes are moved away once this many lie before the first one that counts.
 const COMPACT_BYTES: usize = 64 << 10;
+
+/// An empty buffer larger than this is given back: connections are many, and most are silent.
+const KEEP_BYTES: usize = 1 << 20;
 
 impl Decoder {
     /// Takes bytes from the wire.
@@ -330,6 +369,10 @@ impl Decoder {
         let body_end = self.start + header.body_len;
         let body = self.buffer[self.start..body_end].to_vec();
         let tail = self.take_tail(body_end, header.tail_len);
+        if self.start == self.buffer.len() && self.buffer.capacity() > KEEP_BYTES {
+            self.buffer = Vec::new();
+            self.start = 0;
+        }
         Ok(Some(Frame {
             kind: header.kind,
             descriptors: header.descriptors,
@@ -353,7 +396,7 @@ impl Decoder {
         wanted.saturating_sub(held)
     }
 
-    /// A large tail that ends the buffer is handed out without copying it.
+    /// A large tail that ends the buffer is handed out in it, without a second allocation.
     fn take_tail(&mut self, at: usize, len: usize) -> Vec<u8> {
         self.start = at + len;
         if len >= COMPACT_BYTES && self.start == self.buffer.len() {
@@ -363,5 +406,15 @@ impl Decoder {
             return tail;
         }
         self.buffer[at..at + len].to_vec()
+    }
+}
+
+/// The bytes are their sender's business, and many: only their number is shown.
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder")
+            .field("header", &self.header)
+            .field("held_bytes", &(self.buffer.len() - self.start))
+            .finish()
     }
 }

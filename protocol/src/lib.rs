@@ -22,7 +22,7 @@
 //! - A frame that breaks a rule ends the connection; a request that breaks a rule ends with a
 //!   [`Failure`].
 //! - Enums are encoded by position. A change of any message is a change of [`PROTOCOL_VERSION`];
-//!   the golden bytes in `tests/wire.rs` make it a deliberate act.
+//!   the golden bytes in `tests/golden.txt` make it a deliberate act.
 //!
 //! ```
 //! use emberd_protocol::{Decoder, Frame, FrameKind, ModelId, Request};

@@ -1,0 +1,263 @@
+//! One frame of every message, with values that can be told apart in the bytes.
+
+use crate::message::Message;
+use emberd_protocol::{
+    ConnectionStatus, DaemonStatus, Delivery, ElementType, EmbedRequest, Embedded, ErrorCode,
+    Failure, Frame, Free, Hello, LeaseId, LeaseStatus, Leased, Limits, ModelId, ModelInfo,
+    ModelKind, ModelState, ModelStatus, ModelSummary, Place, Refusal, RefusalReason, Request,
+    Response, SegmentAnnounce, SegmentBackend, SegmentHandle, SegmentId, SegmentRetire,
+    SegmentStatus, SlotRef, Status, Target, TextBuilder, Welcome,
+};
+
+/// A message in the frame in which it travels.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    /// Its name in `golden.txt`.
+    pub(crate) name: &'static str,
+    pub(crate) message: Message,
+    pub(crate) frame: Frame,
+}
+
+fn sample(name: &'static str, id: u64, message: Message) -> Sample {
+    let mut frame = message.frame(id);
+    let has_descriptor = matches!(
+        message,
+        Message::Segment(SegmentAnnounce { handle: SegmentHandle::Descriptor, .. })
+    );
+    frame.descriptors = u16::from(has_descriptor);
+    Sample { name, message, frame }
+}
+
+fn with_tail(mut sample: Sample, tail: Vec<u8>) -> Sample {
+    sample.frame.tail = tail;
+    sample
+}
+
+fn request(name: &'static str, id: u64, request: Request) -> Sample {
+    sample(name, id, Message::Request(request))
+}
+
+fn response(name: &'static str, id: u64, response: Response) -> Sample {
+    sample(name, id, Message::Response(response))
+}
+
+fn refusal(name: &'static str, reason: RefusalReason, message: &str) -> Sample {
+    sample(name, 0, Message::Refusal(Refusal { reason, message: message.into() }))
+}
+
+fn model(id: &str) -> ModelId {
+    ModelId::new(id).unwrap()
+}
+
+fn texts(texts: &[&str]) -> Vec<u8> {
+    let mut builder = TextBuilder::default();
+    for text in texts {
+        builder.push(text).unwrap();
+    }
+    builder.into_bytes()
+}
+
+fn rows(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// All of them, in the order of the golden file.
+pub(crate) fn all() -> Vec<Sample> {
+    [handshake(), requests(), segments(), responses()].into_iter().flatten().collect()
+}
+
+fn handshake() -> Vec<Sample> {
+    let hello = |name: &str, accepts_segments| {
+        Message::Hello(Hello { name: name.into(), accepts_segments })
+    };
+    let welcome = |backend| {
+        Message::Welcome(Welcome {
+            daemon_version: "0.1.0".into(),
+            daemon_pid: 4711,
+            backend,
+            limits: Limits {
+                max_texts: 131_072,
+                max_frame_bytes: 33_554_432,
+                max_requests_in_flight: 64,
+                max_leases: 1024,
+                inline_bytes: 32_768,
+                credit_bytes: 268_435_456,
+            },
+        })
+    };
+    vec![
+        sample("hello", 0, hello("demo", true)),
+        sample("hello-inline-only", 0, hello("", false)),
+        sample("welcome", 0, welcome(SegmentBackend::Memfd)),
+        sample("welcome-posix", 0, welcome(SegmentBackend::Posix)),
+        refusal("refusal-version", RefusalReason::Version, "speak version 1"),
+        refusal("refusal-not-permitted", RefusalReason::NotPermitted, "not you"),
+        refusal("refusal-too-many-connections", RefusalReason::TooManyConnections, "full"),
+        refusal("refusal-shutting-down", RefusalReason::ShuttingDown, "stopping"),
+        refusal("refusal-no-hello", RefusalReason::NoHello, "say Hello first"),
+    ]
+}
+
+fn requests() -> Vec<Sample> {
+    let acquire = |model_id, kind| Request::Acquire { model: model(model_id), kind };
+    let embed = |target, texts, delivery| Request::Embed(EmbedRequest { target, texts, delivery });
+    let by_lease = embed(Target::Lease(LeaseId(7)), 2, Delivery::Auto);
+    let by_model = embed(Target::Model(model("builtin")), 1, Delivery::Inline);
+    vec![
+        request("request-ping", 1, Request::Ping),
+        request("request-acquire", 2, acquire("builtin", Some(ModelKind::Embedding))),
+        request("request-acquire-text2text", 3, acquire("t5", Some(ModelKind::Text2Text))),
+        request("request-acquire-any", 4, acquire("m", None)),
+        request("request-release", 5, Request::Release { lease: LeaseId(7) }),
+        with_tail(request("request-embed", 6, by_lease), texts(&["ember", "glüht"])),
+        with_tail(request("request-embed-by-model", 7, by_model), texts(&["hi"])),
+        request("request-available-models", 8, Request::AvailableModels),
+        request("request-model-config", 9, Request::ModelConfig { model: model("embedding") }),
+        request("request-status", 10, Request::Status),
+        sample("cancel", 6, Message::Cancel),
+    ]
+}
+
+const SLOT: SlotRef =
+    SlotRef { segment: SegmentId(1), offset: 128, len_bytes: 1_536_000, generation: 9 };
+
+fn segments() -> Vec<Sample> {
+    let announce = |segment, handle| {
+        let len_bytes = 4 << 20;
+        Message::Segment(SegmentAnnounce { segment: SegmentId(segment), len_bytes, handle })
+    };
+    let name = SegmentHandle::Name("/emberd-4711-1".into());
+    vec![
+        sample("segment", 0, announce(1, SegmentHandle::Descriptor)),
+        sample("segment-posix", 0, announce(2, name)),
+        sample("free", 0, Message::Free(Free { slots: vec![SLOT] })),
+        sample("retire", 0, Message::Retire(SegmentRetire { segment: SegmentId(1) })),
+    ]
+}
+
+fn responses() -> Vec<Sample> {
+    let failure =
+        Failure::retryable(ErrorCode::Overloaded, "4096 texts are queued: try again later");
+    let embedded = |rows, dimension, place, truncated: &[u32]| {
+        Response::Embedded(Embedded {
+            rows,
+            dimension,
+            element: ElementType::F32,
+            place,
+            tokens: 11,
+            truncated: truncated.into(),
+        })
+    };
+    let two_models =
+        summaries().into_iter().filter(|model| ["c", "g"].contains(&model.id.as_str())).collect();
+    let inline = embedded(2, 2, Place::Inline, &[]);
+    let pairs =
+        [("device", "\"cpu\""), ("type", "\"embedding\"")].map(|(k, v)| (k.into(), v.into()));
+    vec![
+        response("response-failed", 6, Response::Failed(failure)),
+        response("response-pong", 1, Response::Pong),
+        response("response-leased", 2, Response::Leased(leased("builtin", ModelKind::Embedding))),
+        response("response-released", 5, Response::Released),
+        with_tail(response("response-embedded", 6, inline), rows(&[1.0, 0.0, 0.6, -0.8])),
+        response("response-embedded-slot", 6, embedded(1000, 384, Place::Slot(SLOT), &[3])),
+        response("response-available-models", 8, Response::AvailableModels(two_models)),
+        response("response-model-states", 8, Response::AvailableModels(summaries())),
+        response("response-model-config", 9, Response::ModelConfig(pairs.into())),
+        response("response-status", 10, Response::Status(Box::new(status()))),
+    ]
+}
+
+fn leased(id: &str, kind: ModelKind) -> Leased {
+    Leased {
+        lease: LeaseId(7),
+        model: ModelInfo {
+            id: model(id),
+            kind,
+            architecture: "static".into(),
+            device: "cpu".into(),
+            dimension: 256,
+            max_tokens: 512,
+            normalized: true,
+            weight_bytes: 4_600_000,
+        },
+    }
+}
+
+/// A model in each state, so that the file holds the position of each.
+fn summaries() -> Vec<ModelSummary> {
+    let states = [
+        ("a", ModelState::Configured),
+        ("b", ModelState::Loading),
+        ("c", ModelState::Ready),
+        ("d", ModelState::Idle),
+        ("e", ModelState::Draining),
+        ("f", ModelState::Unloading),
+        ("g", ModelState::Failed),
+    ];
+    let summary = |(id, state)| ModelSummary {
+        id: model(id),
+        model_type: "embedding".into(),
+        source: format!("/m/{id}"),
+        state,
+        failure: (state == ModelState::Failed).then(|| "no file".into()),
+    };
+    states.map(summary).into()
+}
+
+fn status() -> Status {
+    let client = || "demo".to_owned();
+    Status {
+        daemon: DaemonStatus {
+            version: "0.1.0".into(),
+            pid: 4711,
+            uptime_ms: 1_001,
+            resident_bytes: 1_002,
+            requests: 1_003,
+        },
+        models: vec![ModelStatus {
+            id: model("builtin"),
+            model_type: "embedding".into(),
+            source: "builtin:static-minilm".into(),
+            state: ModelState::Ready,
+            info: Some(leased("builtin", ModelKind::Embedding).model),
+            failure: None,
+            loads: 2_001,
+            load_ms: 2_002,
+            workers: 2_003,
+            leases: 2_004,
+            requests: 2_005,
+            texts: 2_006,
+            tokens: 2_007,
+            batches: 2_008,
+            rows_inline: 2_009,
+            rows_shared: 2_010,
+            queued_texts: 2_011,
+            idle_ms: Some(2_012),
+        }],
+        leases: vec![LeaseStatus {
+            lease: LeaseId(7),
+            model: model("builtin"),
+            pid: 3_001,
+            uid: 3_002,
+            client: client(),
+            age_ms: 3_003,
+        }],
+        connections: vec![ConnectionStatus {
+            connection: 4_001,
+            pid: 4_002,
+            uid: 4_003,
+            client: client(),
+            age_ms: 4_004,
+            requests_in_flight: 4_005,
+            segments: 4_006,
+            segment_bytes: 4_007,
+            held_bytes: 4_008,
+        }],
+        segments: SegmentStatus {
+            backend: SegmentBackend::Memfd,
+            segments: 5_001,
+            segment_bytes: 5_002,
+            total_credit_bytes: 5_003,
+        },
+    }
+}
