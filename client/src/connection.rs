@@ -6,23 +6,20 @@
 use crate::builder::Options;
 use crate::error::{ConnectError, Error, ProtocolError, TransportError};
 use crate::lock;
-use crate::segment::{Rows, Segment};
-use crate::socket::{ControlBuffer, Socket};
+use crate::reader::{Reader, connect_error};
+use crate::segment::Rows;
+use crate::socket::Socket;
 use crate::view::{Embeddings, Values};
 use emberd_protocol::{
-    Decoder, ElementType, Embedded, ErrorCode, Failure, Frame, FrameError, FrameKind, Free, Hello,
-    Limits, MAX_FRAME_BYTES, Place, Refusal, RefusalReason, Request, Response, SegmentAnnounce,
-    SegmentHandle, SegmentId, SegmentRetire, SlotRef, Welcome, rows_len_bytes,
+    ElementType, Embedded, ErrorCode, Failure, Frame, FrameKind, Free, Hello, Limits,
+    MAX_FRAME_BYTES, Place, Request, Response, SegmentId, SegmentRetire, SlotRef, Welcome,
+    rows_len_bytes,
 };
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
-
-/// Bytes read at a time.
-const READ_BYTES: usize = 256 << 10;
 
 /// A full queue of the listener is tried again after this time.
 const RETRY_PAUSE: Duration = Duration::from_millis(2);
@@ -80,20 +77,6 @@ impl From<Death> for Error {
 impl From<ProtocolError> for Death {
     fn from(error: ProtocolError) -> Self {
         Self::Protocol(error)
-    }
-}
-
-struct Reader {
-    decoder: Decoder,
-    buffer: Vec<u8>,
-    control: ControlBuffer,
-    descriptors: VecDeque<OwnedFd>,
-    segments: HashMap<SegmentId, Segment>,
-}
-
-impl std::fmt::Debug for Reader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").field("segments", &self.segments).finish_non_exhaustive()
     }
 }
 
@@ -422,100 +405,12 @@ impl Connection {
     }
 }
 
-impl Reader {
-    fn new() -> Self {
-        Self {
-            decoder: Decoder::default(),
-            buffer: vec![0; READ_BYTES],
-            control: ControlBuffer::new(),
-            descriptors: VecDeque::new(),
-            segments: HashMap::new(),
-        }
-    }
-
-    /// Reads what is there; 0 at the end of the stream.
-    fn fill(&mut self, socket: &Socket) -> io::Result<usize> {
-        let len = socket.read(&mut self.buffer, &mut self.control, &mut self.descriptors)?;
-        self.decoder.feed(&self.buffer[..len]);
-        Ok(len)
-    }
-
-    fn welcome(
-        &mut self,
-        socket: &Socket,
-        path: &Path,
-        patience: Duration,
-    ) -> Result<Welcome, ConnectError> {
-        let not_emberd = |source| ConnectError::NotEmberd { path: path.to_owned(), source };
-        let frame = loop {
-            match self.decoder.next() {
-                Ok(Some(frame)) => break frame,
-                Ok(None) => {}
-                Err(error @ FrameError::WrongVersion { .. }) => {
-                    return Err(ConnectError::Version { message: error.to_string() });
-                }
-                Err(error) => return Err(not_emberd(error.into())),
-            }
-            match self.fill(socket) {
-                Ok(0) => return Err(connect_error(path, io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(ConnectError::Timeout { path: path.to_owned(), after: patience });
-                }
-                Err(error) => return Err(connect_error(path, error)),
-            }
-        };
-        match frame.kind {
-            FrameKind::Welcome => frame.decode().map_err(|error| not_emberd(error.into())),
-            FrameKind::Refusal => {
-                let refusal: Refusal = frame.decode().map_err(|error| not_emberd(error.into()))?;
-                Err(match refusal.reason {
-                    RefusalReason::Version => ConnectError::Version { message: refusal.message },
-                    RefusalReason::NotPermitted
-                    | RefusalReason::TooManyConnections
-                    | RefusalReason::ShuttingDown
-                    | RefusalReason::NoHello => ConnectError::Refused(refusal),
-                })
-            }
-            _ => Err(not_emberd(ProtocolError::OutOfPlace("an answer without a question"))),
-        }
-    }
-
-    fn announce(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
-        let descriptor = match frame.descriptors {
-            0 => None,
-            _ => Some(self.descriptors.pop_front().ok_or(ProtocolError::Descriptors)?),
-        };
-        let SegmentAnnounce { segment, len_bytes, handle } = frame.decode()?;
-        let opened = match (handle, &descriptor) {
-            (SegmentHandle::Descriptor, Some(fd)) => Segment::sealed(segment, fd, len_bytes)?,
-            (SegmentHandle::Name(name), None) => Segment::named(segment, &name, len_bytes)?,
-            _ => return Err(ProtocolError::Descriptors),
-        };
-        match self.segments.insert(segment, opened) {
-            None => Ok(()),
-            Some(_) => Err(ProtocolError::Segment { segment, why: "it was announced twice" }),
-        }
-    }
-}
-
 impl Drop for Connection {
     fn drop(&mut self) {
         // Closing the descriptor ends it for the daemon, unless a forked child still has it open.
         if self.process == std::process::id() {
             self.socket.shutdown();
         }
-    }
-}
-
-fn connect_error(path: &Path, source: io::Error) -> ConnectError {
-    let path = path.to_owned();
-    match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            ConnectError::NoDaemon { path }
-        }
-        io::ErrorKind::PermissionDenied => ConnectError::PermissionDenied { path },
-        _ => ConnectError::Socket { path, source },
     }
 }
 

@@ -31,6 +31,7 @@ mod connection;
 mod error;
 mod lease;
 mod model;
+mod reader;
 mod segment;
 mod socket;
 mod view;
