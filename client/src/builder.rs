@@ -7,6 +7,9 @@ use nix::unistd::geteuid;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Nobody waits longer, and a moment so far ahead can still be told.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Sets up a [`Client`].
 #[derive(Debug, Clone)]
 pub struct ClientBuilder {
@@ -70,7 +73,7 @@ impl ClientBuilder {
     /// How long the daemon may take to answer the handshake; 10 seconds by default.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.options.handshake_timeout = timeout.max(Duration::from_millis(1));
+        self.options.handshake_timeout = timeout.clamp(Duration::from_millis(1), LONGEST_PATIENCE);
         self
     }
 

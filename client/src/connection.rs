@@ -6,7 +6,7 @@
 use crate::builder::Options;
 use crate::error::{ConnectError, Error, ProtocolError, TransportError};
 use crate::lock;
-use crate::reader::{Reader, connect_error};
+use crate::reader::{Reader, connect_error, timeout};
 use crate::segment::Rows;
 use crate::socket::Socket;
 use crate::view::{Embeddings, Values};
@@ -85,14 +85,17 @@ impl Connection {
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Arc<Self>, ConnectError> {
         let deadline = Instant::now() + options.handshake_timeout;
         loop {
-            match Self::try_open(path, options) {
-                // A full queue of the listener may look like a success until the first write.
+            match Self::try_open(path, options, deadline) {
+                // A full queue of the listener looks like a success until the first write.
                 Err(ConnectError::Socket { source, .. })
                     if matches!(
                         source.kind(),
                         io::ErrorKind::NotConnected | io::ErrorKind::WouldBlock
-                    ) && Instant::now() < deadline =>
+                    ) =>
                 {
+                    if Instant::now() >= deadline {
+                        return Err(timeout(path, options));
+                    }
                     std::thread::sleep(RETRY_PAUSE);
                 }
                 result => return result,
@@ -100,7 +103,11 @@ impl Connection {
         }
     }
 
-    fn try_open(path: &Path, options: &Options) -> Result<Arc<Self>, ConnectError> {
+    fn try_open(
+        path: &Path,
+        options: &Options,
+        deadline: Instant,
+    ) -> Result<Arc<Self>, ConnectError> {
         let failed = |source: io::Error| connect_error(path, source);
         let socket = Socket::connect(path).map_err(failed)?;
         let is_trusted = socket.peer_uid().is_some_and(|uid| options.trusts(uid));
@@ -111,10 +118,13 @@ impl Connection {
         let frame = Frame::message(FrameKind::Hello, 0, &hello).map_err(|error| {
             failed(io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))
         })?;
-        socket.set_read_timeout(Some(options.handshake_timeout)).map_err(failed)?;
-        socket.write_all(&[&frame.to_bytes()]).map_err(failed)?;
+        match socket.write_all(&[&frame.to_bytes()]) {
+            // It hung up before it was greeted, and may have said why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            result => result.map_err(failed)?,
+        }
         let mut reader = Reader::new();
-        let welcome = reader.welcome(&socket, path, options.handshake_timeout)?;
+        let welcome = reader.welcome(&socket, path, options, deadline)?;
         socket.set_read_timeout(None).map_err(failed)?;
         Ok(Arc::new(Self {
             socket,

@@ -82,8 +82,17 @@ pub enum ConnectError {
         /// What it did.
         source: ProtocolError,
     },
+    /// The daemon hung up without a word.
+    #[error(
+        "the daemon at {} closed the connection before it welcomed this program: its log may say why",
+        path.display()
+    )]
+    Closed {
+        /// The path.
+        path: PathBuf,
+    },
     /// The system refused.
-    #[error("cannot connect to {}", path.display())]
+    #[error("cannot connect to {}: {source}", path.display())]
     Socket {
         /// The path.
         path: PathBuf,

@@ -1,5 +1,6 @@
 //! The reading half: bytes to frames, descriptors to segments.
 
+use crate::builder::Options;
 use crate::error::{ConnectError, ProtocolError};
 use crate::segment::Segment;
 use crate::socket::{ControlBuffer, Socket};
@@ -11,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::Instant;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -49,11 +50,13 @@ impl Reader {
         Ok(len)
     }
 
+    /// The answer to the hello, which has to be whole before the deadline.
     pub(crate) fn welcome(
         &mut self,
         socket: &Socket,
         path: &Path,
-        patience: Duration,
+        options: &Options,
+        deadline: Instant,
     ) -> Result<Welcome, ConnectError> {
         let not_emberd = |source| ConnectError::NotEmberd { path: path.to_owned(), source };
         let frame = loop {
@@ -65,11 +68,16 @@ impl Reader {
                 }
                 Err(error) => return Err(not_emberd(error.into())),
             }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(timeout(path, options));
+            }
+            socket.set_read_timeout(Some(left)).map_err(|error| connect_error(path, error))?;
             match self.fill(socket) {
                 Ok(0) => return Err(connect_error(path, io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(ConnectError::Timeout { path: path.to_owned(), after: patience });
+                    return Err(timeout(path, options));
                 }
                 Err(error) => return Err(connect_error(path, error)),
             }
@@ -115,6 +123,13 @@ pub(crate) fn connect_error(path: &Path, source: io::Error) -> ConnectError {
             ConnectError::NoDaemon { path }
         }
         io::ErrorKind::PermissionDenied => ConnectError::PermissionDenied { path },
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionReset => ConnectError::Closed { path },
         _ => ConnectError::Socket { path, source },
     }
+}
+
+pub(crate) fn timeout(path: &Path, options: &Options) -> ConnectError {
+    ConnectError::Timeout { path: path.to_owned(), after: options.handshake_timeout }
 }

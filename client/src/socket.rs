@@ -3,8 +3,9 @@
 //! The stream is `interprocess`'s; descriptors, and writes of several pieces, are done on it with
 //! nix.
 
+use interprocess::ConnectWaitMode;
 use interprocess::local_socket::traits::{Stream as _, StreamCommon};
-use interprocess::local_socket::{GenericFilePath, Stream, ToFsName};
+use interprocess::local_socket::{ConnectOptions, GenericFilePath, Stream, ToFsName};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, Shutdown, recvmsg, sendmsg, shutdown};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -33,9 +34,12 @@ impl ControlBuffer {
 }
 
 impl Socket {
-    /// Connects, waiting for room in the listener's queue.
+    /// Connects without waiting. When the listener's queue is full, the stream is not connected,
+    /// which its first write tells.
     pub(crate) fn connect(path: &Path) -> io::Result<Self> {
-        Ok(Self { stream: Stream::connect(path.to_fs_name::<GenericFilePath>()?)? })
+        let name = path.to_fs_name::<GenericFilePath>()?;
+        let options = ConnectOptions::new().name(name).wait_mode(ConnectWaitMode::Deferred);
+        Ok(Self { stream: options.connect_sync()? })
     }
 
     /// The user at the other end: whoever opened the listening socket.
