@@ -39,6 +39,8 @@ pub(crate) struct Connection {
     /// The process that made it: a forked child neither uses nor releases anything of it.
     process: u32,
     welcome: Welcome,
+    /// Whether the daemon may announce segments.
+    accepts_segments: bool,
     /// Bytes that must go before the next frame.
     writer: Mutex<Vec<u8>>,
     /// Frames of droppers that could not get the writer.
@@ -131,6 +133,7 @@ impl Connection {
             path: path.to_owned(),
             process: std::process::id(),
             welcome,
+            accepts_segments: hello.accepts_segments,
             writer: Mutex::default(),
             deferred: Mutex::default(),
             waiting: Mutex::default(),
@@ -304,10 +307,18 @@ impl Connection {
                         }
                     }
                 }
+                // Memory of a user who is not trusted could change while it is read.
+                FrameKind::Segment if !self.accepts_segments => {
+                    return Err(ProtocolError::OutOfPlace("a segment").into());
+                }
                 FrameKind::Segment => reader.announce(&frame)?,
                 FrameKind::Retire => {
-                    let retired: SegmentRetire = frame.decode().map_err(ProtocolError::from)?;
-                    reader.segments.remove(&retired.segment);
+                    let SegmentRetire { segment } = frame.decode().map_err(ProtocolError::from)?;
+                    if self.is_live(segment) {
+                        let why = "it is retired while its rows are held";
+                        return Err(ProtocolError::Segment { segment, why }.into());
+                    }
+                    reader.retire(segment)?;
                 }
                 FrameKind::Hello
                 | FrameKind::Request
@@ -319,8 +330,9 @@ impl Connection {
                 }
             }
         }
-        // Descriptors come with the first byte of their frame: all of them have found theirs.
-        if !reader.descriptors.is_empty() && !reader.decoder.is_mid_frame() {
+        // Descriptors come with the first byte of their frame: all of them have found theirs, but
+        // for the one that a frame may have of which the rest is yet to come.
+        if reader.descriptors.len() > usize::from(reader.decoder.is_mid_frame()) {
             return Err(ProtocolError::Descriptors.into());
         }
         Ok(())
@@ -367,10 +379,7 @@ impl Connection {
         if wanted != Some(slot.len_bytes) || !tail.is_empty() {
             return Err(ProtocolError::Slot("the slot's length is not that of the rows"));
         }
-        let segment = reader
-            .segments
-            .get(&slot.segment)
-            .ok_or(ProtocolError::Slot("the segment was never announced"))?;
+        let segment = reader.segment(slot.segment)?;
         match segment.rows(&slot)? {
             Rows::Mapped(rows) => {
                 self.claim(&slot)?;
@@ -396,6 +405,11 @@ impl Connection {
         }
         live.insert((slot.segment, slot.offset), end);
         Ok(())
+    }
+
+    /// Whether a view shows a part of a segment.
+    fn is_live(&self, segment: SegmentId) -> bool {
+        lock(&self.live).range((segment, 0)..=(segment, u64::MAX)).next().is_some()
     }
 
     fn die(&self, death: &Death) {

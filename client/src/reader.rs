@@ -23,7 +23,8 @@ pub(crate) struct Reader {
     buffer: Vec<u8>,
     control: ControlBuffer,
     pub(crate) descriptors: VecDeque<OwnedFd>,
-    pub(crate) segments: HashMap<SegmentId, Segment>,
+    /// By number; `None` where one was retired, since numbers are not used again.
+    segments: HashMap<SegmentId, Option<Segment>>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -98,6 +99,27 @@ impl Reader {
         }
     }
 
+    /// A segment that is in use.
+    pub(crate) fn segment(&self, segment: SegmentId) -> Result<&Segment, ProtocolError> {
+        match self.segments.get(&segment) {
+            Some(Some(segment)) => Ok(segment),
+            Some(None) => Err(ProtocolError::Slot("the segment was retired")),
+            None => Err(ProtocolError::Slot("the segment was never announced")),
+        }
+    }
+
+    /// Unmaps a segment for which no view is left.
+    pub(crate) fn retire(&mut self, segment: SegmentId) -> Result<(), ProtocolError> {
+        match self.segments.get_mut(&segment).and_then(Option::take) {
+            Some(_) => Ok(()),
+            None => {
+                let why = "it is retired, but was not in use";
+                Err(ProtocolError::Segment { segment, why })
+            }
+        }
+    }
+
+    /// Maps a segment that is new.
     pub(crate) fn announce(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
         let descriptor = match frame.descriptors {
             0 => None,
@@ -109,7 +131,7 @@ impl Reader {
             (SegmentHandle::Name(name), None) => Segment::named(segment, &name, len_bytes)?,
             _ => return Err(ProtocolError::Descriptors),
         };
-        match self.segments.insert(segment, opened) {
+        match self.segments.insert(segment, Some(opened)) {
             None => Ok(()),
             Some(_) => Err(ProtocolError::Segment { segment, why: "it was announced twice" }),
         }

@@ -64,10 +64,6 @@ impl Segment {
         len_bytes: u64,
     ) -> Result<Self, ProtocolError> {
         let refused = |why| ProtocolError::Segment { segment, why };
-        let size = fstat(descriptor).map_err(|_| refused("its size cannot be asked"))?.st_size;
-        if u64::try_from(size).ok().is_none_or(|size| size < len_bytes) {
-            return Err(refused("it is smaller than announced"));
-        }
         let seals = fcntl(descriptor, FcntlArg::F_GET_SEALS)
             .map_err(|_| refused("it is no file that can be sealed"))?;
         let seals = SealFlag::from_bits_retain(seals);
@@ -76,6 +72,11 @@ impl Segment {
         }
         if !seals.intersects(FUTURE_WRITE | SealFlag::F_SEAL_WRITE) {
             return Err(refused("it is not sealed against writers"));
+        }
+        // Behind the seals: only now is the size one that stays.
+        let size = fstat(descriptor).map_err(|_| refused("its size cannot be asked"))?.st_size;
+        if u64::try_from(size).ok().is_none_or(|size| size < len_bytes) {
+            return Err(refused("it is smaller than announced"));
         }
         let len = usize::try_from(len_bytes).ok().and_then(NonZeroUsize::new);
         let len = len.ok_or(refused("its length cannot be mapped"))?;
@@ -120,6 +121,10 @@ impl Segment {
 
 /// Offset in bytes and number of values of a slot that lies within `len` bytes.
 fn place(slot: &SlotRef, len: usize) -> Result<(usize, usize), ProtocolError> {
+    // Two views of nothing at one place would be taken for one.
+    if slot.len_bytes == 0 {
+        return Err(ProtocolError::Slot("the slot is empty"));
+    }
     if !slot.offset.is_multiple_of(SLOT_ALIGNMENT) {
         return Err(ProtocolError::Slot("the slot is not aligned"));
     }
