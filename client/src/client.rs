@@ -32,7 +32,10 @@ pub struct Client {
 struct Shared {
     path: PathBuf,
     options: Options,
+    /// Never held for long: droppers take it.
     link: Mutex<Link>,
+    /// Held by the thread that connects again.
+    reconnecting: Mutex<()>,
 }
 
 /// The present connection, and which one it is: leases belong to the one that took them.
@@ -68,18 +71,31 @@ impl Client {
     pub(crate) fn open(path: PathBuf, options: Options) -> Result<Self, Error> {
         let connection = Connection::open(&path, &options)?;
         let link = Mutex::new(Link { connection, generation: 0 });
-        Ok(Self { shared: Arc::new(Shared { path, options, link }) })
+        Ok(Self {
+            shared: Arc::new(Shared { path, options, link, reconnecting: Mutex::default() }),
+        })
     }
 
     /// The present connection, made anew if the last one died (or belongs to the process that
     /// this one was forked from).
     pub(crate) fn link(&self) -> Result<Link, Error> {
-        let mut link = lock(&self.shared.link);
-        if !link.connection.is_usable() {
-            link.connection = Connection::open(&self.shared.path, &self.shared.options)?;
-            link.generation += 1;
+        if let Some(link) = self.usable_link() {
+            return Ok(link);
         }
+        let _turn = lock(&self.shared.reconnecting);
+        // Another thread may have done it meanwhile.
+        if let Some(link) = self.usable_link() {
+            return Ok(link);
+        }
+        let connection = Connection::open(&self.shared.path, &self.shared.options)?;
+        let mut link = lock(&self.shared.link);
+        *link = Link { connection, generation: link.generation + 1 };
         Ok(link.clone())
+    }
+
+    fn usable_link(&self) -> Option<Link> {
+        let link = lock(&self.shared.link);
+        link.connection.is_usable().then(|| link.clone())
     }
 
     /// The connection of a generation, if it is still the present one.

@@ -4,7 +4,9 @@ use crate::client::{Client, Link, unexpected};
 use crate::connection::Answer;
 use crate::error::{Error, ProtocolError};
 use crate::lock;
-use emberd_protocol::{LeaseId, Leased, ModelId, ModelInfo, ModelKind, Request, Response};
+use emberd_protocol::{
+    ErrorCode, Failure, LeaseId, Leased, ModelId, ModelInfo, ModelKind, Request, Response,
+};
 use std::sync::{Arc, Mutex};
 
 /// Keeps a model in the daemon's memory.
@@ -76,7 +78,7 @@ impl Lease {
             Some(link) => link,
             // It ended with its connection: there is nothing left to release, once.
             None if !was_released => return Ok(()),
-            None => self.held.client.link()?,
+            None => return Err(not_alive(lease)),
         };
         match link.connection.call(&Request::Release { lease }, Vec::new())? {
             Answer::Other(Response::Released) => Ok(()),
@@ -89,8 +91,11 @@ impl Lease {
     pub(crate) fn present(&self) -> Result<(Link, LeaseId), Error> {
         let link = self.held.client.link()?;
         let mut present = lock(&self.held.present);
-        // A released one stays released: the daemon will say so.
-        if present.generation != link.generation && !present.is_released {
+        // A released one stays released. Its own connection's daemon is asked, and says so.
+        if present.generation != link.generation {
+            if present.is_released {
+                return Err(not_alive(present.leased.lease));
+            }
             present.leased = ask(&link, &self.held.model, self.held.kind.as_ref())?;
             present.generation = link.generation;
         }
@@ -108,6 +113,13 @@ impl Drop for Held {
             link.connection.tell(&Request::Release { lease: present.leased.lease });
         }
     }
+}
+
+/// What the daemon says of a lease that ended, for one whose connection is gone: on another the
+/// same number may be another lease.
+fn not_alive(lease: LeaseId) -> Error {
+    let message = format!("lease {lease} was released: acquire the model again");
+    Failure::new(ErrorCode::ReferenceError, message).into()
 }
 
 fn ask(link: &Link, model: &ModelId, kind: Option<&ModelKind>) -> Result<Leased, Error> {
