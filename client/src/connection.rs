@@ -228,26 +228,32 @@ impl Connection {
         before.append(&mut lock(&self.deferred));
         self.socket.write_all(&[&before, &header, &frame.body, &frame.tail])?;
         before.clear();
+        drop(before);
+        self.flush();
         Ok(())
     }
 
     /// Sends at once what can be sent at once; the rest goes before the next frame.
     fn send_later(&self, frame: &Frame) {
-        let bytes = frame.to_bytes();
-        let mut before = match self.writer.try_lock() {
-            Ok(before) => before,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                lock(&self.deferred).extend_from_slice(&bytes);
-                return;
+        lock(&self.deferred).extend_from_slice(&frame.to_bytes());
+        self.flush();
+    }
+
+    /// Sends what droppers left, unless another thread has the writer: that one looks here after
+    /// it has given the writer back, so that nothing is left for a call that may never come.
+    fn flush(&self) {
+        while !lock(&self.deferred).is_empty() {
+            let mut before = match self.writer.try_lock() {
+                Ok(before) => before,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            before.append(&mut lock(&self.deferred));
+            match self.socket.write_now(&before) {
+                Ok(written) => drop(before.drain(..written)),
+                // A dead connection holds nothing that could be freed.
+                Err(_) => before.clear(),
             }
-        };
-        before.append(&mut lock(&self.deferred));
-        before.extend_from_slice(&bytes);
-        match self.socket.write_now(&before) {
-            Ok(written) => drop(before.drain(..written)),
-            // A dead connection holds nothing that could be freed.
-            Err(_) => before.clear(),
         }
     }
 
