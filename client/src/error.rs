@@ -18,7 +18,8 @@ pub enum Error {
     /// the next call connects again.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// The daemon broke the protocol, and the connection was closed.
+    /// The daemon broke the protocol. Unless a single answer was of the wrong kind, the connection
+    /// was closed, and the next call connects again.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     /// The request failed, and the connection goes on.

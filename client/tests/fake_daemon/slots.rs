@@ -1,0 +1,204 @@
+use crate::daemon::{
+    DIMENSION, Daemon, Memory, Peer, SEGMENT_BYTES, announcement, rows_at, rows_in, values,
+};
+use emberd_client::{Error, ProtocolError};
+use emberd_protocol::{
+    Embedded, Frame, FrameKind, Place, Response, SegmentId, SegmentRetire, SlotRef,
+};
+
+/// How asking for rows ends when they are said to lie there, in a segment like any other.
+fn lie(case: &str, rows: Embedded, tail: Vec<u8>) -> &'static str {
+    let memory = Memory::new();
+    let file = memory.sealed();
+    let daemon = Daemon::run(move |listener| {
+        let mut peer = listener.welcome();
+        let id = peer.embed();
+        peer.announce(1, SEGMENT_BYTES, &file);
+        let mut frame = Frame::message(FrameKind::Response, id, &Response::Embedded(rows)).unwrap();
+        frame.tail = tail;
+        peer.bytes(&frame.to_bytes());
+        // The connection is of no use any more.
+        peer.drain();
+    });
+    let client = daemon.client();
+    let result = client.generate_embeddings(&["text"], "m");
+    let Err(Error::Protocol(ProtocolError::Slot(why))) = result else {
+        panic!("{case}: {result:?} is no distrust of a slot")
+    };
+    drop(client);
+    daemon.end();
+    memory.assert_gone(case);
+    why
+}
+
+/// One row at a place.
+fn row_at(segment: u32, offset: u64, len_bytes: u64) -> Embedded {
+    let slot = SlotRef { segment: SegmentId(segment), offset, len_bytes, generation: 1 };
+    rows_at(1, Place::Slot(slot))
+}
+
+#[test]
+fn a_slot_that_does_not_lie_in_its_segment_is_not_believed() {
+    let last = u64::MAX - 63;
+    let wide = |offset| Embedded { dimension: 16, ..row_at(1, offset, 64) };
+    for (case, rows, expected) in [
+        ("unaligned", row_at(1, 4, 16), "the slot is not aligned"),
+        ("unaligned by 32", row_at(1, 96, 16), "the slot is not aligned"),
+        ("behind the end", row_at(1, SEGMENT_BYTES, 16), "the slot reaches beyond its segment"),
+        ("far behind", row_at(1, 1 << 40, 16), "the slot reaches beyond its segment"),
+        ("at the last place", row_at(1, last, 16), "the slot reaches beyond its segment"),
+        ("around the end", wide(last), "the slot reaches beyond its segment"),
+        ("largest offset", row_at(1, u64::MAX, 16), "the slot is not aligned"),
+        ("unknown segment", row_at(2, 0, 16), "the segment was never announced"),
+        ("last segment", row_at(u32::MAX, 0, 16), "the segment was never announced"),
+    ] {
+        assert_eq!(lie(case, rows, Vec::new()), expected, "{case}");
+    }
+    let rows = SEGMENT_BYTES / 16 + 1;
+    let long = Embedded { rows: u32::try_from(rows).unwrap(), ..row_at(1, 0, rows * 16) };
+    let told = lie("longer than all", long, Vec::new());
+    assert_eq!(told, "the slot reaches beyond its segment");
+    let over = Embedded { rows: 5, ..row_at(1, SEGMENT_BYTES - 64, 80) };
+    assert_eq!(lie("over the end", over, Vec::new()), "the slot reaches beyond its segment");
+}
+
+#[test]
+fn a_slot_that_is_not_as_long_as_its_rows_is_not_believed() {
+    let expected = "the slot's length is not that of the rows";
+    for len_bytes in [0, 4, 12, 15, 17, 20, u64::MAX] {
+        assert_eq!(lie("length", row_at(1, 0, len_bytes), Vec::new()), expected, "{len_bytes}");
+    }
+    // Rows times dimension times four does not fit 64 bits.
+    let huge = Embedded { rows: u32::MAX, dimension: u32::MAX, ..row_at(1, 0, 16) };
+    assert_eq!(lie("huge", huge, Vec::new()), expected);
+    assert_eq!(lie("with inline rows", row_at(1, 0, 16), vec![0; 16]), expected);
+}
+
+#[test]
+fn inline_rows_that_are_not_as_many_as_said_are_not_believed() {
+    let inline = |rows, dimension| Embedded { dimension, ..rows_at(rows, Place::Inline) };
+    let expected = "the values are not as many as the rows need";
+    for (rows, tail) in [
+        (inline(1, 4), 0),
+        (inline(1, 4), 12),
+        (inline(1, 4), 20),
+        (inline(0, 4), 16),
+        (inline(1, 0), 16),
+        (inline(u32::MAX, u32::MAX), 16),
+    ] {
+        assert_eq!(lie("inline", rows, vec![0; tail]), expected, "{tail}");
+    }
+    let told = lie("half a value", inline(1, 4), vec![0; 17]);
+    assert_eq!(told, "the rows end within a value");
+}
+
+#[test]
+fn a_slot_that_a_living_view_shows_is_not_given_out_again() {
+    // Offset and rows of the second slot, while the first is 64..192.
+    for (case, offset, rows) in
+        [("the same", 64, 8), ("from before", 0, 8), ("from within", 128, 8), ("around", 0, 16)]
+    {
+        let memory = Memory::new();
+        let file = memory.sealed();
+        let daemon = Daemon::run(move |listener| {
+            let mut peer = listener.welcome();
+            let id = peer.embed();
+            peer.announce(1, SEGMENT_BYTES, &file);
+            peer.answer(id, &rows_in(1, 64, 8).1);
+            let id = peer.embed();
+            peer.answer(id, &rows_in(1, offset, rows).1);
+            peer.drain();
+        });
+        let client = daemon.client();
+        let texts = vec!["text"; 8];
+        let shown = client.generate_embeddings(&texts, "m").unwrap();
+        let texts = vec!["text"; rows as usize];
+        let result = client.generate_embeddings(&texts, "m");
+        let Err(Error::Protocol(ProtocolError::Slot(why))) = result else {
+            panic!("{case}: {result:?} is no distrust of a slot")
+        };
+        assert_eq!(why, "the slot is shown by a living view");
+        assert_eq!(shown.as_slice(), values(16, 32), "the view stays");
+        drop((shown, client));
+        daemon.end();
+        memory.assert_gone(case);
+    }
+}
+
+#[test]
+fn an_empty_slot_does_not_make_room_within_a_living_view() {
+    let memory = Memory::new();
+    let file = memory.sealed();
+    let daemon = Daemon::run(move |listener| {
+        let mut peer = listener.welcome();
+        let id = peer.embed();
+        peer.announce(1, SEGMENT_BYTES, &file);
+        peer.answer(id, &rows_in(1, 64, 1).1);
+        let id = peer.embed();
+        peer.answer(id, &rows_in(1, 64, 0).1);
+        peer.drain();
+    });
+    let client = daemon.client();
+    let shown = client.generate_embeddings(&["text"], "m").unwrap();
+    let result = client.generate_embeddings::<&str>(&[], "m");
+    let Err(Error::Protocol(ProtocolError::Slot(why))) = result else { panic!("{result:?}") };
+    assert_eq!(why, "the slot is empty");
+    drop((shown, client));
+    daemon.end();
+    memory.assert_gone("an empty slot");
+}
+
+#[test]
+fn a_slot_is_given_out_again_once_it_was_freed_and_neighbours_do_not_matter() {
+    let memory = Memory::new();
+    let file = memory.sealed();
+    let embed = |peer: &mut Peer, offset| {
+        let id = peer.embed();
+        peer.answer(id, &rows_in(1, offset, 4).1);
+    };
+    let daemon = Daemon::run(move |listener| {
+        let mut peer = listener.welcome();
+        // Of the last place all 64 bytes are used: the end itself is still inside.
+        let announce = announcement(1, SEGMENT_BYTES).to_bytes();
+        peer.bytes_with(&announce, &[&file]);
+        for offset in [64, 0, 128, SEGMENT_BYTES - 64] {
+            embed(&mut peer, offset);
+        }
+        assert_eq!(peer.freed(), [rows_in(1, 64, 4).0]);
+        embed(&mut peer, 64);
+        peer.drain();
+    });
+    let client = daemon.client();
+    let embed = || client.generate_embeddings(&["text"; 4], "m").unwrap();
+    let (first, before, behind, last) = (embed(), embed(), embed(), embed());
+    drop(first);
+    let again = embed();
+    for (rows, from) in [(&before, 0), (&again, 16), (&behind, 32), (&last, 1008)] {
+        assert_eq!(rows.dimension(), DIMENSION as usize);
+        assert_eq!(rows.as_slice(), values(from, 16));
+    }
+    drop((before, behind, last, again, client));
+    daemon.end();
+    memory.assert_gone("many slots");
+}
+
+#[test]
+fn a_slot_of_a_retired_segment_is_not_believed() {
+    let memory = Memory::new();
+    let file = memory.sealed();
+    let daemon = Daemon::run(move |listener| {
+        let mut peer = listener.welcome();
+        let id = peer.embed();
+        peer.announce(1, SEGMENT_BYTES, &file);
+        peer.say(Frame::message(FrameKind::Retire, 0, &SegmentRetire { segment: SegmentId(1) }));
+        peer.answer(id, &rows_in(1, 0, 1).1);
+        peer.drain();
+    });
+    let client = daemon.client();
+    let result = client.generate_embeddings(&["text"], "m");
+    let Err(Error::Protocol(ProtocolError::Slot(why))) = result else { panic!("{result:?}") };
+    assert_eq!(why, "the segment was retired");
+    drop(client);
+    daemon.end();
+    memory.assert_gone("a retired segment");
+}
