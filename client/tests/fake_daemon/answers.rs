@@ -117,9 +117,10 @@ fn a_second_answer_to_a_question_is_dropped_and_its_slot_freed() {
         let id = peer.embed();
         peer.announce(1, SEGMENT_BYTES, &file);
         let (first, rows) = rows_in(1, 0, 1);
-        peer.answer(id, &rows);
-        let (second, rows) = rows_in(1, 64, 1);
-        peer.answer(id, &rows);
+        let (second, other_rows) = rows_in(1, 64, 1);
+        let answer = |rows| Frame::message(FrameKind::Response, id, rows).unwrap().to_bytes();
+        // Both in one piece, so that the client sees the second before it gives the first out.
+        peer.bytes(&[answer(&rows), answer(&other_rows)].concat());
         // One of them is given out and dropped, the other is dropped unseen.
         let mut freed = [peer.freed(), peer.freed()].concat();
         freed.sort_by_key(|slot| slot.offset);
