@@ -122,7 +122,11 @@ impl Connection {
         })?;
         match socket.write_all(&[&frame.to_bytes()]) {
             // It hung up before it was greeted, and may have said why.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) => {}
             result => result.map_err(failed)?,
         }
         let mut reader = Reader::new();

@@ -251,10 +251,15 @@ fn a_refusal_comes_with_its_reason_its_code_and_what_the_daemon_says() {
 
 #[test]
 fn a_refusal_is_read_though_the_daemon_never_read_the_hello() {
-    // The hello comes before, while or after the daemon hangs up.
-    for _ in 0..50 {
-        let error = refused_by(|peer| refuse(peer, RefusalReason::TooManyConnections, "full"));
-        assert!(matches!(error, ConnectError::Refused(_)), "{error:?}");
+    // A short hello has been sent when the daemon hangs up, one that no socket holds has not.
+    for name in ["short".to_owned(), "long".repeat(200_000)] {
+        let daemon = Daemon::run(|listener| {
+            let mut peer = listener.accept();
+            refuse(&mut peer, RefusalReason::TooManyConnections, "full");
+        });
+        let error = builder().name(name).connect_to(daemon.path()).unwrap_err();
+        assert!(matches!(error, Error::Connect(ConnectError::Refused(_))), "{error:?}");
+        daemon.end();
     }
 }
 
