@@ -7,7 +7,7 @@
 
 use crate::connection::{ConnectionError, Reader, Writer, split};
 use crate::daemon::Shared;
-use crate::dispatch::{self, Answer, Handled};
+use crate::dispatch::{self, Answer, Handled, Work};
 use crate::error::RequestError;
 use crate::lease::ConnectionId;
 use crate::peer::Peer;
@@ -92,7 +92,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId)
     });
     lock(&shared.connections).insert(id, Arc::clone(&connection));
     let _registered = Registered { shared: Arc::clone(&shared), id };
-    let mut session = Session { shared, connection, tasks: JoinSet::new() };
+    let mut session = Session { shared, connection, tasks: JoinSet::new(), parked: None };
     if let Err(error) = session.run(&mut reader).await {
         tracing::info!(connection = id.0, pid = peer.pid, %error, "connection ended");
     }
@@ -176,6 +176,8 @@ struct Session {
     shared: Arc<Shared>,
     connection: Arc<Connection>,
     tasks: JoinSet<()>,
+    /// A request over the limit, by its id. Nothing more is read until it can start.
+    parked: Option<(u64, Work)>,
 }
 
 impl Session {
@@ -183,17 +185,20 @@ impl Session {
         let mut draining = self.shared.draining.subscribe();
         // A daemon that was stopping before this line has refused the handshake, or is seen here.
         let mut is_draining = *draining.borrow_and_update();
-        let max_in_flight = self.shared.settings.limits.requests_in_flight as usize;
         let mut retire = interval(RETIRE_EVERY);
         retire.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !is_draining || !self.tasks.is_empty() {
             let has_segments = self.connection.pool.as_ref().is_some_and(|p| p.segments() > 0);
-            // A client with too much in flight is slowed down: its socket is not read.
-            let may_read = self.tasks.len() < max_in_flight;
+            // A client with too much in flight is slowed down: its socket is not read. One that
+            // keeps to the limit is always read, so that its Cancel, Free and end are seen.
+            let may_read = self.parked.is_none();
             tokio::select! {
                 biased;
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     self.reap(ended).await?;
+                    if let Some((id, work)) = self.parked.take() {
+                        self.start(id, work);
+                    }
                 }
                 // The sender lives as long as the daemon: an error means the same.
                 _ = draining.changed(), if !is_draining => is_draining = true,
@@ -239,26 +244,35 @@ impl Session {
                 respond(&self.connection, id, result).await
             }
             Handled::Later(work) => {
-                let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
-                // The lock is held until the task stands in the table: it cannot be done before.
-                let mut in_flight = lock(&self.connection.in_flight);
-                let task = self.tasks.spawn(async move {
-                    let result = work.await;
-                    shared.requests.fetch_add(1, Ordering::Relaxed);
-                    let is_wanted = lock(&connection.in_flight).remove(&id).is_some();
-                    if !is_wanted {
-                        // Cancelled at the last moment: the client is never told of its slot.
-                        give_back(&connection, result);
-                        return;
-                    }
-                    if respond(&connection, id, result).await.is_err() {
-                        connection.writer.shutdown();
-                    }
-                });
-                in_flight.insert(id, task);
+                let limit = self.shared.settings.limits.requests_in_flight as usize;
+                if self.tasks.len() < limit {
+                    self.start(id, work);
+                } else {
+                    self.parked = Some((id, work));
+                }
                 Ok(())
             }
         }
+    }
+
+    fn start(&mut self, id: u64, work: Work) {
+        let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
+        // The lock is held until the task stands in the table: it cannot be done before.
+        let mut in_flight = lock(&self.connection.in_flight);
+        let task = self.tasks.spawn(async move {
+            let result = work.await;
+            shared.requests.fetch_add(1, Ordering::Relaxed);
+            let is_wanted = lock(&connection.in_flight).remove(&id).is_some();
+            if !is_wanted {
+                // Cancelled at the last moment: the client is never told of its slot.
+                give_back(&connection, result);
+                return;
+            }
+            if respond(&connection, id, result).await.is_err() {
+                connection.writer.shutdown();
+            }
+        });
+        in_flight.insert(id, task);
     }
 
     async fn cancel(&mut self, id: u64) -> Result<(), ConnectionError> {
@@ -290,7 +304,7 @@ impl Session {
         }
     }
 
-    async fn retire_idle(&self) -> Result<(), ConnectionError> {
+    async fn retire_idle(&mut self) -> Result<(), ConnectionError> {
         let Some(pool) = &self.connection.pool else { return Ok(()) };
         // The turn comes first: no answer may point into a segment after its retirement.
         let turn = self.connection.writer.turn().await;
