@@ -19,6 +19,7 @@ use emberd_protocol::{
 };
 use interprocess::local_socket::tokio::Stream;
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -94,10 +95,20 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId)
     let _registered = Registered { shared: Arc::clone(&shared), id };
     let mut session = Session { shared, connection, tasks: JoinSet::new(), parked: None };
     if let Err(error) = session.run(&mut reader).await {
-        tracing::info!(connection = id.0, pid = peer.pid, %error, "connection ended");
+        match error {
+            ConnectionError::Socket(error) if is_departure(&error) => {
+                tracing::debug!(connection = id.0, pid = peer.pid, %error, "the peer left");
+            }
+            error => tracing::info!(connection = id.0, pid = peer.pid, %error, "connection ended"),
+        }
     }
     // Aborted tasks give back what they hold before the connection is forgotten.
     session.tasks.shutdown().await;
+}
+
+/// What a peer leaves behind that ends with answers still on their way.
+fn is_departure(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 /// What the daemon knows of the connection ends with this, even if the session panics.
