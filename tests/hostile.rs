@@ -49,7 +49,8 @@ fn garbage_ends_its_own_connection_only() {
 fn frames_that_break_a_rule_end_the_connection() {
     let daemon = Daemon::start();
     let ping = Frame::message(FrameKind::Request, 1, &Request::Ping).unwrap().to_bytes();
-    let breaks: [(&str, fn(&mut Vec<u8>)); 6] = [
+    type Break = fn(&mut Vec<u8>);
+    let breaks: [(&str, Break); 6] = [
         ("magic", |bytes| bytes[0] ^= 1),
         ("kind", |bytes| bytes[3] = 99),
         ("flags", |bytes| bytes[4] = 1),
