@@ -309,7 +309,7 @@ fn measure(runs: usize) -> Outcome {
     for kind in ["emberd", "bincode", "http", "echo"] {
         servers.push(start(kind, &path(kind))?);
     }
-    let client = Client::connect_to(&path("emberd"))?;
+    let client = Client::connect_to(path("emberd"))?;
     let http = UnixStream::connect(path("http"))?;
     let mut peers = Peers {
         emberd: client.embedding_model("instant")?,
