@@ -268,7 +268,8 @@ impl Lanes {
 
     /// Deficit round robin over the lanes, then batches of similar lengths.
     fn fill_window(&mut self, limits: BatchLimits, window: usize) {
-        let mut taken = Vec::new();
+        let offered: usize = self.lanes.values().map(|lane| lane.entries.len()).sum();
+        let mut taken = Vec::with_capacity(offered.min(window));
         let mut tokens = 0;
         while tokens < window {
             let Some(connection) = self.turns.pop_front() else { break };
@@ -309,20 +310,15 @@ impl Lanes {
 
     fn cut(&mut self, mut taken: Vec<Entry>, limits: BatchLimits) {
         taken.sort_by_key(Entry::cost);
-        let mut batch = Vec::new();
-        let mut tokens = 0;
-        for entry in taken {
-            let cost = entry.cost();
-            let full = tokens + cost > limits.tokens || batch.len() == limits.texts;
-            if full && !batch.is_empty() {
-                self.ready.push_back(std::mem::take(&mut batch));
-                tokens = 0;
-            }
-            tokens += cost;
-            batch.push(entry);
-        }
-        if !batch.is_empty() {
-            self.ready.push_back(batch);
+        let mut rest = taken.into_iter();
+        while !rest.as_slice().is_empty() {
+            let mut tokens = 0;
+            let fits = |entry: &&Entry| {
+                tokens += entry.cost();
+                tokens <= limits.tokens
+            };
+            let count = rest.as_slice().iter().take(limits.texts).take_while(fits).count().max(1);
+            self.ready.push_back(rest.by_ref().take(count).collect());
         }
     }
 }
