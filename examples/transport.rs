@@ -59,7 +59,8 @@ fn main() -> Outcome {
 
 fn serve(kind: &str, socket: &str) -> Outcome {
     match kind {
-        "emberd" => serve_emberd(socket),
+        "emberd" => serve_emberd(socket, ""),
+        "slots" => serve_emberd(socket, "segments.inline_kib = 0\n"),
         "bincode" => serve_bincode(socket),
         "http" => serve_http(socket),
         "echo" => serve_echo(socket),
@@ -120,9 +121,10 @@ fn prepared_rows() -> Vec<Vec<f32>> {
     (0..64).map(row).collect()
 }
 
-fn serve_emberd(socket: &str) -> Outcome {
-    let text = "models.instant.type = \"instant\"\nmodels.instant.batch_size = 1024\n";
-    let settings = Settings::parse(text, Path::new("transport"), &["instant".to_owned()])?;
+fn serve_emberd(socket: &str, settings: &str) -> Outcome {
+    let model = "models.instant.type = \"instant\"\nmodels.instant.batch_size = 1024\n";
+    let text = format!("{model}{settings}");
+    let settings = Settings::parse(&text, Path::new("transport"), &["instant".to_owned()])?;
     let card = ModelCard {
         architecture: "instant".into(),
         dimension: DIMENSION,
@@ -390,7 +392,9 @@ fn measure(runs: usize, http_peer: Option<&Path>) -> Outcome {
         }
     }
     drop(peers);
+    drop(servers);
     figures.push(empty(runs, folder.path())?);
+    threshold(runs, folder.path())?;
     for figure in figures {
         println!("{figure}");
     }
@@ -439,6 +443,36 @@ fn empty(runs: usize, folder: &Path) -> Outcome<serde_json::Value> {
     }
     let (ours, bare) = worst.ok_or("no core")?;
     Ok(figure("transport_empty", ours, bare, "bare Unix socket round trip", 1.0 / 3.0, runs))
+}
+
+/// Where shared memory begins to pay: the same results inline and in slots, both on one core.
+fn threshold(runs: usize, folder: &Path) -> Outcome {
+    let this = std::env::current_exe()?;
+    let everywhere = sched_getaffinity(Pid::from_raw(0))?;
+    let here = (0..CpuSet::count()).find(|core| everywhere.is_set(*core).unwrap_or(false));
+    let core = here.ok_or("no core")?.to_string();
+    let socket = folder.join("slots");
+    let _server = start(&this, &["serve-on", &core, "slots"], &socket)?;
+    pin(core.parse()?)?;
+    let slots = Client::connect_to(&socket)?.embedding_model("instant")?;
+    let inline = Client::builder().inline_only().connect_to(&socket)?;
+    let inline = inline.embedding_model("instant")?;
+    println!("\nthe same rows inline and in shared memory, on one core");
+    println!("{:>8} {:>8} {:>12} {:>12}", "rows", "KiB", "inline", "shared");
+    for rows in [1usize, 2, 5, 10, 16, 21, 32, 64, 128, 256, 1000] {
+        let texts: Vec<String> = (0..rows).map(|n| format!("text {n}")).collect();
+        let (mut with_inline, mut with_slots) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            for (model, times) in [(&inline, &mut with_inline), (&slots, &mut with_slots)] {
+                let request = || check(model.embed(&texts)?.as_slice(), rows);
+                times.push(median(request, 1000)?);
+            }
+        }
+        let kib = rows * DIMENSION * size_of::<f32>() / 1024;
+        let (with_inline, with_slots) = (middle(&mut with_inline), middle(&mut with_slots));
+        println!("{rows:>8} {kib:>8} {with_inline:>12.1} {with_slots:>12.1}");
+    }
+    Ok(sched_setaffinity(Pid::from_raw(0), &everywhere)?)
 }
 
 fn pin(core: usize) -> Outcome {

@@ -129,9 +129,15 @@ impl Connection {
             failed(io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))
         })?;
         socket.set_read_timeout(Some(options.handshake_timeout)).map_err(failed)?;
-        socket.write_all(&[&frame.to_bytes()]).map_err(failed)?;
+        let said = socket.write_all(&[&frame.to_bytes()]);
         let mut reader = Reader::new();
-        let welcome = reader.welcome(&socket, path, options.handshake_timeout)?;
+        let answer = reader.welcome(&socket, path, options.handshake_timeout);
+        let welcome = match (said, answer) {
+            // A daemon that is full refuses before it reads anything, and closes.
+            (Err(_), Err(refused @ ConnectError::Refused(_))) => return Err(refused),
+            (Err(error), _) => return Err(failed(error)),
+            (Ok(()), answer) => answer?,
+        };
         socket.set_read_timeout(None).map_err(failed)?;
         Ok(Arc::new(Self {
             socket,

@@ -24,10 +24,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Characters of a client's name that are kept.
 const NAME_CHARS: usize = 64;
+
+/// How often a connection that is not read looks whether its client is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How often a connection with segments looks for idle ones.
 const RETIRE_EVERY: Duration = Duration::from_secs(5);
@@ -216,6 +219,10 @@ impl Session {
                 frame = reader.next(), if may_read => match frame? {
                     Some(frame) => self.frame(frame).await?,
                     None => return Ok(()),
+                },
+                // What it has sent stands before the end of the stream, and is not read now.
+                () = sleep(LOOK_EVERY), if !may_read => if reader.is_abandoned() {
+                    return Ok(());
                 },
                 _ = retire.tick(), if has_segments => self.retire_idle().await?,
             }
