@@ -128,7 +128,6 @@ impl Connection {
         let frame = Frame::message(FrameKind::Hello, 0, &hello).map_err(|error| {
             failed(io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))
         })?;
-        socket.set_read_timeout(Some(options.handshake_timeout)).map_err(failed)?;
         let said = socket.write_all(&[&frame.to_bytes()]);
         let mut reader = Reader::new();
         let answer = reader.welcome(&socket, path, options.handshake_timeout);
@@ -453,6 +452,8 @@ impl Reader {
         patience: Duration,
     ) -> Result<Welcome, ConnectError> {
         let not_emberd = |source| ConnectError::NotEmberd { path: path.to_owned(), source };
+        let too_late = || ConnectError::Timeout { path: path.to_owned(), after: patience };
+        let deadline = Instant::now() + patience;
         let frame = loop {
             match self.decoder.next() {
                 Ok(Some(frame)) => break frame,
@@ -462,12 +463,16 @@ impl Reader {
                 }
                 Err(error) => return Err(not_emberd(error.into())),
             }
+            // One that sends byte after byte gets no more time for it.
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(too_late());
+            }
+            socket.set_read_timeout(Some(left)).map_err(|error| connect_error(path, error))?;
             match self.fill(socket) {
                 Ok(0) => return Err(connect_error(path, io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(ConnectError::Timeout { path: path.to_owned(), after: patience });
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(too_late()),
                 Err(error) => return Err(connect_error(path, error)),
             }
         };
