@@ -7,7 +7,7 @@
 //! ```
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is written to be read")]
 
-use emberd_client::{Client, Embeddings};
+use emberd_client::Client;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -129,6 +129,10 @@ fn run(options: &Options) -> Outcome {
         mib(loaded.info.as_ref().map_or(0, |info| info.weight_bytes)),
         reports.len(),
     );
+    println!(
+        "Beside their lines, each process embedded the {} questions. Memory: proportional set size.",
+        QUESTIONS.len()
+    );
     search(&reports);
 
     let ended = daemon.stop()?;
@@ -202,7 +206,9 @@ fn share(lines: &[String], socket: &Path, model: &str) -> Outcome<Vec<Value>> {
         ProgressBar::hidden()
     };
     let mut threads = Vec::new();
-    for lines in lines.chunks(lines.len().div_ceil(CLIENTS).max(1)) {
+    for number in 0..CLIENTS {
+        let bound = |number| lines.len() * number / CLIENTS;
+        let lines = &lines[bound(number)..bound(number + 1)];
         let mut child = Command::new(std::env::current_exe()?)
             .arg("client")
             .arg(socket)
@@ -244,21 +250,24 @@ fn client(socket: &Path, model: &str) -> Outcome {
     std::io::stdin().read_to_string(&mut text)?;
     let lines: Vec<&str> = text.lines().collect();
     let model = Client::connect_to(socket)?.embedding_model(model)?;
+    let questions = model.embed(&QUESTIONS)?;
+    let mut matches = vec![Vec::new(); QUESTIONS.len()];
     let started = Instant::now();
     let (mut inline, mut shared) = (0, 0);
-    let mut results: Vec<Embeddings> = Vec::new();
     let (single, together) = lines.split_at(lines.len().min(SINGLE_LINES));
     for batch in single.chunks(1).chain(together.chunks(BATCH_LINES)) {
         let rows = model.embed(batch)?;
         *if rows.is_shared() { &mut shared } else { &mut inline } += rows.len();
-        // The rows are kept as they came: the large ones stay in shared memory.
-        results.push(rows);
+        for (question, best) in questions.rows().zip(&mut matches) {
+            // Rows have length 1: the dot product is the cosine. They are read where they are.
+            let scores = rows.rows().map(|row| dot(question, row));
+            best.extend(scores.zip(batch.iter().map(|line| (*line).to_owned())));
+            best.sort_by(|a: &(f32, String), b| b.0.total_cmp(&a.0));
+            best.truncate(MATCHES);
+        }
         println!("{}", json!({"done": batch.len()}));
     }
     let seconds = started.elapsed().as_secs_f64();
-    let questions = model.embed(&QUESTIONS)?;
-    let matches: Vec<_> =
-        questions.rows().map(|question| best(question, &results, &lines)).collect();
     #[expect(clippy::cast_precision_loss, reason = "a count of lines")]
     let rows_s = lines.len() as f64 / seconds;
     let pid = std::process::id();
@@ -272,15 +281,8 @@ fn client(socket: &Path, model: &str) -> Outcome {
     Ok(())
 }
 
-/// The lines nearest to a question: rows have length 1, so the dot product is the cosine.
-fn best(question: &[f32], results: &[Embeddings], lines: &[&str]) -> Vec<(f32, String)> {
-    let rows = results.iter().flat_map(Embeddings::rows);
-    let mut scored: Vec<_> = rows
-        .zip(lines)
-        .map(|(row, line)| (question.iter().zip(row).map(|(a, b)| a * b).sum::<f32>(), *line))
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-    scored.into_iter().take(MATCHES).map(|(score, line)| (score, line.to_owned())).collect()
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 fn search(reports: &[Value]) {
@@ -347,7 +349,9 @@ fn memory(pid: u32) -> u64 {
 }
 
 fn mib(bytes: u64) -> String {
-    format!("{} MiB", bytes >> 20)
+    #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
+    let mib = bytes as f64 / f64::from(1 << 20);
+    format!("{mib:.1} MiB")
 }
 
 fn shared_memory_entries() -> Vec<String> {

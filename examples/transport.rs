@@ -1,13 +1,14 @@
 //! What it costs to bring rows from one process to another, without any inference.
 //!
 //! A daemon with a model type that answers at once is measured from another process, request to
-//! all values read, beside three peers that answer the same request over a Unix socket:
-//! length-prefixed bincode with the rows as `Vec<f32>`, JSON over HTTP/1.1, and (for an empty
-//! request) one blocking write and read on each side. Every peer is a blocking loop without
-//! framework, so each is as fast as its encoding allows.
+//! all values read, beside peers that answer the same request over a Unix socket:
+//! - length-prefixed bincode with the rows as `Vec<f32>`, in blocking loops;
+//! - JSON over HTTP/1.1 as servers of embeddings do it: `scripts/peers/http` (axum, hyper);
+//! - JSON with a head of HTTP/1.1 in blocking loops without any framework: its lower bound;
+//! - for an empty request, one blocking write and read on each side.
 //!
 //! ```text
-//! cargo run --release --example transport -- [--runs N]
+//! cargo run --release --example transport -- [--runs N] [--http-peer PROGRAM]
 //! ```
 //! Prints a table of medians, then one JSON object for each figure.
 #![expect(clippy::print_stdout, reason = "the figures are this program's output")]
@@ -17,6 +18,8 @@ use emberd_daemon::Daemon;
 use emberd_daemon::engine::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence};
 use emberd_daemon::settings::Settings;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::json;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -40,23 +43,36 @@ fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
-        [] => measure(7),
-        ["--runs", runs] => measure(runs.parse()?),
-        ["serve", "emberd", socket] => serve_emberd(socket),
-        ["serve", "bincode", socket] => serve_bincode(socket),
-        ["serve", "http", socket] => serve_http(socket),
-        ["serve", "echo", socket] => serve_echo(socket),
-        _ => Err("usage: transport [--runs N]".into()),
+        [] => measure(7, None),
+        ["--runs", runs] => measure(runs.parse()?, None),
+        ["--runs", runs, "--http-peer", peer] => measure(runs.parse()?, Some(Path::new(peer))),
+        ["serve", kind, socket] => serve(kind, socket),
+        ["serve-on", core, kind, socket] => {
+            pin(core.parse()?)?;
+            serve(kind, socket)
+        }
+        _ => Err("usage: transport [--runs N [--http-peer PROGRAM]]".into()),
     }
 }
 
 // ---- the servers, each a process of its own ----
 
-/// Writes one prepared row, whatever the text.
+fn serve(kind: &str, socket: &str) -> Outcome {
+    match kind {
+        "emberd" => serve_emberd(socket, ""),
+        "slots" => serve_emberd(socket, "segments.inline_kib = 0\n"),
+        "bincode" => serve_bincode(socket),
+        "http" => serve_http(socket),
+        "echo" => serve_echo(socket),
+        _ => Err(format!("no server {kind}").into()),
+    }
+}
+
+/// Writes prepared rows, whatever the texts.
 #[derive(Debug)]
 struct InstantModel {
     card: ModelCard,
-    row: Vec<f32>,
+    rows: Vec<Vec<f32>>,
 }
 
 impl EmbeddingModel for InstantModel {
@@ -81,20 +97,34 @@ impl Computer for Copier {
         _batch: &[&Sequence],
         rows: &mut [&mut [f32]],
     ) -> Result<(), ComputeError> {
-        for row in rows {
-            row.copy_from_slice(&self.0.row);
+        for (row, prepared) in rows.iter_mut().zip(self.0.rows.iter().cycle()) {
+            row.copy_from_slice(prepared);
         }
         Ok(())
     }
 }
 
-fn prepared_row() -> Vec<f32> {
-    (0..DIMENSION).map(|n| f32::from(u16::try_from(n).unwrap_or(0)) / 384.0).collect()
+/// Different rows, of length 1. The same as in `scripts/peers/http`.
+fn prepared_rows() -> Vec<Vec<f32>> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        #[expect(clippy::cast_precision_loss, reason = "24 bits")]
+        let value = (state >> 8) as f32 / (1u32 << 23) as f32;
+        value - 1.0
+    };
+    let row = |_| {
+        let row: Vec<f32> = (0..DIMENSION).map(|_| next()).collect();
+        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        row.into_iter().map(|x| x / norm).collect()
+    };
+    (0..64).map(row).collect()
 }
 
-fn serve_emberd(socket: &str) -> Outcome {
-    let text = "models.instant.type = \"instant\"\nmodels.instant.batch_size = 1024\n";
-    let settings = Settings::parse(text, Path::new("transport"), &["instant".to_owned()])?;
+fn serve_emberd(socket: &str, settings: &str) -> Outcome {
+    let model = "models.instant.type = \"instant\"\nmodels.instant.batch_size = 1024\n";
+    let text = format!("{model}{settings}");
+    let settings = Settings::parse(&text, Path::new("transport"), &["instant".to_owned()])?;
     let card = ModelCard {
         architecture: "instant".into(),
         dimension: DIMENSION,
@@ -102,7 +132,7 @@ fn serve_emberd(socket: &str) -> Outcome {
         normalized: false,
         weight_bytes: 0,
     };
-    let model = Arc::new(InstantModel { card, row: prepared_row() });
+    let model = Arc::new(InstantModel { card, rows: prepared_rows() });
     let daemon = Daemon::builder(settings)
         .model_type("instant", move |_, _| Ok(Arc::clone(&model) as Arc<dyn EmbeddingModel>))
         .build()?;
@@ -138,24 +168,25 @@ fn read_message(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> Outcome {
 }
 
 fn serve_bincode(socket: &str) -> Outcome {
-    let (mut stream, row, mut buffer) = (accept(socket)?, prepared_row(), Vec::new());
+    let (mut stream, prepared, mut buffer) = (accept(socket)?, prepared_rows(), Vec::new());
     loop {
         read_message(&mut stream, &mut buffer)?;
         let (texts, _): (Vec<String>, usize) =
             bincode::serde::decode_from_slice(&buffer, config())?;
-        let rows = row.repeat(texts.len());
+        let rows = prepared.iter().cycle().take(texts.len()).flatten();
+        let rows: Vec<f32> = rows.copied().collect();
         write_message(&mut stream, &bincode::serde::encode_to_vec(&rows, config())?)?;
     }
 }
 
 fn serve_http(socket: &str) -> Outcome {
-    let (stream, row) = (accept(socket)?, prepared_row());
+    let (stream, prepared) = (accept(socket)?, prepared_rows());
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut stream = stream;
     loop {
         let body = read_http(&mut reader)?;
         let texts: Vec<String> = serde_json::from_slice(&body)?;
-        let rows = vec![&row; texts.len()];
+        let rows: Vec<_> = prepared.iter().cycle().take(texts.len()).collect();
         let body = serde_json::to_vec(&rows)?;
         write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
         stream.write_all(&body)?;
@@ -207,16 +238,15 @@ impl Drop for Server {
     }
 }
 
-fn start(kind: &str, socket: &Path) -> Outcome<Server> {
-    let program = std::env::current_exe()?;
-    let server = Server(Command::new(program).args(["serve", kind]).arg(socket).spawn()?);
+fn start(program: &Path, args: &[&str], socket: &Path) -> Outcome<Server> {
+    let server = Server(Command::new(program).args(args).arg(socket).spawn()?);
     for _ in 0..1000 {
         if socket.exists() {
             return Ok(server);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    Err(format!("the {kind} server did not start").into())
+    Err(format!("{} {args:?} did not start", program.display()).into())
 }
 
 fn sum(values: &[f32]) -> f32 {
@@ -251,11 +281,9 @@ fn middle(values: &mut [f64]) -> f64 {
 
 struct Peers {
     emberd: emberd_client::EmbeddingModel,
-    client: Client,
     bincode: UnixStream,
     http: UnixStream,
     http_reader: BufReader<UnixStream>,
-    echo: UnixStream,
 }
 
 impl Peers {
@@ -283,12 +311,6 @@ impl Peers {
         let total: f32 = rows.iter().map(|row| sum(row)).sum();
         check_sum(total, rows.len() * DIMENSION, texts.len())
     }
-
-    fn echo(&mut self) -> Outcome {
-        let mut message = [1; EMPTY_BYTES];
-        self.echo.write_all(&message)?;
-        Ok(self.echo.read_exact(&mut message)?)
-    }
 }
 
 fn check(values: &[f32], rows: usize) -> Outcome {
@@ -296,80 +318,179 @@ fn check(values: &[f32], rows: usize) -> Outcome {
 }
 
 fn check_sum(total: f32, values: usize, rows: usize) -> Outcome {
-    if values == rows * DIMENSION && total > 0.0 {
+    if values == rows * DIMENSION && total.is_finite() {
         return Ok(());
     }
     Err(format!("{values} values came for {rows} rows").into())
 }
 
-fn measure(runs: usize) -> Outcome {
+/// Medians of each run, in microseconds.
+#[derive(Default)]
+struct Runs {
+    emberd: Vec<f64>,
+    bincode: Vec<f64>,
+    http: Vec<f64>,
+    bare_http: Vec<f64>,
+}
+
+fn measure(runs: usize, http_peer: Option<&Path>) -> Outcome {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name);
+    let this = std::env::current_exe()?;
     let mut servers = Vec::new();
-    for kind in ["emberd", "bincode", "http", "echo"] {
-        servers.push(start(kind, &path(kind))?);
+    for kind in ["emberd", "bincode", "http"] {
+        servers.push(start(&this, &["serve", kind], &path(kind))?);
     }
-    let client = Client::connect_to(&path("emberd"))?;
-    let http = UnixStream::connect(path("http"))?;
+    if let Some(peer) = http_peer {
+        servers.push(start(peer, &["serve"], &path("axum"))?);
+    }
+    let http = |rows: usize, count: usize| -> Outcome<Option<f64>> {
+        let Some(peer) = http_peer else { return Ok(None) };
+        let args = [rows.to_string(), count.to_string()];
+        let output = Command::new(peer).arg("measure").arg(path("axum")).args(args).output()?;
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        Ok(told["median_us"].as_f64())
+    };
+    let bare_http = UnixStream::connect(path("http"))?;
     let mut peers = Peers {
-        emberd: client.embedding_model("instant")?,
-        client,
+        emberd: Client::connect_to(path("emberd"))?.embedding_model("instant")?,
         bincode: UnixStream::connect(path("bincode"))?,
-        http_reader: BufReader::new(http.try_clone()?),
-        http,
-        echo: UnixStream::connect(path("echo"))?,
+        http_reader: BufReader::new(bare_http.try_clone()?),
+        http: bare_http,
     };
 
+    println!("median microseconds from request to all values read");
     println!(
-        "{:>8} {:>14} {:>14} {:>14}   median microseconds",
-        "rows", "emberd", "bincode", "JSON/HTTP"
+        "{:>8} {:>12} {:>12} {:>12} {:>16}",
+        "rows", "emberd", "bincode", "JSON/HTTP", "JSON, bare loop"
     );
     let mut figures = Vec::new();
     for (rows, count) in SIZES {
         let texts: Vec<String> = (0..rows).map(|n| format!("text {n}")).collect();
-        let (mut ours, mut bincode, mut http) = (Vec::new(), Vec::new(), Vec::new());
+        let mut all = Runs::default();
         let mut buffer = Vec::new();
         for _ in 0..runs {
-            ours.push(median(|| peers.emberd(&texts), count)?);
-            bincode.push(median(|| peers.bincode(&texts, &mut buffer), count)?);
-            http.push(median(|| peers.http(&texts), (count / 10).max(2))?);
+            all.emberd.push(median(|| peers.emberd(&texts), count)?);
+            all.bincode.push(median(|| peers.bincode(&texts, &mut buffer), count)?);
+            all.bare_http.push(median(|| peers.http(&texts), (count / 10).max(2))?);
+            all.http.extend(http(rows, (count / 10).max(2))?);
         }
-        let medians = [middle(&mut ours), middle(&mut bincode), middle(&mut http)];
-        println!("{rows:>8} {:>14.1} {:>14.1} {:>14.1}", medians[0], medians[1], medians[2]);
+        let ours = middle(&mut all.emberd);
+        let bincode = middle(&mut all.bincode);
+        let bare = middle(&mut all.bare_http);
+        let http = (!all.http.is_empty()).then(|| middle(&mut all.http));
+        let shown = http.map_or("-".to_owned(), |us| format!("{us:.1}"));
+        println!("{rows:>8} {ours:>12.1} {bincode:>12.1} {shown:>12} {bare:>16.1}");
         if rows == TARGET_ROWS {
-            figures.push(figure(
-                "transport_rows_1000",
-                medians[0],
-                medians[1],
-                "bincode Vec<f32>",
-                runs,
-            ));
-            figures.push(figure(
-                "transport_rows_1000_json",
-                medians[0],
-                medians[2],
-                "JSON over HTTP",
-                runs,
-            ));
+            let name = "transport_rows_1000";
+            figures.push(figure(name, ours, bincode, "bincode Vec<f32>", 8.0, runs));
+            if let Some(http) = http {
+                let peer = "JSON over HTTP (axum, hyper)";
+                figures.push(figure("transport_rows_1000_json", ours, http, peer, 100.0, runs));
+            }
         }
     }
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
-    for _ in 0..runs {
-        ours.push(median(|| Ok(peers.client.ping()?), 5000)?);
-        bare.push(median(|| peers.echo(), 5000)?);
-    }
-    let (ours, bare) = (middle(&mut ours), middle(&mut bare));
-    println!("{:>8} {ours:>14.1} {bare:>14.1} (bare blocking round trip)", "empty");
-    figures.push(figure("transport_empty", ours, bare, "bare Unix socket round trip", runs));
+    drop(peers);
+    drop(servers);
+    figures.push(empty(runs, folder.path())?);
+    threshold(runs, folder.path())?;
     for figure in figures {
         println!("{figure}");
     }
     Ok(())
 }
 
-fn figure(name: &str, ours: f64, peer: f64, peer_name: &str, runs: usize) -> serde_json::Value {
+/// A request without texts, beside as many bytes there and back over a bare socket.
+///
+/// Both on one core, and both over two: to wake a process on another core costs more than all
+/// else (most of all in a virtual machine), and where the system puts them is chance. The figure is
+/// the worse of the two ratios.
+fn empty(runs: usize, folder: &Path) -> Outcome<serde_json::Value> {
+    let this = std::env::current_exe()?;
+    let everywhere = sched_getaffinity(Pid::from_raw(0))?;
+    let cores: Vec<usize> =
+        (0..CpuSet::count()).filter(|core| everywhere.is_set(*core).unwrap_or(false)).collect();
+    let here = *cores.first().ok_or("no core")?;
+    let mut worst = None;
+    for (place, core) in [("one core", Some(&here)), ("two cores", cores.get(1))] {
+        let Some(core) = core else { continue };
+        let path = |kind: &str| folder.join(format!("{kind}-{core}"));
+        let core = core.to_string();
+        let _servers = [
+            start(&this, &["serve-on", &core, "emberd"], &path("emberd"))?,
+            start(&this, &["serve-on", &core, "echo"], &path("echo"))?,
+        ];
+        pin(here)?;
+        let client = Client::connect_to(path("emberd"))?;
+        let mut echo = UnixStream::connect(path("echo"))?;
+        let mut bare_round_trip = || -> Outcome {
+            let mut message = [1; EMPTY_BYTES];
+            echo.write_all(&message)?;
+            Ok(echo.read_exact(&mut message)?)
+        };
+        let (mut ours, mut bare) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            ours.push(median(|| Ok(client.ping()?), 5000)?);
+            bare.push(median(&mut bare_round_trip, 5000)?);
+        }
+        sched_setaffinity(Pid::from_raw(0), &everywhere)?;
+        let (ours, bare) = (middle(&mut ours), middle(&mut bare));
+        println!("   empty {ours:>12.1} {bare:>12.1} (bare blocking round trip; {place})");
+        if worst.is_none_or(|(ours_before, bare_before)| bare / ours < bare_before / ours_before) {
+            worst = Some((ours, bare));
+        }
+    }
+    let (ours, bare) = worst.ok_or("no core")?;
+    Ok(figure("transport_empty", ours, bare, "bare Unix socket round trip", 1.0 / 3.0, runs))
+}
+
+/// Where shared memory begins to pay: the same results inline and in slots, both on one core.
+fn threshold(runs: usize, folder: &Path) -> Outcome {
+    let this = std::env::current_exe()?;
+    let everywhere = sched_getaffinity(Pid::from_raw(0))?;
+    let here = (0..CpuSet::count()).find(|core| everywhere.is_set(*core).unwrap_or(false));
+    let core = here.ok_or("no core")?.to_string();
+    let socket = folder.join("slots");
+    let _server = start(&this, &["serve-on", &core, "slots"], &socket)?;
+    pin(core.parse()?)?;
+    let slots = Client::connect_to(&socket)?.embedding_model("instant")?;
+    let inline = Client::builder().inline_only().connect_to(&socket)?;
+    let inline = inline.embedding_model("instant")?;
+    println!("\nthe same rows inline and in shared memory, on one core");
+    println!("{:>8} {:>8} {:>12} {:>12}", "rows", "KiB", "inline", "shared");
+    for rows in [1usize, 2, 5, 10, 16, 21, 32, 64, 128, 256, 1000] {
+        let texts: Vec<String> = (0..rows).map(|n| format!("text {n}")).collect();
+        let (mut with_inline, mut with_slots) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            for (model, times) in [(&inline, &mut with_inline), (&slots, &mut with_slots)] {
+                let request = || check(model.embed(&texts)?.as_slice(), rows);
+                times.push(median(request, 1000)?);
+            }
+        }
+        let kib = rows * DIMENSION * size_of::<f32>() / 1024;
+        let (with_inline, with_slots) = (middle(&mut with_inline), middle(&mut with_slots));
+        println!("{rows:>8} {kib:>8} {with_inline:>12.1} {with_slots:>12.1}");
+    }
+    Ok(sched_setaffinity(Pid::from_raw(0), &everywhere)?)
+}
+
+fn pin(core: usize) -> Outcome {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+fn figure(
+    name: &str,
+    ours: f64,
+    peer: f64,
+    peer_name: &str,
+    target: f64,
+    runs: usize,
+) -> serde_json::Value {
     json!({
         "figure": name, "ours": ours, "peer": peer, "peer_name": peer_name,
-        "ratio": peer / ours, "unit": "us, median", "runs": runs,
+        "ratio": peer / ours, "unit": "us, median", "runs": runs, "target": target,
     })
 }

@@ -229,13 +229,6 @@ fn a_cancelled_request_is_told_so_and_frees_what_it_held() {
     eventually("it is in flight", || {
         daemon.status().connections.iter().any(|connection| connection.requests_in_flight == 1)
     });
-    let cancel = |id| Frame {
-        kind: FrameKind::Cancel,
-        descriptors: 0,
-        id,
-        body: Vec::new(),
-        tail: Vec::new(),
-    };
     raw.send(&cancel(12345)); // nobody's
     raw.send(&cancel(77));
     let answer = raw.next().unwrap();
@@ -256,4 +249,35 @@ fn no_daemon_and_no_permission_are_told_apart() {
     assert!(matches!(error, Error::Connect(_)), "{error:?}");
     assert!(error.to_string().contains("emberd serve"), "{error}");
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+}
+
+fn cancel(id: u64) -> Frame {
+    Frame { kind: FrameKind::Cancel, descriptors: 0, id, body: Vec::new(), tail: Vec::new() }
+}
+
+#[test]
+fn a_connection_with_all_its_requests_in_flight_is_still_heard() {
+    let daemon = Daemon::gated(Some("limits.requests_in_flight = 1"));
+    let mut raw = Raw::welcomed(&daemon);
+    let embed = |id: u64| {
+        let target = Target::Model(ModelId::new("gated").unwrap());
+        let request = EmbedRequest { target, texts: 1, delivery: Delivery::Auto };
+        let mut frame = Frame::message(FrameKind::Request, id, &Request::Embed(request)).unwrap();
+        let mut builder = TextBuilder::default();
+        builder.push("text").unwrap();
+        frame.tail = builder.into_bytes();
+        frame
+    };
+    let in_flight =
+        || daemon.status().connections.iter().map(|c| c.requests_in_flight).sum::<u32>();
+    raw.send(&embed(1));
+    eventually("it is in flight", || in_flight() == 1);
+    raw.send(&cancel(1));
+    let answer = raw.next().unwrap();
+    assert_eq!((answer.id, code(&answer.decode().unwrap())), (1, ErrorCode::Cancelled));
+
+    raw.send(&embed(2));
+    eventually("the next one is in flight", || in_flight() == 1);
+    drop(raw);
+    eventually("its end is seen", || in_flight() == 0);
 }

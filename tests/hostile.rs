@@ -49,7 +49,8 @@ fn garbage_ends_its_own_connection_only() {
 fn frames_that_break_a_rule_end_the_connection() {
     let daemon = Daemon::start();
     let ping = Frame::message(FrameKind::Request, 1, &Request::Ping).unwrap().to_bytes();
-    let breaks: [(&str, fn(&mut Vec<u8>)); 6] = [
+    type Break = fn(&mut Vec<u8>);
+    let breaks: [(&str, Break); 6] = [
         ("magic", |bytes| bytes[0] ^= 1),
         ("kind", |bytes| bytes[3] = 99),
         ("flags", |bytes| bytes[4] = 1),
@@ -176,4 +177,15 @@ fn a_request_id_used_twice_ends_the_connection_and_a_flood_is_slowed_down() {
     assert!(raw.next().is_none());
     let mut other = Raw::welcomed(&daemon);
     assert_eq!(other.ask(&Request::Ping, Vec::new()), Response::Pong);
+    // What a flood has left unread does not hide that its sender has gone.
+    for id in 40..60 {
+        other.send(&embed(id));
+    }
+    eventually("it is slowed down", || {
+        daemon.status().connections.iter().any(|c| c.requests_in_flight == 4)
+    });
+    drop(other);
+    eventually("its requests are dropped", || {
+        daemon.status().connections.iter().all(|c| c.requests_in_flight == 0)
+    });
 }

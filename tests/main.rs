@@ -1,4 +1,5 @@
 //! The system from outside: the real program, real sockets, several real processes.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail where they are wrong")]
 
 /// What a user types, and what comes back.
 mod cli;

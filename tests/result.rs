@@ -1,9 +1,10 @@
-use crate::support::{ClientProcess, Daemon, Raw, code_of, eventually, texts};
+use crate::support::{ClientProcess, Daemon, Raw, code_of, eventually, minilm, texts};
 use emberd_client::{Client, Embeddings};
 use emberd_protocol::{
     Delivery, ElementType, EmbedRequest, Embedded, ErrorCode, Frame, FrameKind, Free, ModelId,
     Place, Request, Response, Target, TextBuilder,
 };
+use std::path::Path;
 use std::sync::Arc;
 
 fn bits(rows: &Embeddings) -> Vec<u32> {
@@ -206,4 +207,45 @@ fn what_one_client_asks_does_not_hold_up_another() {
     assert_eq!(rows.len(), 300);
     daemon.open_gate();
     assert_eq!(stuck.line(), "answered");
+}
+
+#[test]
+fn the_real_model_gives_the_reference_rows_whoever_asks_beside_it() {
+    let Some(folder) = minilm() else { return };
+    let daemon = Daemon::with_args(&["--model", &format!("minilm={}", folder.display())]);
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/tests/data/expected");
+    let json = std::fs::read_to_string(data.join("all-MiniLM-L6-v2.sts.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let sentences = json["sentences"].as_array().unwrap();
+    let sentences: Vec<&str> = sentences.iter().map(|text| text.as_str().unwrap()).collect();
+    let file = data.join("all-MiniLM-L6-v2.sts.safetensors");
+    let tensors = candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap();
+    let wanted: Vec<Vec<f32>> = tensors["embeddings"].to_vec2().unwrap();
+    assert_eq!(sentences.len(), wanted.len());
+    let furthest = |row: &[f32], other: &[f32]| {
+        assert_eq!(row.len(), other.len());
+        row.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+
+    let model = daemon.model("minilm");
+    let alone: Vec<_> = sentences.iter().map(|text| model.embed_one(text).unwrap()).collect();
+    for (row, wanted) in alone.iter().zip(&wanted) {
+        assert!(furthest(row.row(0), wanted) <= 1e-5);
+    }
+    std::thread::scope(|scope| {
+        for at_once in [7, 50, sentences.len()] {
+            let (daemon, sentences, alone) = (&daemon, &sentences, &alone);
+            scope.spawn(move || {
+                let model = daemon.model("minilm");
+                for (texts, alone) in sentences.chunks(at_once).zip(alone.chunks(at_once)) {
+                    let rows = model.embed(texts).unwrap();
+                    for (row, alone) in rows.rows().zip(alone) {
+                        assert!(furthest(row, alone.row(0)) <= 5e-6, "{at_once} texts at once");
+                    }
+                }
+            });
+        }
+    });
+    let status = daemon.status();
+    assert_eq!(status.models.iter().find(|m| m.id.as_str() == "minilm").unwrap().loads, 1);
 }

@@ -1,37 +1,32 @@
-//! Embeds a few texts and shows how alike they are.
+//! Embeds a few texts and shows which of them are near to each other.
 //!
 //! ```text
-//! emberd serve &
-//! cargo run -p emberd-client --example embed -- [MODEL]
+//! emberd serve --detach
+//! cargo run -p emberd-client --example embed
 //! ```
 #![expect(clippy::print_stdout, reason = "it is written to be read")]
 
-use emberd_client::{Client, Error};
+use emberd_client::Client;
 
-const TEXTS: [&str; 4] = [
-    "The cat sleeps on the sofa.",
-    "A kitten naps on the couch.",
-    "Rust programs manage memory without a collector.",
-    "The stock market fell sharply today.",
-];
-
-fn main() -> Result<(), Error> {
-    let id = std::env::args().nth(1).unwrap_or_else(|| "embedding".into());
-
+fn main() -> Result<(), emberd_client::Error> {
+    let texts = [
+        "how to bake bread",
+        "a recipe for a sourdough loaf",
+        "the train to Vienna leaves at nine",
+        "when does the next train go?",
+    ];
     let client = Client::connect()?;
-    let model = client.embedding_model(&id)?; // a lease: loaded once, shared by all processes
-    let rows = model.embed(&TEXTS)?; // one row for each text, read where the daemon wrote it
+    let model = client.embedding_model("builtin")?;
+    let vectors = model.embed(&texts)?;
 
-    for (one, text) in rows.rows().zip(TEXTS) {
-        for other in rows.rows() {
-            print!("{:6.3}", cosine(one, other));
+    // Rows of this model have length 1: the dot product of two is their cosine.
+    for (text, row) in texts.iter().zip(vectors.rows()) {
+        let near = texts.iter().zip(vectors.rows()).filter(|(other, _)| *other != text);
+        let cosine = |other: &[f32]| row.iter().zip(other).map(|(a, b)| a * b).sum::<f32>();
+        let best = near.map(|(other, row)| (cosine(row), other)).max_by(|a, b| a.0.total_cmp(&b.0));
+        if let Some((cosine, other)) = best {
+            println!("{text:?} is nearest to {other:?} ({cosine:.2})");
         }
-        println!("  {text}");
     }
     Ok(())
-}
-
-fn cosine(one: &[f32], other: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
-    dot(one, other) / (dot(one, one) * dot(other, other)).sqrt()
 }

@@ -6,12 +6,13 @@
 use emberd_protocol::{CodecError, Decoder, Frame, FrameError, FrameKind};
 use interprocess::local_socket::tokio::Stream;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -106,6 +107,17 @@ impl Reader {
                 Read::Descriptors => return Err(ConnectionError::Descriptors),
             }
         }
+    }
+}
+
+impl Reader {
+    /// Whether the peer has closed its end, whatever of its bytes is still unread.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let mut polled = [PollFd::new(inner(&self.stream).as_fd(), PollFlags::empty())];
+        // Hanging up is told without being asked for.
+        let told = poll(&mut polled, PollTimeout::ZERO);
+        let events = polled[0].revents().unwrap_or(PollFlags::empty());
+        told.is_ok() && events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)
     }
 }
 

@@ -29,7 +29,8 @@ impl From<Response> for Answer {
     }
 }
 
-type Work = Pin<Box<dyn Future<Output = Result<Answer, RequestError>> + Send>>;
+/// The waiting part of a request.
+pub(crate) type Work = Pin<Box<dyn Future<Output = Result<Answer, RequestError>> + Send>>;
 
 /// How a request is answered.
 pub(crate) enum Handled {

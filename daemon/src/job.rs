@@ -5,6 +5,7 @@ use crate::lease::ConnectionId;
 use crate::segment::Row;
 use crate::sync::lock;
 use emberd_protocol::TextBlock;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
@@ -92,18 +93,27 @@ impl Job {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// Takes the row of a text, once.
-    pub(crate) fn take_row(&self, index: usize) -> Option<Row> {
-        lock(&self.rows).get_mut(index)?.take()
+    /// Takes the rows of texts that are about to be read; none once the job is cancelled.
+    pub(crate) fn take_rows(&self, texts: Range<usize>) -> Vec<Row> {
+        let mut rows = lock(&self.rows);
+        let wanted = rows.get_mut(texts).into_iter().flatten();
+        wanted.filter_map(Option::take).collect()
     }
 
-    /// Notes what was found while text `index` was read.
-    pub(crate) fn note_read(&self, index: usize, sequence: &Sequence) {
-        self.tokens.fetch_add(sequence.ids.len() as u64, Ordering::Relaxed);
-        if sequence.truncated {
-            let index = u32::try_from(index).expect("a request has at most MAX_TEXTS texts");
-            lock(&self.truncated).push(index);
+    /// Puts rows back whose texts, from `first` on, were not read after all.
+    pub(crate) fn put_back(&self, first: usize, taken: impl Iterator<Item = Row>) {
+        let mut rows = lock(&self.rows);
+        // Without a place (the job was cancelled meanwhile) they are dropped.
+        for (place, row) in rows.iter_mut().skip(first).zip(taken) {
+            *place = Some(row);
         }
+    }
+
+    /// Notes how many tokens were read, and which texts lost their end.
+    pub(crate) fn note_read(&self, tokens: usize, truncated: &[usize]) {
+        self.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
+        let index = |&text| u32::try_from(text).expect("a request has at most MAX_TEXTS texts");
+        lock(&self.truncated).extend(truncated.iter().map(index));
     }
 
     /// `count` rows were written, and dropped by the caller. The last one wakes who waits.

@@ -15,6 +15,7 @@ use crate::job::{Entry, Job};
 use crate::lease::ConnectionId;
 use crate::sync::lock;
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// How batches are formed.
@@ -57,23 +58,19 @@ pub(crate) enum QueueError {
 /// What a worker does next.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Read texts as tokens.
-    Read(Reading),
+    /// Read texts as tokens, and stop when so many tokens were read.
+    Read(Part, usize),
     /// Compute rows.
     Compute(Vec<Entry>),
 }
 
-/// A part of a job whose texts are to be read. What is left of it goes back to its lane.
+/// Texts of a job that are still to be read. No text is in two parts.
 #[derive(Debug)]
-pub(crate) struct Reading {
+pub(crate) struct Part {
     /// Whose texts.
     pub(crate) job: Arc<Job>,
-    /// The next text.
-    pub(crate) next: usize,
-    /// Behind the last text of this part.
-    pub(crate) end: usize,
-    /// Stop when this many tokens were read.
-    pub(crate) tokens: usize,
+    /// Which of them.
+    pub(crate) texts: Range<usize>,
 }
 
 /// Shared by the sessions, which add jobs, and the workers, which take work.
@@ -97,8 +94,7 @@ struct Lanes {
 
 #[derive(Debug, Default)]
 struct Lane {
-    /// Jobs with texts to read, and the first such text.
-    unread: VecDeque<(Arc<Job>, usize)>,
+    unread: VecDeque<Part>,
     unread_bytes: usize,
     entries: VecDeque<Entry>,
     entry_tokens: usize,
@@ -134,7 +130,8 @@ impl Queue {
         lanes.queued_bytes += bytes;
         let lane = lanes.lane(job.connection);
         lane.unread_bytes += bytes;
-        lane.unread.push_back((job, 0));
+        let texts = 0..job.texts.len();
+        lane.unread.push_back(Part { job, texts });
         let wake = lanes.waiting_workers > 0;
         drop(lanes);
         if wake {
@@ -163,15 +160,15 @@ impl Queue {
         }
     }
 
-    /// Brings back what a worker has read, and the part that it has not.
-    pub(crate) fn give_back(&self, reading: Reading, entries: Vec<Entry>) {
+    /// Brings back what a worker has read, and what it has not.
+    pub(crate) fn give_back(&self, unread: Part, entries: Vec<Entry>) {
+        let tokens: usize = entries.iter().map(Entry::cost).sum();
         let mut lanes = lock(&self.lanes);
-        let connection = reading.job.connection;
-        let lane = lanes.lane(connection);
-        lane.entry_tokens += entries.iter().map(Entry::cost).sum::<usize>();
+        let lane = lanes.lane(unread.job.connection);
+        lane.entry_tokens += tokens;
         lane.entries.extend(entries);
-        if reading.next < reading.end {
-            lane.unread.push_front((reading.job, reading.next));
+        if !unread.texts.is_empty() {
+            lane.unread.push_front(unread);
         }
     }
 
@@ -189,14 +186,14 @@ impl Queue {
 
 impl Entry {
     /// What it takes of a budget: an empty sequence is not free.
-    fn cost(&self) -> usize {
+    pub(crate) fn cost(&self) -> usize {
         self.sequence.ids.len().max(1)
     }
 }
 
 impl Lane {
     fn texts(&self) -> usize {
-        let unread = self.unread.iter().map(|(job, next)| job.texts.len() - next);
+        let unread = self.unread.iter().map(|part| part.texts.len());
         self.entries.len() + unread.sum::<usize>()
     }
 }
@@ -216,20 +213,31 @@ impl Lanes {
     }
 
     fn next(&mut self, limits: BatchLimits) -> Option<Work> {
-        if let Some(batch) = self.ready.pop_front() {
+        if let Some(batch) = self.next_ready() {
             return Some(Work::Compute(batch));
         }
         let window = limits.tokens * WINDOW_BATCHES;
         // Every lane in turn has something to offer to the window before it is filled.
-        if let Some(reading) = self.next_reading(window) {
-            return Some(Work::Read(reading));
+        if let Some(part) = self.next_part(window) {
+            return Some(Work::Read(part, window));
         }
         self.fill_window(limits, window);
-        self.ready.pop_front().map(Work::Compute)
+        self.next_ready().map(Work::Compute)
+    }
+
+    /// A batch that is ready, without what was cancelled since.
+    fn next_ready(&mut self) -> Option<Vec<Entry>> {
+        loop {
+            let mut batch = self.ready.pop_front()?;
+            batch.retain(|entry| !entry.job.is_cancelled());
+            if !batch.is_empty() {
+                return Some(batch);
+            }
+        }
     }
 
     /// A part to read, of the first lane in turn that has fewer tokens ready than a window.
-    fn next_reading(&mut self, window: usize) -> Option<Reading> {
+    fn next_part(&mut self, window: usize) -> Option<Part> {
         let ready_tokens: usize = self.lanes.values().map(|lane| lane.entry_tokens).sum();
         for connection in &self.turns {
             let Some(lane) = self.lanes.get_mut(connection) else { continue };
@@ -237,8 +245,8 @@ impl Lanes {
             if lane.entry_tokens > 0 && ready_tokens >= window {
                 continue;
             }
-            while let Some((job, next)) = lane.unread.pop_front() {
-                if next == 0 {
+            while let Some(Part { job, mut texts }) = lane.unread.pop_front() {
+                if texts.start == 0 {
                     // From here on the texts are being worked at; the bounds are on waiting ones.
                     self.queued_bytes -= job.texts.len_bytes();
                     lane.unread_bytes -= job.texts.len_bytes();
@@ -246,12 +254,13 @@ impl Lanes {
                 if job.is_cancelled() {
                     continue;
                 }
-                let end = job.texts.len().min(next + READ_TEXTS);
-                if end < job.texts.len() {
+                if texts.len() > READ_TEXTS {
                     // Another worker may read on while this one reads.
-                    lane.unread.push_front((Arc::clone(&job), end));
+                    let rest = texts.start + READ_TEXTS..texts.end;
+                    texts.end = rest.start;
+                    lane.unread.push_front(Part { job: Arc::clone(&job), texts: rest });
                 }
-                return Some(Reading { job, next, end, tokens: window });
+                return Some(Part { job, texts });
             }
         }
         None
@@ -259,7 +268,8 @@ impl Lanes {
 
     /// Deficit round robin over the lanes, then batches of similar lengths.
     fn fill_window(&mut self, limits: BatchLimits, window: usize) {
-        let mut taken = Vec::new();
+        let offered: usize = self.lanes.values().map(|lane| lane.entries.len()).sum();
+        let mut taken = Vec::with_capacity(offered.min(window));
         let mut tokens = 0;
         while tokens < window {
             let Some(connection) = self.turns.pop_front() else { break };
@@ -300,20 +310,15 @@ impl Lanes {
 
     fn cut(&mut self, mut taken: Vec<Entry>, limits: BatchLimits) {
         taken.sort_by_key(Entry::cost);
-        let mut batch = Vec::new();
-        let mut tokens = 0;
-        for entry in taken {
-            let cost = entry.cost();
-            let full = tokens + cost > limits.tokens || batch.len() == limits.texts;
-            if full && !batch.is_empty() {
-                self.ready.push_back(std::mem::take(&mut batch));
-                tokens = 0;
-            }
-            tokens += cost;
-            batch.push(entry);
-        }
-        if !batch.is_empty() {
-            self.ready.push_back(batch);
+        let mut rest = taken.into_iter();
+        while !rest.as_slice().is_empty() {
+            let mut tokens = 0;
+            let fits = |entry: &&Entry| {
+                tokens += entry.cost();
+                tokens <= limits.tokens
+            };
+            let count = rest.as_slice().iter().take(limits.texts).take_while(fits).count().max(1);
+            self.ready.push_back(rest.by_ref().take(count).collect());
         }
     }
 }
@@ -339,18 +344,22 @@ mod tests {
     }
 
     /// Reads as a worker does, a token for each byte.
-    fn read(queue: &Queue, mut reading: Reading) {
+    fn read(queue: &Queue, mut part: Part, budget: usize) {
+        let job = Arc::clone(&part.job);
+        let mut rows = job.take_rows(part.texts.clone()).into_iter();
         let mut entries = Vec::new();
         let mut tokens = 0;
-        while reading.next < reading.end && tokens < reading.tokens {
-            let text = reading.job.texts.get(reading.next).unwrap();
+        while tokens < budget
+            && let Some(row) = rows.next()
+        {
+            let text = job.texts.get(part.texts.start).unwrap();
             let sequence = Sequence { ids: vec![0; text.len()], truncated: false };
             tokens += text.len().max(1);
-            let Some(row) = reading.job.take_row(reading.next) else { break };
-            entries.push(Entry { job: Arc::clone(&reading.job), sequence, row });
-            reading.next += 1;
+            entries.push(Entry { job: Arc::clone(&job), sequence, row });
+            part.texts.start += 1;
         }
-        queue.give_back(reading, entries);
+        job.put_back(part.texts.start, rows);
+        queue.give_back(part, entries);
     }
 
     /// The batches that one worker would compute, as (connection, tokens) of each entry.
@@ -359,7 +368,7 @@ mod tests {
         let mut batches = Vec::new();
         while let Some(work) = queue.take() {
             match work {
-                Work::Read(reading) => read(queue, reading),
+                Work::Read(part, budget) => read(queue, part, budget),
                 Work::Compute(batch) => batches.push(
                     batch.iter().map(|e| (e.job.connection.0, e.sequence.ids.len())).collect(),
                 ),
@@ -394,7 +403,7 @@ mod tests {
         // A worker is in the middle of the bulk job when the query comes.
         for _ in 0..4 {
             match queue.take().unwrap() {
-                Work::Read(reading) => read(&queue, reading),
+                Work::Read(part, budget) => read(&queue, part, budget),
                 Work::Compute(batch) => drop(batch),
             }
         }
@@ -432,6 +441,50 @@ mod tests {
         let batches = drain(&queue);
         assert!(batches.iter().flatten().all(|(connection, _)| *connection == 2), "{batches:?}");
         assert_eq!(batches.iter().flatten().count(), 3);
+    }
+
+    #[test]
+    fn what_is_cancelled_after_it_was_put_into_batches_is_not_computed() {
+        let queue = Queue::new(LIMITS);
+        let (gone, waiting) = job(1, &["xxx"; 5]);
+        let (kept, _kept) = job(2, &["yyyy"; 1]);
+        queue.push(gone).unwrap();
+        queue.push(kept).unwrap();
+        let first = loop {
+            match queue.take().unwrap() {
+                Work::Read(part, budget) => read(&queue, part, budget),
+                Work::Compute(batch) => break batch,
+            }
+        };
+        assert!(first.len() < 6, "some of it is in another batch");
+        drop((first, waiting));
+        let batches = drain(&queue);
+        assert!(batches.iter().flatten().all(|(connection, _)| *connection == 2), "{batches:?}");
+    }
+
+    #[test]
+    fn workers_that_read_one_job_at_once_read_each_text_once() {
+        let queue = Queue::new(BatchLimits { tokens: 100, texts: 1000 });
+        let (job, _waiting) = job(1, &["x"; 5000]);
+        queue.push(job).unwrap();
+        // Two parts are out at a time, and come back in another order, each with a rest.
+        let mut parts = Vec::new();
+        let mut entries = 0;
+        loop {
+            match queue.take().unwrap() {
+                Work::Read(part, budget) => parts.push((part, budget)),
+                Work::Compute(batch) => entries += batch.len(),
+            }
+            if parts.len() == 2 || entries + 1024 > 5000 {
+                for (part, budget) in parts.drain(..) {
+                    read(&queue, part, budget);
+                }
+            }
+            if entries == 5000 {
+                break;
+            }
+        }
+        assert_eq!(queue.queued_texts(), 0);
     }
 
     #[test]

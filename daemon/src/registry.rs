@@ -139,11 +139,17 @@ impl Registry {
             match &*state {
                 State::Loaded(model) => return Ok(Arc::clone(model)),
                 State::Loading(receiver) => receiver.clone(),
-                State::Configured | State::Failed(_) => {
-                    let receiver = self.start_load(slot);
-                    *state = State::Loading(receiver.clone());
-                    receiver
-                }
+                State::Configured | State::Failed(_) => match self.start_load(slot) {
+                    Ok(receiver) => {
+                        *state = State::Loading(receiver.clone());
+                        receiver
+                    }
+                    Err(cause) => {
+                        let failure = Arc::new(LoadFailure::Threads(cause));
+                        *state = State::Failed(Arc::clone(&failure));
+                        return Err(failure);
+                    }
+                },
             }
         };
         let result = match loading.wait_for(Option::is_some).await {
@@ -153,25 +159,20 @@ impl Registry {
         result.unwrap_or_else(|| Err(Arc::new(LoadFailure::Panicked)))
     }
 
-    fn start_load(&self, slot: &Arc<ModelSlot>) -> watch::Receiver<Option<LoadResult>> {
+    fn start_load(
+        &self,
+        slot: &Arc<ModelSlot>,
+    ) -> std::io::Result<watch::Receiver<Option<LoadResult>>> {
         let (sender, receiver) = watch::channel(None);
         let (slot, loaders, workers) =
             (Arc::clone(slot), Arc::clone(&self.loaders), self.cpu_workers);
-        let spawned = std::thread::Builder::new().name(format!("load:{}", slot.id)).spawn({
-            let (slot, sender) = (Arc::clone(&slot), sender.clone());
-            move || {
-                let load = || slot.load(&loaders, workers);
-                let result = catch_unwind(AssertUnwindSafe(load))
-                    .unwrap_or_else(|_| Err(LoadFailure::Panicked));
-                slot.settle(result, &sender);
-            }
-        });
-        if let Err(cause) = spawned {
-            // The caller holds the state's lock; it is told through the channel alone, and the
-            // next request finds a finished load there.
-            sender.send_replace(Some(Err(Arc::new(LoadFailure::Threads(cause)))));
-        }
-        receiver
+        std::thread::Builder::new().name(format!("load:{}", slot.id)).spawn(move || {
+            let load = || slot.load(&loaders, workers);
+            let result =
+                catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(LoadFailure::Panicked));
+            slot.settle(result, &sender);
+        })?;
+        Ok(receiver)
     }
 }
 

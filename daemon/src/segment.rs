@@ -33,6 +33,8 @@ mod spares;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod growth;
 
 pub use credit::TotalCredit;
 pub use mapping::Segment;

@@ -7,7 +7,7 @@
 
 use crate::connection::{ConnectionError, Reader, Writer, split};
 use crate::daemon::Shared;
-use crate::dispatch::{self, Answer, Handled};
+use crate::dispatch::{self, Answer, Handled, Work};
 use crate::error::RequestError;
 use crate::lease::ConnectionId;
 use crate::peer::Peer;
@@ -19,14 +19,18 @@ use emberd_protocol::{
 };
 use interprocess::local_socket::tokio::Stream;
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Characters of a client's name that are kept.
 const NAME_CHARS: usize = 64;
+
+/// How often a connection that is not read looks whether its client is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How often a connection with segments looks for idle ones.
 const RETIRE_EVERY: Duration = Duration::from_secs(5);
@@ -92,12 +96,22 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId)
     });
     lock(&shared.connections).insert(id, Arc::clone(&connection));
     let _registered = Registered { shared: Arc::clone(&shared), id };
-    let mut session = Session { shared, connection, tasks: JoinSet::new() };
+    let mut session = Session { shared, connection, tasks: JoinSet::new(), parked: None };
     if let Err(error) = session.run(&mut reader).await {
-        tracing::info!(connection = id.0, pid = peer.pid, %error, "connection ended");
+        match error {
+            ConnectionError::Socket(error) if is_departure(&error) => {
+                tracing::debug!(connection = id.0, pid = peer.pid, %error, "the peer left");
+            }
+            error => tracing::info!(connection = id.0, pid = peer.pid, %error, "connection ended"),
+        }
     }
     // Aborted tasks give back what they hold before the connection is forgotten.
     session.tasks.shutdown().await;
+}
+
+/// What a peer leaves behind that ends with answers still on their way.
+fn is_departure(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 /// What the daemon knows of the connection ends with this, even if the session panics.
@@ -176,6 +190,8 @@ struct Session {
     shared: Arc<Shared>,
     connection: Arc<Connection>,
     tasks: JoinSet<()>,
+    /// A request over the limit, by its id. Nothing more is read until it can start.
+    parked: Option<(u64, Work)>,
 }
 
 impl Session {
@@ -183,23 +199,30 @@ impl Session {
         let mut draining = self.shared.draining.subscribe();
         // A daemon that was stopping before this line has refused the handshake, or is seen here.
         let mut is_draining = *draining.borrow_and_update();
-        let max_in_flight = self.shared.settings.limits.requests_in_flight as usize;
         let mut retire = interval(RETIRE_EVERY);
         retire.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !is_draining || !self.tasks.is_empty() {
             let has_segments = self.connection.pool.as_ref().is_some_and(|p| p.segments() > 0);
-            // A client with too much in flight is slowed down: its socket is not read.
-            let may_read = self.tasks.len() < max_in_flight;
+            // A client with too much in flight is slowed down: its socket is not read. One that
+            // keeps to the limit is always read, so that its Cancel, Free and end are seen.
+            let may_read = self.parked.is_none();
             tokio::select! {
                 biased;
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     self.reap(ended).await?;
+                    if let Some((id, work)) = self.parked.take() {
+                        self.start(id, work);
+                    }
                 }
                 // The sender lives as long as the daemon: an error means the same.
                 _ = draining.changed(), if !is_draining => is_draining = true,
                 frame = reader.next(), if may_read => match frame? {
                     Some(frame) => self.frame(frame).await?,
                     None => return Ok(()),
+                },
+                // What it has sent stands before the end of the stream, and is not read now.
+                () = sleep(LOOK_EVERY), if !may_read => if reader.is_abandoned() {
+                    return Ok(());
                 },
                 _ = retire.tick(), if has_segments => self.retire_idle().await?,
             }
@@ -239,26 +262,35 @@ impl Session {
                 respond(&self.connection, id, result).await
             }
             Handled::Later(work) => {
-                let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
-                // The lock is held until the task stands in the table: it cannot be done before.
-                let mut in_flight = lock(&self.connection.in_flight);
-                let task = self.tasks.spawn(async move {
-                    let result = work.await;
-                    shared.requests.fetch_add(1, Ordering::Relaxed);
-                    let is_wanted = lock(&connection.in_flight).remove(&id).is_some();
-                    if !is_wanted {
-                        // Cancelled at the last moment: the client is never told of its slot.
-                        give_back(&connection, result);
-                        return;
-                    }
-                    if respond(&connection, id, result).await.is_err() {
-                        connection.writer.shutdown();
-                    }
-                });
-                in_flight.insert(id, task);
+                let limit = self.shared.settings.limits.requests_in_flight as usize;
+                if self.tasks.len() < limit {
+                    self.start(id, work);
+                } else {
+                    self.parked = Some((id, work));
+                }
                 Ok(())
             }
         }
+    }
+
+    fn start(&mut self, id: u64, work: Work) {
+        let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
+        // The lock is held until the task stands in the table: it cannot be done before.
+        let mut in_flight = lock(&self.connection.in_flight);
+        let task = self.tasks.spawn(async move {
+            let result = work.await;
+            shared.requests.fetch_add(1, Ordering::Relaxed);
+            let is_wanted = lock(&connection.in_flight).remove(&id).is_some();
+            if !is_wanted {
+                // Cancelled at the last moment: the client is never told of its slot.
+                give_back(&connection, result);
+                return;
+            }
+            if respond(&connection, id, result).await.is_err() {
+                connection.writer.shutdown();
+            }
+        });
+        in_flight.insert(id, task);
     }
 
     async fn cancel(&mut self, id: u64) -> Result<(), ConnectionError> {
@@ -290,7 +322,7 @@ impl Session {
         }
     }
 
-    async fn retire_idle(&self) -> Result<(), ConnectionError> {
+    async fn retire_idle(&mut self) -> Result<(), ConnectionError> {
         let Some(pool) = &self.connection.pool else { return Ok(()) };
         // The turn comes first: no answer may point into a segment after its retirement.
         let turn = self.connection.writer.turn().await;

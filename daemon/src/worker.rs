@@ -6,7 +6,7 @@
 
 use crate::engine::model::{ComputeError, Computer, EmbeddingModel};
 use crate::job::{Entry, JobError};
-use crate::queue::{Queue, Reading, Work};
+use crate::queue::{Part, Queue, Work};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,39 +85,42 @@ impl Worker {
     fn run(mut self) {
         while let Some(work) = self.queue.take() {
             match work {
-                Work::Read(reading) => self.read(reading),
+                Work::Read(part, budget) => self.read(part, budget),
                 Work::Compute(batch) => self.compute(batch),
             }
         }
     }
 
-    fn read(&self, mut reading: Reading) {
-        let mut entries = Vec::new();
-        let mut tokens = 0;
-        while reading.next < reading.end && tokens < reading.tokens {
-            let index = reading.next;
-            reading.next += 1;
-            let (Some(text), Some(row)) =
-                (reading.job.texts.get(index), reading.job.take_row(index))
-            else {
-                // Cancelled meanwhile: nobody wants the rest.
-                reading.next = reading.end;
-                break;
-            };
+    fn read(&self, mut part: Part, budget: usize) {
+        let job = Arc::clone(&part.job);
+        let mut rows = job.take_rows(part.texts.clone()).into_iter();
+        let mut entries = Vec::with_capacity(rows.len().min(budget));
+        let (mut cost, mut tokens, mut truncated) = (0, 0, Vec::new());
+        while cost < budget
+            && let Some(row) = rows.next()
+            && let Some(text) = job.texts.get(part.texts.start)
+        {
             match guarded(|| self.model.encode(text)) {
                 Ok(sequence) => {
-                    tokens += sequence.ids.len().max(1);
-                    reading.job.note_read(index, &sequence);
-                    entries.push(Entry { job: Arc::clone(&reading.job), sequence, row });
+                    if sequence.truncated {
+                        truncated.push(part.texts.start);
+                    }
+                    tokens += sequence.ids.len();
+                    let entry = Entry { job: Arc::clone(&job), sequence, row };
+                    cost += entry.cost();
+                    entries.push(entry);
                 }
                 Err(error) => {
                     drop(row);
-                    reading.job.fail(error);
-                    reading.next = reading.end;
+                    job.fail(error);
+                    break;
                 }
             }
+            part.texts.start += 1;
         }
-        self.queue.give_back(reading, entries);
+        job.note_read(tokens, &truncated);
+        job.put_back(part.texts.start, rows);
+        self.queue.give_back(part, entries);
     }
 
     fn compute(&mut self, mut batch: Vec<Entry>) {

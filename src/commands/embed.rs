@@ -6,7 +6,7 @@ use crate::args::{Embed, RowFormat};
 use crate::exit::CommandError;
 use emberd_client::{Client, Embeddings};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::Path;
@@ -16,6 +16,9 @@ const USUAL_MODEL: &str = "embedding";
 
 /// Taken otherwise: every daemon has it.
 const BUILTIN_MODEL: &str = "builtin";
+
+/// Text in one request, at most, unless a single one is longer: far below a frame's limit.
+const BATCH_BYTES: usize = 8 << 20;
 
 pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
     let texts = texts(args)?;
@@ -36,16 +39,18 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
     }
     let progress = progress(texts.len(), args.batch as usize);
     let mut truncated = 0;
-    for (number, batch) in texts.chunks(args.batch as usize).enumerate() {
+    let mut first = 0;
+    while first < texts.len() {
+        let batch = next_batch(&texts[first..], args.batch as usize);
         let rows = model.embed(batch)?;
         truncated += rows.truncated().len();
-        let first = number * args.batch as usize;
         match args.format {
             RowFormat::Npy => write_values(&mut out, &rows),
             RowFormat::Jsonl => write_lines(&mut out, first, batch, &rows),
         }
         .map_err(failed)?;
         progress.inc(batch.len() as u64);
+        first += batch.len();
     }
     out.flush().map_err(failed)?;
     progress.finish_and_clear();
@@ -97,6 +102,28 @@ fn texts(args: &Embed) -> Result<Vec<String>, CommandError> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
+/// As many texts as one request should have, and at least one.
+fn next_batch(texts: &[String], most: usize) -> &[String] {
+    let mut len_bytes = 0;
+    let fits = |text: &&String| {
+        len_bytes += text.len();
+        len_bytes <= BATCH_BYTES
+    };
+    let count = texts.iter().take(most).take_while(fits).count();
+    &texts[..count.max(1)]
+}
+
+/// A row of the output.
+#[derive(Serialize)]
+struct Line<'a> {
+    index: usize,
+    text: &'a str,
+    embedding: &'a [f32],
+    /// Said only of texts that lost their end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
+}
+
 fn write_lines(
     out: &mut dyn Write,
     first: usize,
@@ -105,11 +132,9 @@ fn write_lines(
 ) -> io::Result<()> {
     let truncated = rows.truncated();
     for (position, (text, row)) in texts.iter().zip(rows.rows()).enumerate() {
-        let mut line = json!({"index": first + position, "text": text, "embedding": row});
-        if u32::try_from(position).is_ok_and(|position| truncated.binary_search(&position).is_ok())
-        {
-            line["truncated"] = true.into();
-        }
+        let truncated = u32::try_from(position)
+            .is_ok_and(|position| truncated.binary_search(&position).is_ok());
+        let line = Line { index: first + position, text, embedding: row, truncated };
         serde_json::to_writer(&mut *out, &line)?;
         out.write_all(b"\n")?;
     }

@@ -1,6 +1,10 @@
 //! The engine against what the reference implementations answer, and against damaged files.
 
-#![allow(clippy::unwrap_used, reason = "in a test, and in what tests share, a panic is the report")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "in a test, and in what tests share, a panic is the report"
+)]
 
 /// Rows and token ids equal those of transformers, sentence-transformers and numpy.
 mod parity;
