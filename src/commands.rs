@@ -10,7 +10,7 @@ use crate::args::{Args, Command, SocketArg};
 use crate::exit::CommandError;
 use crate::{output, serve};
 use clap::CommandFactory;
-use emberd_client::Client;
+use emberd_client::{Client, ConnectError, Error};
 
 /// Does what the command line asks.
 pub(crate) fn run(args: Args) -> Result<(), CommandError> {
@@ -36,9 +36,18 @@ pub(crate) fn run(args: Args) -> Result<(), CommandError> {
 
 /// A connection to the daemon that the command line or the environment names.
 fn connect(socket: &SocketArg) -> Result<Client, CommandError> {
-    let builder = Client::builder().name("emberd");
-    Ok(match &socket.socket {
-        Some(path) => builder.connect_to(path)?,
-        None => builder.connect()?,
-    })
+    let builder = || Client::builder().name("emberd");
+    Ok(again(|| match &socket.socket {
+        Some(path) => builder().connect_to(path),
+        None => builder().connect(),
+    })?)
+}
+
+/// Asks once more where the daemon was there and has gone: it may have been restarted. Nothing
+/// that these commands ask for does harm when it is done twice.
+fn again<T>(ask: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    match ask() {
+        Err(Error::Transport(_) | Error::Connect(ConnectError::Closed { .. })) => ask(),
+        result => result,
+    }
 }

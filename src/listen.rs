@@ -31,6 +31,9 @@ pub(crate) enum ListenError {
     Inherited(#[source] io::Error),
 }
 
+/// What Linux takes (`sun_path`, less the zero at its end).
+const MAX_PATH_BYTES: usize = 107;
+
 /// A socket and what guards it. Dropping it removes a socket of its own.
 #[derive(Debug)]
 pub(crate) struct Door {
@@ -65,6 +68,13 @@ pub(crate) fn open(path: Option<PathBuf>) -> Result<Door, ListenError> {
     }
     let path = default_path(path)?;
     let failed = |source| ListenError::Socket { path: path.clone(), source };
+    if path.as_os_str().len() > MAX_PATH_BYTES {
+        let message = format!(
+            "it has {} bytes, and the path of a socket at most {MAX_PATH_BYTES}",
+            path.as_os_str().len()
+        );
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, message)));
+    }
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(folder).map_err(failed)?;

@@ -61,6 +61,10 @@ pub(crate) fn settings(
             let message = format!("--model {id}=...: this id is the built-in model's");
             return Err(CommandError::Usage(message));
         }
+        if settings.models.contains_key(&id) {
+            let message = format!("--model {id}=...: there is a model of this id already");
+            return Err(CommandError::Usage(message));
+        }
         settings.add_folder_model(id, folder);
     }
     Ok(settings)
@@ -181,7 +185,11 @@ fn notify(states: &[NotifyState<'_>]) {
 }
 
 fn log_to(file: Option<&Path>, filter: EnvFilter) -> Result<(), CommandError> {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    // A log that cannot be written (a full disk, a reader that has gone) is no reason to stop.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .log_internal_errors(false);
     match file {
         Some(path) => {
             let failed = CommandError::io(format!("cannot open {}", path.display()));

@@ -93,6 +93,29 @@ fn embed_says_what_it_cannot_read() {
 }
 
 #[test]
+fn an_output_file_is_there_whole_or_not_at_all() {
+    let daemon = Daemon::start();
+    let file = daemon.folder.path().join("rows.npy");
+    let partial = daemon.folder.path().join("rows.npy.partial");
+    let name = file.to_str().unwrap();
+    // The second text is larger than a request can be.
+    let lines = format!("short\n{}\n", "x".repeat(40 << 20));
+    let args = ["embed", "--format", "npy", "--batch", "1", "--output", name];
+    let failed = ask(&daemon, &args, &lines);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(err(&failed).contains("LIMIT_EXCEEDED"), "{}", err(&failed));
+    assert!(!file.exists() && !partial.exists());
+    good(&ask(&daemon, &args, "short\nlong\n"));
+    assert!(file.exists() && !partial.exists());
+    // Many texts that are too large for one request together.
+    let lines = format!("{}\n", format!("{} ", "y".repeat(99)).repeat(10_000)).repeat(40);
+    good(&ask(&daemon, &["embed", "--format", "npy", "--output", name], &lines));
+    let full = ask(&daemon, &["embed", "--output", "/dev/full"], "a text\n");
+    assert_eq!(full.status.code(), Some(1));
+    assert!(err(&full).contains("/dev/full"), "{}", err(&full));
+}
+
+#[test]
 fn a_reader_that_leaves_early_is_no_failure() {
     let daemon = Daemon::start();
     let script = format!(
@@ -141,6 +164,13 @@ fn config_is_shown_checked_and_asked_for() {
     let json = good(&run(emberd(&["config", "show", "--json"]), ""));
     assert!(serde_json::from_str::<Value>(&json).unwrap().as_array().unwrap().len() > 10);
     good(&run(emberd(&["config", "check", path]), ""));
+
+    std::fs::write(&file, "device_preference = \"cpu\"\n[segments]\n").unwrap();
+    let shown = good(&run(emberd(&["config", "show", "--settings", path]), ""));
+    let line = shown.lines().find(|line| line.starts_with("device_preference")).unwrap();
+    assert!(line.contains("\"cpu\"") && line.ends_with(&format!("{path}:1")), "{line}");
+    let twice = ["serve", "--detach", "--model", "a=/x", "--model", "a=/y"];
+    assert_eq!(run(emberd(&twice), "").status.code(), Some(2));
 
     std::fs::write(&file, "segmnts.wait_ms = 5\nsharing.enabled = true\n").unwrap();
     for args in [&["config", "check", path][..], &["serve", "--settings", path, "--detach"]] {

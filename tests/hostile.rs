@@ -20,7 +20,7 @@ fn a_peer_that_says_nothing_is_sent_away_and_holds_up_nobody() {
 #[test]
 fn garbage_ends_its_own_connection_only() {
     let daemon = Daemon::start();
-    let descriptors = daemon.descriptors();
+    let descriptors = daemon.settled_descriptors();
     let mut seed = 0x9e37_79b9_7f4a_7c15u64;
     let mut garbage = move |len: usize| -> Vec<u8> {
         let mut byte = || {
@@ -90,7 +90,7 @@ fn another_version_and_a_missing_hello_are_refused_with_the_reason() {
 #[test]
 fn descriptors_from_a_client_are_closed_and_end_its_connection() {
     let daemon = Daemon::start();
-    let settled = daemon.descriptors();
+    let settled = daemon.settled_descriptors();
     for _ in 0..20 {
         let mut raw = Raw::welcomed(&daemon);
         let ping = Frame::message(FrameKind::Request, 1, &Request::Ping).unwrap().to_bytes();
@@ -107,7 +107,7 @@ fn descriptors_from_a_client_are_closed_and_end_its_connection() {
 #[test]
 fn two_hundred_connections_at_once_are_all_served() {
     let daemon = Daemon::start();
-    let settled = daemon.descriptors();
+    let settled = daemon.settled_descriptors();
     std::thread::scope(|scope| {
         for n in 0..200 {
             let daemon = &daemon;

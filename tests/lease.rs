@@ -61,7 +61,7 @@ fn a_foreign_or_invented_lease_is_a_reference_error_and_harms_its_holder_not() {
 #[test]
 fn a_client_killed_during_its_request_leaves_no_lease_no_work_and_no_descriptor() {
     let daemon = Daemon::gated(None);
-    let settled = daemon.descriptors();
+    let settled = daemon.settled_descriptors();
     for _ in 0..3 {
         let mut client = ClientProcess::start(&daemon, "ask", "gated", 500);
         eventually("its texts are queued or computed", || {
@@ -88,7 +88,7 @@ fn a_client_killed_during_its_request_leaves_no_lease_no_work_and_no_descriptor(
 fn a_client_killed_while_it_holds_views_gives_everything_back() {
     let daemon = Daemon::start();
     daemon.model("builtin").embed(&texts(4)).unwrap();
-    let settled = daemon.descriptors();
+    let settled = daemon.settled_descriptors();
     let mut client = ClientProcess::start(&daemon, "hold", "builtin", 2000);
     let status = daemon.status();
     assert!(status.segments.segment_bytes > 0);

@@ -54,6 +54,18 @@ fn a_file_that_is_no_socket_is_left_alone() {
 }
 
 #[test]
+fn a_path_that_is_too_long_for_a_socket_is_told_and_nothing_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = emberd(&["serve", "--socket"]);
+    command.arg(folder.path().join("x".repeat(108)));
+    let output = run(command, "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("107"), "{said}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn twenty_daemons_that_start_at_once_leave_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("emberd.sock");

@@ -111,6 +111,24 @@ fn a_client_that_keeps_its_results_reaches_its_limit_and_harms_nobody_else() {
 }
 
 #[test]
+fn memory_that_a_client_does_not_use_is_there_for_another() {
+    let settings = "segments.total_mib = 8\nsegments.idle_seconds = 3600\n";
+    let daemon = Daemon::with_settings(settings);
+    let texts = texts(200); // 100 KiB of rows
+    // Each keeps a segment of 4 MiB for its next result.
+    let idle: Vec<_> = (0..6)
+        .map(|_| {
+            let model = daemon.model("builtin");
+            assert!(model.embed(&texts).unwrap().is_shared());
+            model
+        })
+        .collect();
+    let held = idle[0].embed(&texts).unwrap();
+    assert!(daemon.model("builtin").embed(&texts).unwrap().is_shared());
+    assert!(held.is_shared() && held.row(199).iter().any(|value| *value != 0.0));
+}
+
+#[test]
 fn a_result_waits_for_memory_that_is_being_given_back() {
     let daemon = Daemon::with_settings("segments.credit_mib = 4\nsegments.wait_ms = 60000\n");
     let model = Arc::new(daemon.model("builtin"));

@@ -1,4 +1,4 @@
-use crate::support::{ClientProcess, Daemon, code_of, eventually, texts};
+use crate::support::{ClientProcess, Daemon, EMBERD, Raw, code_of, eventually, texts};
 use emberd_protocol::ErrorCode;
 use nix::sys::signal::Signal;
 
@@ -39,4 +39,39 @@ fn each_signal_to_stop_ends_the_daemon_and_leaves_nothing_behind() {
         assert!(!daemon.socket().exists(), "{signal}");
         assert!(held.row(499).iter().any(|value| *value != 0.0), "views outlive the daemon");
     }
+}
+
+#[test]
+fn a_stopping_daemon_does_not_wait_for_who_has_not_said_hello() {
+    // Longer than the test is willing to wait.
+    let mut daemon = Daemon::with_settings("limits.handshake_ms = 3600000\n");
+    let mut silent = Raw::connect(&daemon);
+    let mut half = Raw::connect(&daemon);
+    half.send_bytes(&[0xed, 0xb3, 1]);
+    daemon.client().ping().unwrap();
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
+    assert!(silent.next().is_none() && half.next().is_none());
+}
+
+#[test]
+fn a_daemon_outlives_the_reader_of_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("emberd.sock");
+    let mut child = std::process::Command::new(EMBERD)
+        .args(["serve", "--log", "debug", "--socket"])
+        .arg(&socket)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    let connect = || emberd_client::Client::connect_to(&socket);
+    eventually("it listens", || connect().is_ok());
+    for _ in 0..3 {
+        let model = connect().unwrap().embedding_model("builtin").unwrap();
+        assert_eq!(model.embed(&texts(3)).unwrap().len(), 3);
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
 }

@@ -16,6 +16,9 @@ use tempfile::TempDir;
 /// Long enough for a loaded machine; nothing waits for it when all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a daemon makes ahead of its clients.
+const SPARE_SEGMENTS: usize = emberd_daemon::segment::DEFAULT_SPARES;
+
 /// The program under test.
 pub(crate) const EMBERD: &str = env!("CARGO_BIN_EXE_emberd");
 
@@ -143,6 +146,20 @@ impl Daemon {
     /// Open descriptors of the daemon.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Open descriptors of a daemon on memfds that does nothing, its spare segments made.
+    pub(crate) fn settled_descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.pid());
+        let is_memfd = |entry: std::fs::DirEntry| {
+            let target = std::fs::read_link(entry.path()).unwrap_or_default();
+            target.to_string_lossy().contains("memfd:")
+        };
+        eventually("its spare segments are made", || {
+            let entries = std::fs::read_dir(&folder).unwrap().flatten();
+            entries.filter_map(|entry| is_memfd(entry).then_some(())).count() == SPARE_SEGMENTS
+        });
+        self.descriptors()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

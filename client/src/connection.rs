@@ -12,14 +12,17 @@ use crate::socket::Socket;
 use crate::view::{Embeddings, Values};
 use emberd_protocol::{
     ElementType, Embedded, ErrorCode, Failure, Frame, FrameKind, Free, Hello, Limits,
-    MAX_FRAME_BYTES, Place, Request, Response, SegmentId, SegmentRetire, SlotRef, Welcome,
-    rows_len_bytes,
+    MAX_FRAME_BYTES, Place, Refusal, RefusalReason, Request, Response, SegmentId, SegmentRetire,
+    SlotRef, Welcome, rows_len_bytes,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
+
+/// A daemon that is stopping is tried again after this time.
+const RESTART_PAUSE: Duration = Duration::from_millis(20);
 
 /// A full queue of the listener is tried again after this time.
 const RETRY_PAUSE: Duration = Duration::from_millis(2);
@@ -100,6 +103,10 @@ impl Connection {
                     }
                     std::thread::sleep(RETRY_PAUSE);
                 }
+                // Soon nobody listens there any more, or (under systemd) the next one does.
+                Err(ConnectError::Refused(Refusal {
+                    reason: RefusalReason::ShuttingDown, ..
+                })) if Instant::now() < deadline => std::thread::sleep(RESTART_PAUSE),
                 result => return result,
             }
         }

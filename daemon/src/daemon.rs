@@ -9,7 +9,7 @@ use crate::segment::{DEFAULT_SPARES, SegmentError, Spares, TotalCredit, backend}
 use crate::session::{self, Connection, refuse};
 use crate::settings::{ModelSettings, Settings};
 use crate::sync::lock;
-use emberd_protocol::{ModelId, RefusalReason, SegmentBackend, Status};
+use emberd_protocol::{ModelId, RefusalReason, Status};
 use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::tokio::Listener as _;
 use std::collections::BTreeMap;
@@ -71,10 +71,9 @@ impl DaemonBuilder {
     /// When the system gives no thread to make shared memory ahead of its use.
     pub fn build(self) -> Result<Daemon, SegmentError> {
         let segments = &self.settings.segments;
-        if segments.backend == SegmentBackend::Posix {
-            let swept = crate::segment::sweep_leftovers();
-            tracing::debug!(swept, "segments of dead daemons were removed");
-        }
+        // Whatever this one uses: the dead one may have used names.
+        let swept = crate::segment::sweep_leftovers();
+        tracing::debug!(swept, "segments of dead daemons were removed");
         let shared = Shared {
             registry: Registry::new(&self.settings, self.loaders),
             leases: Mutex::default(),

@@ -154,10 +154,12 @@ impl RequestError {
 /// An error and its causes, in one line.
 #[must_use]
 pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    // Some libraries put a backtrace below what they say.
+    let said = |error: &dyn Error| error.to_string().lines().next().unwrap_or("").to_owned();
+    let mut text = said(error);
     let mut cause = error.source();
     while let Some(error) = cause {
-        let said = error.to_string();
+        let said = said(error);
         // Transparent wrappers say what their cause says.
         if !text.ends_with(&said) {
             text.push_str(": ");

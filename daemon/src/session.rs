@@ -69,7 +69,15 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId)
     };
     let (mut reader, writer) = split(stream);
     let patience = shared.settings.limits.handshake;
-    let hello = match timeout(patience, handshake(&shared, &mut reader, &writer, peer)).await {
+    let mut draining = shared.draining.subscribe();
+    let greeting = timeout(patience, handshake(&shared, &mut reader, &writer, peer));
+    let greeted = tokio::select! {
+        biased;
+        greeted = greeting => greeted,
+        // A stopping daemon does not wait for those that have not said hello.
+        _ = draining.wait_for(|is_draining| *is_draining) => return,
+    };
+    let hello = match greeted {
         Ok(Ok(Some(hello))) => hello,
         Ok(Ok(None)) => return,
         Ok(Err(error)) => {
@@ -201,6 +209,8 @@ impl Session {
         let mut is_draining = *draining.borrow_and_update();
         let mut retire = interval(RETIRE_EVERY);
         retire.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut wanted = self.shared.credit.wanted();
+        let idle = self.shared.settings.segments.idle;
         while !is_draining || !self.tasks.is_empty() {
             let has_segments = self.connection.pool.as_ref().is_some_and(|p| p.segments() > 0);
             // A client with too much in flight is slowed down: its socket is not read. One that
@@ -224,7 +234,11 @@ impl Session {
                 () = sleep(LOOK_EVERY), if !may_read => if reader.is_abandoned() {
                     return Ok(());
                 },
-                _ = retire.tick(), if has_segments => self.retire_idle().await?,
+                _ = retire.tick(), if has_segments => self.retire_idle(idle).await?,
+                // Another connection has no room for its result.
+                Ok(()) = wanted.changed(), if has_segments => {
+                    self.retire_idle(Duration::ZERO).await?;
+                }
             }
         }
         Ok(())
@@ -322,11 +336,11 @@ impl Session {
         }
     }
 
-    async fn retire_idle(&mut self) -> Result<(), ConnectionError> {
+    async fn retire_idle(&mut self, idle: Duration) -> Result<(), ConnectionError> {
         let Some(pool) = &self.connection.pool else { return Ok(()) };
         // The turn comes first: no answer may point into a segment after its retirement.
         let turn = self.connection.writer.turn().await;
-        for segment in pool.retire_idle(self.shared.settings.segments.idle, Instant::now()) {
+        for segment in pool.retire_idle(idle, Instant::now()) {
             let frame = Frame::message(FrameKind::Retire, 0, &SegmentRetire { segment })?;
             turn.write(&frame, None).await?;
         }

@@ -31,12 +31,35 @@ pub struct Settings {
     pub models: BTreeMap<ModelId, ModelSettings>,
     /// Threads that compute for one model on the CPU.
     pub cpu_workers: usize,
+    /// Where models compute that do not say it themselves.
+    pub device_preference: DeviceChoice,
     /// Shared memory.
     pub segments: SegmentSettings,
     /// Bounds on clients.
     pub limits: LimitSettings,
     /// What was set, and where; the rest are defaults.
     origins: BTreeMap<String, Origin>,
+}
+
+/// Where a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// Where there is room.
+    #[default]
+    Auto,
+    /// On the CPU.
+    Cpu,
+}
+
+impl DeviceChoice {
+    /// As settings spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+        }
+    }
 }
 
 /// One model.
@@ -46,6 +69,8 @@ pub struct ModelSettings {
     pub model_type: String,
     /// Where its files are.
     pub source: ModelSource,
+    /// Where it computes. This version has the CPU alone.
+    pub device: DeviceChoice,
     /// Values in a row, if fewer than the model has.
     pub dimension: Option<usize>,
     /// Texts computed together, at most.
@@ -104,6 +129,7 @@ impl Default for Settings {
         Self {
             models: BTreeMap::from([(id, builtin)]),
             cpu_workers: 0,
+            device_preference: DeviceChoice::Auto,
             segments: SegmentSettings {
                 backend: SegmentBackend::Memfd,
                 inline_bytes: 32 << 10,
@@ -129,6 +155,7 @@ impl Default for ModelSettings {
         Self {
             model_type: String::new(),
             source: ModelSource::Folder(PathBuf::new()),
+            device: DeviceChoice::Auto,
             dimension: None,
             batch_size: 32,
         }

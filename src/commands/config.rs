@@ -1,6 +1,6 @@
 //! `emberd config`: settings, before and behind a running daemon.
 
-use super::connect;
+use super::{again, connect};
 use crate::args::Config;
 use crate::exit::CommandError;
 use crate::{output, serve};
@@ -32,7 +32,8 @@ pub(super) fn run(args: Config) -> Result<(), CommandError> {
             output::line(&format!("{}: good, {} models", file.display(), settings.models.len()))
         }
         Config::Model { id, reading } => {
-            let keys = connect(&reading.socket)?.model_config(id.as_str())?;
+            let client = connect(&reading.socket)?;
+            let keys = again(|| client.model_config(id.as_str()))?;
             if reading.json {
                 let keys: serde_json::Map<_, _> =
                     keys.into_iter().map(|(key, value)| (key, value.into())).collect();

@@ -1,7 +1,7 @@
 //! `emberd embed`: texts from arguments, a file or standard input; rows to a file or standard
 //! output.
 
-use super::{connect, npy};
+use super::{again, connect, npy};
 use crate::args::{Embed, RowFormat};
 use crate::exit::CommandError;
 use emberd_client::{Client, Embeddings};
@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Taken when the daemon has it and nothing else is asked for.
 const USUAL_MODEL: &str = "embedding";
@@ -27,13 +27,11 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
         Some(id) => id.to_string(),
         None => usual_model(&client)?,
     };
-    let model = client.embedding_model(&name)?;
+    let model = again(|| client.embedding_model(&name))?;
     let place = args.output.as_deref();
     let failed = |source| CommandError::io(format!("cannot write {}", shown(place)))(source);
-    let mut out: Box<dyn Write> = match place {
-        Some(path) => Box::new(BufWriter::new(File::create(path).map_err(failed)?)),
-        None => Box::new(BufWriter::new(io::stdout().lock())),
-    };
+    let mut output = RowOutput::open(place).map_err(failed)?;
+    let out = &mut output.writer;
     if args.format == RowFormat::Npy {
         out.write_all(&npy::header(texts.len(), model.dimension())).map_err(failed)?;
     }
@@ -42,17 +40,17 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
     let mut first = 0;
     while first < texts.len() {
         let batch = next_batch(&texts[first..], args.batch as usize);
-        let rows = model.embed(batch)?;
+        let rows = again(|| model.embed(batch))?;
         truncated += rows.truncated().len();
         match args.format {
-            RowFormat::Npy => write_values(&mut out, &rows),
-            RowFormat::Jsonl => write_lines(&mut out, first, batch, &rows),
+            RowFormat::Npy => write_values(out, &rows),
+            RowFormat::Jsonl => write_lines(out, first, batch, &rows),
         }
         .map_err(failed)?;
         progress.inc(batch.len() as u64);
         first += batch.len();
     }
-    out.flush().map_err(failed)?;
+    output.finish().map_err(failed)?;
     progress.finish_and_clear();
     if truncated > 0 {
         // Standard error may be closed; the rows are written all the same.
@@ -67,8 +65,49 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// Where the rows go. A file gets its name when it is whole, so that none ever looks done that
+/// is not.
+struct RowOutput {
+    writer: Box<dyn Write>,
+    /// What is written, and what it becomes.
+    rename: Option<(PathBuf, PathBuf)>,
+}
+
+impl RowOutput {
+    fn open(place: Option<&Path>) -> io::Result<Self> {
+        let Some(place) = place else {
+            let writer = Box::new(BufWriter::new(io::stdout().lock()));
+            return Ok(Self { writer, rename: None });
+        };
+        // A pipe or a device is written to as it is.
+        let is_special = std::fs::metadata(place).is_ok_and(|place| !place.is_file());
+        let mut partial = place.as_os_str().to_owned();
+        partial.push(".partial");
+        let rename = (!is_special).then(|| (PathBuf::from(partial), place.to_owned()));
+        let path = rename.as_ref().map_or(place, |(partial, _)| partial);
+        Ok(Self { writer: Box::new(BufWriter::new(File::create(path)?)), rename })
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.writer.flush()?;
+        match self.rename.take() {
+            Some((partial, place)) => std::fs::rename(partial, place),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for RowOutput {
+    fn drop(&mut self) {
+        if let Some((partial, _)) = &self.rename {
+            // It may never have come to be.
+            let _ = std::fs::remove_file(partial);
+        }
+    }
+}
+
 fn usual_model(client: &Client) -> Result<String, CommandError> {
-    let models = client.available_models()?;
+    let models = again(|| client.available_models())?;
     let has_usual = models.iter().any(|model| model.id.as_str() == USUAL_MODEL);
     Ok(if has_usual { USUAL_MODEL } else { BUILTIN_MODEL }.to_owned())
 }
@@ -95,10 +134,15 @@ fn texts(args: &Embed) -> Result<Vec<String>, CommandError> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
-        let name = if from_stdin { "standard input" } else { "the file" };
+        let name = match &args.file {
+            Some(file) if !from_stdin => file.display().to_string(),
+            _ => "standard input".to_owned(),
+        };
         let source = io::Error::new(io::ErrorKind::InvalidData, "make it UTF-8 first");
         CommandError::Io { what: format!("line {line} of {name} is not UTF-8"), source }
     })?;
+    // Some editors begin a file with a mark that is no part of its text.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     Ok(text.lines().map(str::to_owned).collect())
 }
 

@@ -1,12 +1,13 @@
 //! `emberd models`: what the daemon knows.
 
-use super::connect;
+use super::{again, connect};
 use crate::args::Reading;
 use crate::exit::CommandError;
 use crate::output;
 
 pub(super) fn run(args: &Reading) -> Result<(), CommandError> {
-    let models = connect(&args.socket)?.available_models()?;
+    let client = connect(&args.socket)?;
+    let models = again(|| client.available_models())?;
     if args.json {
         return output::json(&models);
     }

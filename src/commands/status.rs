@@ -1,13 +1,14 @@
 //! `emberd status`: what the daemon holds and does.
 
-use super::connect;
+use super::{again, connect};
 use crate::args::Reading;
 use crate::exit::CommandError;
 use crate::output::{self, duration, size};
 use emberd_protocol::{ConnectionStatus, LeaseStatus, ModelStatus};
 
 pub(super) fn run(args: &Reading) -> Result<(), CommandError> {
-    let status = connect(&args.socket)?.status()?;
+    let client = connect(&args.socket)?;
+    let status = again(|| client.status())?;
     if args.json {
         return output::json(&status);
     }

@@ -234,7 +234,6 @@ fn a_refusal_comes_with_its_reason_its_code_and_what_the_daemon_says() {
     for (reason, code) in [
         (RefusalReason::NotPermitted, Some(ErrorCode::PermissionDenied)),
         (RefusalReason::TooManyConnections, Some(ErrorCode::LimitExceeded)),
-        (RefusalReason::ShuttingDown, Some(ErrorCode::ShuttingDown)),
         (RefusalReason::NoHello, None),
     ] {
         let error = refused_by(move |peer| {
@@ -278,4 +277,46 @@ fn what_the_daemon_said_of_itself_is_kept() {
     let hello = daemon.end();
     assert_eq!(hello.name, "somebody");
     assert!(hello.accepts_segments, "our own user's daemon is trusted");
+}
+
+#[test]
+fn a_daemon_that_is_stopping_is_tried_again_until_the_next_one_listens() {
+    let daemon = Daemon::run(|listener| {
+        for _ in 0..3 {
+            let mut peer = listener.accept();
+            peer.hello();
+            refuse(&mut peer, RefusalReason::ShuttingDown, "stopping");
+        }
+        let mut peer = listener.welcome();
+        peer.pong();
+        peer.silence();
+    });
+    let client = daemon.client();
+    client.ping().unwrap();
+    drop(client);
+    daemon.end();
+}
+
+#[test]
+fn a_daemon_that_does_not_come_to_its_end_is_told_as_stopping() {
+    let daemon = Daemon::run(|listener| {
+        let mut refused = 0;
+        // Until the client has had enough.
+        while refused < 1000 {
+            let mut peer = listener.accept();
+            if peer.next().is_none() {
+                break;
+            }
+            refuse(&mut peer, RefusalReason::ShuttingDown, "stopping");
+            refused += 1;
+        }
+        assert!(refused > 1);
+    });
+    let builder = Client::builder().handshake_timeout(Duration::from_millis(300));
+    let error = builder.connect_to(daemon.path()).unwrap_err();
+    // A loaded machine may spend the time on one of the connections.
+    let in_time = error.code() == Some(ErrorCode::ShuttingDown);
+    assert!(in_time || matches!(error, Error::Connect(ConnectError::Timeout { .. })), "{error}");
+    drop(std::os::unix::net::UnixStream::connect(daemon.path()).unwrap());
+    daemon.end();
 }

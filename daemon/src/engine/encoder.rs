@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::{PreTokenizerWrapper, Tokenizer};
 
+use super::folder::read_file;
 use super::load_error::LoadError;
 use super::model::{ComputeError, Sequence};
 
@@ -20,6 +21,8 @@ const BLANKS: [char; 5] = [' ', '\t', '\n', '\r', '\u{3000}'];
 pub(super) struct Encoder {
     tokenizer: Tokenizer,
     style: Style,
+    /// Goes in front of every text, as part of it.
+    prompt: String,
     /// Special tokens in front of a text and behind it.
     before: Vec<u32>,
     after: Vec<u32>,
@@ -43,13 +46,15 @@ pub(super) struct Style {
 pub(super) struct RawTokenizer {
     file: PathBuf,
     tokenizer: Tokenizer,
+    /// The largest number of a token.
+    largest: u32,
 }
 
 impl RawTokenizer {
     /// Reads a `tokenizer.json`.
     pub(super) fn open(file: &Path) -> Result<Self, LoadError> {
-        let bytes = std::fs::read(file)
-            .map_err(|source| LoadError::Read { file: file.to_owned(), source })?;
+        let bytes =
+            read_file(file).map_err(|source| LoadError::Read { file: file.to_owned(), source })?;
         Self::parse(file, &bytes)
     }
 
@@ -57,7 +62,9 @@ impl RawTokenizer {
     pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Self, LoadError> {
         let tokenizer = Tokenizer::from_bytes(bytes)
             .map_err(|source| LoadError::Tokenizer { file: file.to_owned(), source })?;
-        Ok(Self { file: file.to_owned(), tokenizer })
+        // Here, since this runs beside the reading of the weights.
+        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        Ok(Self { file: file.to_owned(), tokenizer, largest })
     }
 
     /// Fits the tokenizer to a model with `rows` token rows that reads `max_tokens`.
@@ -66,11 +73,8 @@ impl RawTokenizer {
         rows: usize,
         max_tokens: usize,
         style: Style,
+        prompt: String,
     ) -> Result<Encoder, LoadError> {
-        let tokens = self.tokenizer.get_vocab_size(true);
-        if tokens > rows {
-            return Err(LoadError::TokenizerTooLarge { file: self.file, tokens, rows });
-        }
         self.tokenizer.with_padding(None);
         let failed = |source| LoadError::Tokenizer { file: self.file.clone(), source };
         self.tokenizer.with_truncation(None).map_err(failed)?;
@@ -79,6 +83,11 @@ impl RawTokenizer {
         } else {
             (vec![], vec![])
         };
+        // Special tokens of the post-processor need not be in the vocabulary.
+        let token = before.iter().chain(&after).copied().fold(self.largest, u32::max);
+        if token as usize >= rows {
+            return Err(LoadError::TokenizerTooLarge { file: self.file, token, rows });
+        }
         let added = before.len() + after.len();
         if max_tokens <= added {
             return Err(LoadError::Setting {
@@ -90,7 +99,8 @@ impl RawTokenizer {
         }
         let piece_bytes = reads_words(&self.tokenizer).then_some(PIECE_BYTES);
         let max_tokens = max_tokens - added;
-        Ok(Encoder { tokenizer: self.tokenizer, style, before, after, max_tokens, piece_bytes })
+        let tokenizer = self.tokenizer;
+        Ok(Encoder { tokenizer, style, prompt, before, after, max_tokens, piece_bytes })
     }
 }
 
@@ -121,7 +131,15 @@ fn piece_end(text: &str, piece_bytes: usize) -> usize {
 impl Encoder {
     /// The tokens of a text.
     pub(super) fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
-        let mut text = if self.style.special_tokens { text.trim() } else { text };
+        let prompted;
+        let mut text = text;
+        if !self.prompt.is_empty() {
+            prompted = self.prompt.clone() + text;
+            text = &prompted;
+        }
+        if self.style.special_tokens {
+            text = text.trim();
+        }
         let mut ids = self.before.clone();
         let truncated = loop {
             let end = self.piece_bytes.map_or(text.len(), |bytes| piece_end(text, bytes));
@@ -157,7 +175,8 @@ mod tests {
     fn encoder(max_tokens: usize, style: Style) -> Encoder {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/bert-mean-norm");
         let file = Path::new(folder).join("tokenizer.json");
-        RawTokenizer::open(&file).unwrap().fit(100_000, max_tokens, style).unwrap()
+        let tokenizer = RawTokenizer::open(&file).unwrap();
+        tokenizer.fit(100_000, max_tokens, style, String::new()).unwrap()
     }
 
     /// Words, blanks of all kinds, marks, special tokens and whatever else.

@@ -1,7 +1,8 @@
 //! A model folder as Hugging Face and SentenceTransformers write it: which files say what.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -26,6 +27,8 @@ pub(super) struct StaticLayout {
     pub(super) normalize: bool,
     /// Tokens of a text that are used.
     pub(super) max_tokens: usize,
+    /// Goes in front of every text.
+    pub(super) prompt: String,
 }
 
 /// What a static model reads of a text where its files set no limit.
@@ -88,6 +91,7 @@ impl Layout {
                     folder: folder.join(&modules[0].path),
                     normalize: kinds.len() == 2,
                     max_tokens: STATIC_MAX_TOKENS,
+                    prompt: read_prompt(folder)?,
                 }))
             }
             _ => Err(LoadError::Unsupported {
@@ -109,7 +113,9 @@ impl StaticLayout {
         let config: Model2Vec = serde_json::from_value(config)
             .map_err(|source| LoadError::Json { file: folder.join("config.json"), source })?;
         let max_tokens = config.seq_length.unwrap_or(STATIC_MAX_TOKENS);
-        Ok(Self { folder, normalize: config.normalize, max_tokens })
+        // model2vec has no prompts.
+        let prompt = String::new();
+        Ok(Self { folder, normalize: config.normalize, max_tokens, prompt })
     }
 }
 
@@ -144,6 +150,14 @@ fn read_tokenizer_limit(folder: &Path) -> Result<Option<usize>, LoadError> {
 
 fn read_pooling(file: &Path) -> Result<Pooling, LoadError> {
     let config: BTreeMap<String, serde_json::Value> = read_json(file)?;
+    if config.get("include_prompt").is_some_and(|include| *include == false) {
+        return Err(LoadError::Unsupported {
+            file: file.to_owned(),
+            what: "include_prompt",
+            found: "false".into(),
+            supported: "true",
+        });
+    }
     let modes: Vec<&str> = config
         .iter()
         .filter(|(_, value)| **value == true)
@@ -161,6 +175,42 @@ fn read_pooling(file: &Path) -> Result<Pooling, LoadError> {
     }
 }
 
+/// Opens a file that can be read to its end: a named pipe would be waited for, perhaps for ever.
+pub(super) fn open_file(file: &Path) -> io::Result<File> {
+    if !std::fs::metadata(file)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    File::open(file)
+}
+
+/// The bytes of a file.
+pub(super) fn read_file(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(file)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The text that the model's makers want in front of every text, if any.
+pub(super) fn read_prompt(folder: &Path) -> Result<String, LoadError> {
+    #[derive(Deserialize)]
+    struct Prompts {
+        #[serde(default)]
+        prompts: BTreeMap<String, String>,
+        default_prompt_name: Option<String>,
+    }
+    let file = folder.join("config_sentence_transformers.json");
+    let Some(Prompts { mut prompts, default_prompt_name: Some(name) }) = read_json_if_there(&file)?
+    else {
+        return Ok(String::new());
+    };
+    prompts.remove(&name).ok_or_else(|| LoadError::Unsupported {
+        file,
+        what: "the default prompt",
+        found: name,
+        supported: "the names in \"prompts\"",
+    })
+}
+
 /// Reads a JSON file that must be there.
 pub(super) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T, LoadError> {
     read_json_if_there(file)?.ok_or_else(|| LoadError::Read {
@@ -170,7 +220,7 @@ pub(super) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T, LoadError
 }
 
 fn read_json_if_there<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, LoadError> {
-    let bytes = match std::fs::read(file) {
+    let bytes = match read_file(file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(LoadError::Read { file: file.to_owned(), source }),

@@ -9,7 +9,7 @@ use candle_transformers::models::bert::{Config, PositionEmbeddingType};
 
 use super::bert::{Bert, Network};
 use super::encoder::{RawTokenizer, Style};
-use super::folder::{Layout, StaticLayout, read_json, read_text_limits};
+use super::folder::{Layout, StaticLayout, read_json, read_prompt, read_text_limits};
 use super::load_error::LoadError;
 use super::model::{EmbeddingModel, ModelCard};
 use super::pooling::Head;
@@ -28,7 +28,9 @@ pub fn load_folder(
     max_dimension: Option<usize>,
 ) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     match Layout::read(path)? {
-        Layout::Transformer { folder, head } => load_transformer(&folder, head, max_dimension),
+        Layout::Transformer { folder, head } => {
+            load_transformer(&folder, head, read_prompt(path)?, max_dimension)
+        }
         Layout::Static(layout) => load_static(&layout, max_dimension),
     }
 }
@@ -36,6 +38,7 @@ pub fn load_folder(
 fn load_transformer(
     folder: &Path,
     head: Head,
+    prompt: String,
     max_dimension: Option<usize>,
 ) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let config = read_bert_config(&folder.join("config.json"))?;
@@ -48,7 +51,7 @@ fn load_transformer(
     );
     let (tokenizer, network) = (tokenizer?, network?);
     let style = Style { special_tokens: true, lower_case: limits.lower_case };
-    let encoder = tokenizer.fit(config.vocab_size, limits.max_tokens, style)?;
+    let encoder = tokenizer.fit(config.vocab_size, limits.max_tokens, style, prompt)?;
     let card = ModelCard {
         architecture: "bert".to_owned(),
         dimension,
@@ -124,6 +127,9 @@ fn read_bert_config(file: &Path) -> Result<Config, LoadError> {
         other => {
             return unsupported("the architecture", other.unwrap_or("(none)"), "bert, model2vec");
         }
+    }
+    if json["is_decoder"] == true {
+        return unsupported("the attention", "of a decoder (is_decoder)", "of an encoder");
     }
     // The library's configuration knows one spelling of each activation.
     let act = match json["hidden_act"].as_str() {

@@ -115,6 +115,14 @@ pub enum LoadError {
         /// What could be read.
         supported: &'static str,
     },
+    /// A tensor has values that are no numbers.
+    #[error("{}: tensor {tensor:?} has values that are not finite; fetch the file again", file.display())]
+    NotFinite {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
     /// The tokenizer's file is damaged or of an unknown kind.
     #[error("cannot understand the tokenizer in {}", file.display())]
     Tokenizer {
@@ -123,13 +131,13 @@ pub enum LoadError {
         /// What the tokenizer library said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The tokenizer knows more tokens than the weights have rows.
-    #[error("{} has {tokens} tokens, the weights have rows for {rows}; it belongs to another model", file.display())]
+    /// The tokenizer knows a token for which the weights have no row.
+    #[error("{} has a token {token}, the weights have rows for {rows}; it belongs to another model", file.display())]
     TokenizerTooLarge {
         /// The tokenizer's file.
         file: PathBuf,
-        /// Tokens that it knows.
-        tokens: usize,
+        /// The largest number of a token.
+        token: u32,
         /// Rows of the embedding table.
         rows: usize,
     },

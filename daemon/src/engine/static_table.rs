@@ -70,7 +70,7 @@ impl StaticModel {
             }
         };
         let style = Style { special_tokens: false, lower_case: false };
-        let encoder = tokenizer.fit(rows, layout.max_tokens, style)?;
+        let encoder = tokenizer.fit(rows, layout.max_tokens, style, layout.prompt.clone())?;
         let card = ModelCard {
             architecture: "static".to_owned(),
             dimension,

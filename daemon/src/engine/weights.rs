@@ -13,6 +13,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use serde::Deserialize;
 
+use super::folder::open_file;
 use super::load_error::{HeaderFault, LoadError};
 
 /// The longest header that the format allows.
@@ -53,7 +54,7 @@ impl Weights {
     /// Opens a weight file and checks its header.
     pub(super) fn open(file: &Path) -> Result<Self, LoadError> {
         let fault = |source| LoadError::Read { file: file.to_owned(), source };
-        let opened = File::open(file).map_err(fault)?;
+        let opened = open_file(file).map_err(fault)?;
         let len = opened.metadata().map_err(fault)?.len();
         Self::check(file.to_owned(), Bytes::File(opened), len)
     }
@@ -113,7 +114,10 @@ impl Weights {
             }
             other => return Err(self.element_type(tensor, other, "F32, F16, BF16")),
         }
-        Ok(())
+        if values.iter().all(|value| value.is_finite()) {
+            return Ok(());
+        }
+        Err(LoadError::NotFinite { file: self.file.clone(), tensor: tensor.to_owned() })
     }
 
     /// Reads a tensor of bytes, if it is one. `None`: it has other elements.

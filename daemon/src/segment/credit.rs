@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What all connections together may have in segments, and what they have.
 ///
@@ -15,6 +15,8 @@ pub struct TotalCredit {
     segments: AtomicU32,
     /// Told whenever a share comes back.
     freed: Notify,
+    /// Told when a connection waits for room: others may hold segments that nobody uses.
+    wanted: watch::Sender<()>,
 }
 
 impl TotalCredit {
@@ -26,6 +28,7 @@ impl TotalCredit {
             used_bytes: AtomicU64::new(0),
             segments: AtomicU32::new(0),
             freed: Notify::new(),
+            wanted: watch::Sender::new(()),
         })
     }
 
@@ -45,6 +48,16 @@ impl TotalCredit {
     #[must_use]
     pub fn segments(&self) -> u32 {
         self.segments.load(Ordering::Relaxed)
+    }
+
+    /// Sees a change whenever a connection waits for room that free segments of others may take.
+    #[must_use]
+    pub fn wanted(&self) -> watch::Receiver<()> {
+        self.wanted.subscribe()
+    }
+
+    pub(super) fn want(&self) {
+        self.wanted.send_replace(());
     }
 
     pub(super) fn freed(&self) -> &Notify {

@@ -120,12 +120,17 @@ impl SegmentPool {
                         made => made?,
                     }
                 }
-                Attempt::Full(error) => tokio::select! {
-                    biased;
-                    () = changed => {}
-                    () = total_freed => {}
-                    () = &mut patience_ends => return Err(error),
-                },
+                Attempt::Full(error) => {
+                    if matches!(error, SegmentError::Total { .. }) {
+                        self.total.want();
+                    }
+                    tokio::select! {
+                        biased;
+                        () = changed => {}
+                        () = total_freed => {}
+                        () = &mut patience_ends => return Err(error),
+                    }
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! From a TOML text to settings, or to everything that is wrong with it.
 
 use super::table::{self, Key, Origin, Rule};
-use super::{BUILTIN_ID, EMBEDDING_TYPE, ModelSettings, ModelSource, Settings};
+use super::{BUILTIN_ID, BUILTIN_STATIC, EMBEDDING_TYPE, ModelSettings, ModelSource, Settings};
 use emberd_protocol::ModelId;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -162,7 +162,11 @@ impl Reader<'_> {
         }
         self.check_type(&format!("{key}.type"), at, &flat, &model);
         let has = |name: &str| flat.iter().any(|entry| entry.key == name);
-        if has("name") && has("local_path") {
+        let is_builtin = flat.iter().any(|entry| {
+            entry.key == "name"
+                && matches!(entry.value, DeValue::String(name) if name == BUILTIN_STATIC)
+        });
+        if is_builtin && has("local_path") {
             let message = "a built-in model has no folder: give a name or a local_path".into();
             self.problem(at, &key, message);
         }
@@ -204,6 +208,11 @@ impl Reader<'_> {
 
     fn apply<T>(&mut self, keys: &[Key<T>], prefix: &str, entry: &Flat<'_>, target: &mut T) {
         let whole = format!("{prefix}{}", entry.key);
+        if matches!(entry.value, DeValue::Table(_))
+            && keys.iter().any(|key| key.name.starts_with(&format!("{}.", entry.key)))
+        {
+            return; // a table of ours without anything in it
+        }
         let Some(key) = keys.iter().find(|key| key.name == entry.key) else {
             let names = keys.iter().map(|key| key.name);
             let message = match nearest(&entry.key, names) {

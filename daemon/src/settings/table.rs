@@ -1,6 +1,6 @@
 //! Every key there is: its range, where its value lives, and whether this version acts on it.
 
-use super::{BUILTIN_STATIC, ModelSettings, ModelSource, Settings};
+use super::{BUILTIN_STATIC, DeviceChoice, ModelSettings, ModelSource, Settings};
 use emberd_protocol::SegmentBackend;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -98,7 +98,11 @@ pub(super) fn top_keys() -> Vec<Key<Settings>> {
             |s, v| s.cpu_workers = narrow(v),
             |s| Some(s.cpu_workers as u64),
         ),
-        text("device_preference", |_, value, _| cpu_only(value), |_| Some("auto".into())),
+        text(
+            "device_preference",
+            |s, value, _| device(value).map(|device| s.device_preference = device),
+            |s| Some(s.device_preference.as_str().into()),
+        ),
         text(
             "segments.backend",
             |s, value, _| {
@@ -204,8 +208,8 @@ pub(super) fn model_keys() -> Vec<Key<ModelSettings>> {
                     return Ok(());
                 }
                 Err(format!(
-                    "fetching a model by its hub name is not yet acted on by this version: give \
-                     models.<id>.local_path, or \"{BUILTIN_STATIC}\""
+                    "fetching a model by its hub name is not yet acted on by this version: leave it \
+                     out and give models.<id>.local_path, or name \"{BUILTIN_STATIC}\""
                 ))
             },
             |m| match &m.source {
@@ -227,7 +231,11 @@ pub(super) fn model_keys() -> Vec<Key<ModelSettings>> {
                 ModelSource::Builtin(_) => None,
             },
         ),
-        text("device", |_, value, _| cpu_only(value), |_| Some("auto".into())),
+        text(
+            "device",
+            |m, value, _| device(value).map(|device| m.device = device),
+            |m| Some(m.device.as_str().into()),
+        ),
         integer(
             "dimension",
             1..=1_000_000,
@@ -280,9 +288,10 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn cpu_only(value: &str) -> Result<(), String> {
+fn device(value: &str) -> Result<DeviceChoice, String> {
     match value {
-        "auto" | "cpu" => Ok(()),
+        "auto" => Ok(DeviceChoice::Auto),
+        "cpu" => Ok(DeviceChoice::Cpu),
         _ => Err("this version computes on the CPU: use \"auto\" or \"cpu\"".into()),
     }
 }

@@ -1,4 +1,7 @@
+use std::sync::Arc;
+
 use emberd_daemon::engine::load_folder;
+use emberd_daemon::engine::model::EmbeddingModel;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 use serde_json::json;
@@ -93,6 +96,22 @@ fn lower_case_is_made_only_where_the_model_asks_for_it() {
     assert_ne!(ids("HELLO"), ids("hello"));
     set(&folder, "sentence_bert_config.json", "/do_lower_case", json!(true));
     assert_eq!(ids("HELLO"), ids("hello"));
+}
+
+#[test]
+fn the_default_prompt_goes_in_front_of_every_text() {
+    let folder = copy_of("bert-cls-prompts");
+    let plain = load_folder(folder.path(), None).unwrap();
+    let file = "config_sentence_transformers.json";
+    set(&folder, file, "/default_prompt_name", json!("query"));
+    let prompted = load_folder(folder.path(), None).unwrap();
+    let prompt = "Represent this sentence for searching relevant passages: ";
+    let ids = |model: &Arc<dyn EmbeddingModel>, text: &str| model.encode(text).unwrap().ids;
+    assert_eq!(ids(&prompted, " a text"), ids(&plain, &format!("{prompt} a text")));
+    assert_eq!(ids(&prompted, ""), ids(&plain, prompt));
+    set(&folder, file, "/default_prompt_name", json!("nowhere"));
+    let error = load_folder(folder.path(), None).unwrap_err().to_string();
+    assert!(error.contains(file) && error.contains("nowhere"), "{error}");
 }
 
 #[test]

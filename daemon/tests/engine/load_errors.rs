@@ -187,9 +187,51 @@ fn a_tokenizer_of_another_model_is_refused() {
     fs::copy(foreign, folder.path().join("tokenizer.json")).unwrap();
     let error = error_naming(&folder, "tokenizer.json");
     assert!(
-        matches!(error, LoadError::TokenizerTooLarge { tokens: 30_522, rows: 2615, .. }),
+        matches!(error, LoadError::TokenizerTooLarge { token: 30_521, rows: 2615, .. }),
         "{error:?}"
     );
+}
+
+/// Few tokens, but one with a large number: in the vocabulary, or put around each text.
+#[test]
+fn a_single_token_beyond_the_weights_is_refused() {
+    for pointer in ["/model/vocab/the", "/post_processor/special_tokens/[CLS]/ids/0"] {
+        let folder = copy_of("bert-mean-norm");
+        set(&folder, "tokenizer.json", pointer, json!(1_000_000));
+        let error = error_naming(&folder, "tokenizer.json");
+        assert!(
+            matches!(error, LoadError::TokenizerTooLarge { token: 1_000_000, .. }),
+            "{pointer}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn values_that_are_no_numbers_are_refused() {
+    for value in [f32::NAN, f32::INFINITY] {
+        let folder = copy_of("bert-mean-norm");
+        rewrite_weights(&folder, |mut tensors| {
+            let table = tensors.iter_mut().find(|t| t.name.ends_with("word_embeddings.weight"));
+            table.unwrap().bytes[400..404].copy_from_slice(&value.to_le_bytes());
+            tensors
+        });
+        assert!(matches!(error_naming(&folder, WEIGHTS), LoadError::NotFinite { .. }));
+    }
+}
+
+/// A named pipe without a writer would be waited for.
+#[test]
+fn what_is_no_regular_file_is_refused() {
+    for file in [WEIGHTS, "tokenizer.json", "config.json", "modules.json"] {
+        let folder = copy_of("bert-mean-norm");
+        let path = folder.path().join(file);
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(error_naming(&folder, file), LoadError::Read { .. }));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(error_naming(&folder, file), LoadError::Read { .. }));
+    }
 }
 
 #[test]
