@@ -213,8 +213,10 @@ fn many_threads_share_one_connection() {
             });
         }
     });
-    let status = daemon.status();
-    assert_eq!(status.connections.iter().map(|c| c.held_bytes).sum::<u64>(), 0);
+    // Slots are given back without an answer, so another connection may overtake the last of them.
+    eventually("every slot is back", || {
+        daemon.status().connections.iter().all(|connection| connection.held_bytes == 0)
+    });
 }
 
 #[test]
