@@ -48,10 +48,12 @@ pub enum FrameKind {
     Segment = 19,
     /// Daemon: [`crate::SegmentRetire`], a segment that will not be used again.
     Retire = 20,
+    /// Daemon: [`crate::Event`], news of the request of this id, whose answer is still to come.
+    Event = 21,
 }
 
 impl FrameKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Hello,
         Self::Request,
         Self::Cancel,
@@ -61,6 +63,7 @@ impl FrameKind {
         Self::Response,
         Self::Segment,
         Self::Retire,
+        Self::Event,
     ];
 
     fn from_number(number: u8) -> Option<Self> {
@@ -78,7 +81,8 @@ impl FrameKind {
             | Self::Welcome
             | Self::Refusal
             | Self::Response
-            | Self::Retire => 0,
+            | Self::Retire
+            | Self::Event => 0,
         }
     }
 

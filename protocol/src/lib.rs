@@ -8,7 +8,8 @@
 //! The client connects to a stream Unix socket and sends [`Hello`]; the daemon answers [`Welcome`]
 //! (with its limits) or [`Refusal`]. From then on the client sends [`Request`]s, each with an id
 //! of its own choosing, many at a time if it likes, and the daemon answers each with one
-//! [`Response`] that carries that id, in any order.
+//! [`Response`] that carries that id, in any order, and before it with [`Event`]s where the client
+//! asked for them.
 //!
 //! # Rows
 //! A small result rides behind its response ([`Place::Inline`]). A large one lies in shared memory
@@ -39,9 +40,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod admin;
 mod bounded;
 mod codec;
+mod decision;
 mod error;
+mod event;
 mod frame;
 mod handshake;
 mod id;
@@ -53,8 +57,11 @@ mod socket;
 mod status;
 mod text;
 
+pub use admin::{CacheCleared, Freed, Preloaded, Reloaded, SettingChange};
 pub use codec::{CodecError, MAX_BODY_BYTES};
+pub use decision::{Decision, Reason, Verdict};
 pub use error::{ErrorCode, Failure};
+pub use event::Event;
 pub use frame::{Decoder, Frame, FrameError, FrameKind, HEADER_BYTES, MAGIC, MAX_FRAME_BYTES};
 pub use handshake::{Hello, Limits, PROTOCOL_VERSION, Refusal, RefusalReason, Welcome};
 pub use id::{InvalidModelId, LeaseId, MAX_MODEL_ID_BYTES, ModelId, SegmentId};
@@ -66,5 +73,8 @@ pub use segment::{
     SegmentRetire, SlotRef, rows_len_bytes,
 };
 pub use socket::{SocketPaths, default_socket_paths};
-pub use status::{ConnectionStatus, DaemonStatus, LeaseStatus, ModelStatus, SegmentStatus, Status};
+pub use status::{
+    CacheStatus, ConnectionStatus, DaemonStatus, DeviceStatus, LatencyStatus, LeaseStatus,
+    ModelStatus, SegmentStatus, Status,
+};
 pub use text::{MAX_TEXTS, TextBlock, TextBlockError, TextBuilder};

@@ -16,6 +16,8 @@ pub enum Request {
         model: ModelId,
         /// What the client takes it for; another kind is a `WRONG_MODEL_TYPE`. `None`: any.
         kind: Option<ModelKind>,
+        /// Whether [`crate::Event`]s shall tell how far its load is.
+        events: bool,
     },
     /// The lease is no longer needed. Answer: `Released`.
     Release {
@@ -34,6 +36,35 @@ pub enum Request {
     },
     /// What the daemon holds and does. Answer: `Status`.
     Status,
+    /// A model is wanted in memory soon. Answer: `Preloaded`.
+    Preload {
+        /// Which.
+        model: ModelId,
+        /// Whether [`crate::Event`]s shall tell how far its load is.
+        events: bool,
+    },
+    /// A model that nobody holds shall leave the memory; running work may end first. Answer:
+    /// `Freed`.
+    Unload {
+        /// Which.
+        model: ModelId,
+    },
+    /// All models that nobody holds or uses shall leave the memory. Answer: `Freed`.
+    CleanupUnusedModels,
+    /// All rows shall leave the embedding cache, memory and disk. Answer: `CacheCleared`.
+    ClearEmbeddingCache,
+    /// The settings file shall be read again. Answer: `Reloaded`.
+    Reload,
+    /// What was decided about a model, the newest first. Answer: `Decisions`.
+    Why {
+        /// Which.
+        model: ModelId,
+    },
+    /// What a load of a model would do now. Answer: `Decisions`, one of them.
+    Plan {
+        /// Which.
+        model: ModelId,
+    },
 }
 
 /// Texts to embed.

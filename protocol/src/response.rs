@@ -1,6 +1,8 @@
 //! What the daemon answers.
 
+use crate::admin::{CacheCleared, Freed, Preloaded, Reloaded};
 use crate::bounded;
+use crate::decision::Decision;
 use crate::error::Failure;
 use crate::id::LeaseId;
 use crate::model::{ModelInfo, ModelSummary};
@@ -27,6 +29,16 @@ pub enum Response {
     ModelConfig(#[serde(deserialize_with = "pairs")] Vec<(String, String)>),
     /// To `Status`.
     Status(Box<Status>),
+    /// To `Preload`.
+    Preloaded(Preloaded),
+    /// To `Unload` and `CleanupUnusedModels`.
+    Freed(Freed),
+    /// To `ClearEmbeddingCache`.
+    CacheCleared(CacheCleared),
+    /// To `Reload`.
+    Reloaded(Reloaded),
+    /// To `Why` and `Plan`.
+    Decisions(#[serde(deserialize_with = "bounded::list")] Vec<Decision>),
 }
 
 /// A lease was taken.

@@ -22,6 +22,14 @@ pub struct Status {
     pub connections: Vec<ConnectionStatus>,
     /// Shared memory of all connections.
     pub segments: SegmentStatus,
+    /// The embedding cache.
+    pub cache: CacheStatus,
+    /// Where models can compute.
+    #[serde(deserialize_with = "bounded::list")]
+    pub devices: Vec<DeviceStatus>,
+    /// How long requests took, by kind.
+    #[serde(deserialize_with = "bounded::list")]
+    pub latencies: Vec<LatencyStatus>,
 }
 
 /// The daemon's process.
@@ -38,6 +46,9 @@ pub struct DaemonStatus {
     pub resident_bytes: u64,
     /// Requests answered, of every kind.
     pub requests: u64,
+    /// Why the last reading of the settings file changed nothing.
+    #[serde(deserialize_with = "bounded::optional_string")]
+    pub reload_error: Option<String>,
 }
 
 /// One model.
@@ -58,8 +69,16 @@ pub struct ModelStatus {
     /// Why the last load failed.
     #[serde(deserialize_with = "bounded::optional_string")]
     pub failure: Option<String>,
+    /// Until a request tries to load it again, after a failure.
+    pub retry_in_ms: Option<u64>,
+    /// Its copies in memory: one where it is shared, else one for each holder.
+    pub copies: u32,
+    /// What its copies take, computed from their weights and batches.
+    pub memory_bytes: u64,
     /// How often it was loaded.
     pub loads: u64,
+    /// How often it left the memory.
+    pub unloads: u64,
     /// How long the last load took.
     pub load_ms: u64,
     /// Threads that compute for it.
@@ -78,10 +97,20 @@ pub struct ModelStatus {
     pub rows_inline: u64,
     /// Texts that came back through shared memory.
     pub rows_shared: u64,
+    /// Texts that were not computed, since the cache or the same request had their rows.
+    pub texts_cached: u64,
+    /// Requests that wait or are computed now.
+    pub busy: u32,
     /// Texts that wait now.
     pub queued_texts: u64,
+    /// How long texts waited for a worker: half of them less than this.
+    pub queue_wait_p50_us: u64,
+    /// How long texts waited for a worker: 99 of 100 less than this.
+    pub queue_wait_p99_us: u64,
     /// Since the last request or release; `None` before the first.
     pub idle_ms: Option<u64>,
+    /// Until it is unloaded, if nobody asks for it; `None` where it is held, busy or not loaded.
+    pub unload_in_ms: Option<u64>,
 }
 
 /// One lease.
@@ -137,4 +166,67 @@ pub struct SegmentStatus {
     pub segment_bytes: u64,
     /// Bytes that all connections together may have.
     pub total_credit_bytes: u64,
+}
+
+/// The embedding cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Whether there is one.
+    pub is_enabled: bool,
+    /// Rows in it.
+    pub entries: u64,
+    /// Rows that it takes at most.
+    pub max_entries: u64,
+    /// What its rows take.
+    pub bytes: u64,
+    /// Texts whose row was there.
+    pub hits: u64,
+    /// Texts whose row was not.
+    pub misses: u64,
+    /// Rows that left for others.
+    pub evictions: u64,
+    /// Rows that grew too old.
+    pub expired: u64,
+    /// Rows on disk.
+    pub persisted_entries: u64,
+    /// What is wrong with the file (`CACHE_ERROR`); requests go on without it.
+    #[serde(deserialize_with = "bounded::optional_string")]
+    pub failure: Option<String>,
+}
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// Such as `cpu` or `cuda:0`.
+    #[serde(deserialize_with = "bounded::string")]
+    pub device: String,
+    /// What it is, such as `NVIDIA H100`.
+    #[serde(deserialize_with = "bounded::string")]
+    pub name: String,
+    /// Its memory.
+    pub total_bytes: u64,
+    /// What of it nobody uses, as it reports.
+    pub free_bytes: u64,
+    /// What the models may take.
+    pub budget_bytes: u64,
+    /// What they take, computed from their weights and batches.
+    pub used_bytes: u64,
+}
+
+/// How long requests of one kind took, from their arrival to their answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyStatus {
+    /// The kind, such as `embed`.
+    #[serde(deserialize_with = "bounded::string")]
+    pub kind: String,
+    /// How many.
+    pub count: u64,
+    /// Half of them took less than this.
+    pub p50_us: u64,
+    /// 90 of 100 took less.
+    pub p90_us: u64,
+    /// 99 of 100 took less.
+    pub p99_us: u64,
+    /// The longest.
+    pub max_us: u64,
 }

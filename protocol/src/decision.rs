@@ -1,0 +1,72 @@
+//! What was decided about a model, and why.
+
+use crate::bounded;
+use crate::id::ModelId;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One decision with its reasons.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// About which model.
+    pub model: ModelId,
+    /// What.
+    pub verdict: Verdict,
+    /// The device it is about, such as `cpu` or `cuda:0`; empty where it is about none.
+    #[serde(deserialize_with = "bounded::string")]
+    pub device: String,
+    /// What the model needs there; 0 where that is not known.
+    pub need_bytes: u64,
+    /// Models that leave, or would leave, to make room.
+    #[serde(deserialize_with = "bounded::list")]
+    pub evicts: Vec<ModelId>,
+    /// Why, for people, with figures.
+    #[serde(deserialize_with = "bounded::list")]
+    pub reasons: Vec<Reason>,
+    /// How long ago; 0 for one that was only asked for.
+    pub age_ms: u64,
+}
+
+/// One reason, a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason(#[serde(deserialize_with = "bounded::string")] pub String);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It is loaded on a device.
+    Load,
+    /// It waits until there is room.
+    Wait,
+    /// It cannot be loaded.
+    Refuse,
+    /// It leaves to make room for another.
+    Evict,
+    /// It leaves: idle for too long, told to, or without its holder.
+    Unload,
+    /// A load failed.
+    Fail,
+    /// It is loaded: nothing needs to be done.
+    Stay,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Load => "load",
+            Self::Wait => "wait",
+            Self::Refuse => "refuse",
+            Self::Evict => "evict",
+            Self::Unload => "unload",
+            Self::Fail => "fail",
+            Self::Stay => "stay",
+        })
+    }
+}
