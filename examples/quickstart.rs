@@ -81,6 +81,7 @@ fn clean_up_on_signals(folder: &Path) -> Outcome {
         // Nothing can be done here where it cannot be removed.
         let _ = std::fs::remove_dir_all(&folder);
         eprintln!("quickstart: stopped by {signal}");
+        #[expect(clippy::exit, reason = "main may be waiting for what was just ended")]
         std::process::exit(128 + signal as i32);
     });
     Ok(())
