@@ -2,20 +2,21 @@
 //! processes share its model, and shows what came of it. It leaves nothing behind.
 //!
 //! ```text
-//! quickstart --folder DIR --daemon PATH [--model-dir DIR] [FILE | -]
+//! quickstart --daemon PATH [--model-dir DIR] [FILE | -]
 //! quickstart client SOCKET MODEL           one of the three; lines on standard input
 //! ```
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is written to be read")]
 
 use emberd_client::Client;
 use indicatif::{ProgressBar, ProgressStyle};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,18 +41,61 @@ const QUESTIONS: [&str; 5] = [
     "what time is it anywhere in the world",
 ];
 
-fn main() -> Outcome {
+/// Processes that must not outlive this one.
+static STARTED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [mode, socket, model] = args.as_slice()
-        && mode == "client"
-    {
-        return client(Path::new(socket), model);
+    let outcome = match args.as_slice() {
+        [mode, socket, model] if mode == "client" => client(Path::new(socket), model),
+        _ => Options::parse(args).and_then(|options| run(&options)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quickstart: {error}");
+            ExitCode::FAILURE
+        }
     }
-    run(&Options::parse(args)?)
+}
+
+fn started() -> MutexGuard<'static, Vec<Pid>> {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on a signal to stop ends what was started, removes the folder, and then this process.
+/// To be called before there is another thread: they inherit what is blocked here. (Processes that
+/// are started do not: the standard library unblocks everything for them.)
+fn clean_up_on_signals(folder: &Path) -> Outcome {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    signals.thread_block()?;
+    let folder = folder.to_owned();
+    thread::spawn(move || {
+        let Ok(signal) = signals.wait() else { return };
+        // Held to the end: nothing is started any more.
+        let started = started();
+        for pid in started.iter() {
+            // Those that have ended already are not there to be told.
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
+        // Nothing can be done here where it cannot be removed.
+        let _ = std::fs::remove_dir_all(&folder);
+        eprintln!("quickstart: stopped by {signal}");
+        #[expect(clippy::exit, reason = "main may be waiting for what was just ended")]
+        std::process::exit(128 + signal as i32);
+    });
+    Ok(())
+}
+
+/// Starts a process that ends with this one.
+fn start(command: &mut Command) -> Outcome<Child> {
+    let mut started = started();
+    let child = command.spawn()?;
+    started.push(Pid::from_raw(i32::try_from(child.id())?));
+    Ok(child)
 }
 
 struct Options {
-    folder: PathBuf,
     daemon: PathBuf,
     model_dir: Option<PathBuf>,
     input: Option<String>,
@@ -59,23 +103,17 @@ struct Options {
 
 impl Options {
     fn parse(args: Vec<String>) -> Outcome<Self> {
-        let (mut folder, mut daemon, mut model_dir, mut input) = (None, None, None, None);
+        let (mut daemon, mut model_dir, mut input) = (None, None, None);
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
             match arg.as_str() {
-                "--folder" => folder = Some(value()?.into()),
                 "--daemon" => daemon = Some(value()?.into()),
                 "--model-dir" => model_dir = Some(value()?.into()),
                 _ => input = Some(arg),
             }
         }
-        Ok(Self {
-            folder: folder.ok_or("--folder is missing")?,
-            daemon: daemon.ok_or("--daemon is missing")?,
-            model_dir,
-            input,
-        })
+        Ok(Self { daemon: daemon.ok_or("--daemon is missing")?, model_dir, input })
     }
 }
 
@@ -83,7 +121,9 @@ fn run(options: &Options) -> Outcome {
     let (lines, origin) = lines(options.input.as_deref())?;
     println!("{} lines: {origin}", lines.len());
     let shared_before = shared_memory_entries();
-    let socket = options.folder.join("emberd.sock");
+    let folder = tempfile::Builder::new().prefix("emberd-quickstart.").tempdir()?;
+    clean_up_on_signals(folder.path())?;
+    let socket = folder.path().join("emberd.sock");
     let mut daemon = Daemon::start(options, &socket)?;
     let pid = daemon.child.id();
     let model = if options.model_dir.is_some() { "minilm" } else { "builtin" };
@@ -162,7 +202,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(options: &Options, socket: &Path) -> Outcome<Self> {
-        let log = options.folder.join("emberd.log");
+        let log = socket.with_extension("log");
         let mut command = Command::new(&options.daemon);
         command.args(["serve", "--socket"]).arg(socket).arg("--log-file").arg(&log);
         command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS");
@@ -171,7 +211,7 @@ impl Daemon {
             model.push(folder);
             command.arg("--model").arg(model);
         }
-        let mut daemon = Self { child: command.stdin(Stdio::null()).spawn()? };
+        let mut daemon = Self { child: start(command.stdin(Stdio::null()))? };
         let deadline = Instant::now() + Duration::from_secs(30);
         while Client::connect_to(socket).is_err() {
             if daemon.child.try_wait()?.is_some() || Instant::now() > deadline {
@@ -209,13 +249,9 @@ fn share(lines: &[String], socket: &Path, model: &str) -> Outcome<Vec<Value>> {
     for number in 0..CLIENTS {
         let bound = |number| lines.len() * number / CLIENTS;
         let lines = &lines[bound(number)..bound(number + 1)];
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("client")
-            .arg(socket)
-            .arg(model)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("client").arg(socket).arg(model);
+        let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let (mut input, output) =
             child.stdin.take().zip(child.stdout.take()).ok_or("no pipes to the client")?;
         let (text, bar) = (lines.join("\n"), bar.clone());
@@ -306,7 +342,10 @@ fn search(reports: &[Value]) {
 fn lines(input: Option<&str>) -> Outcome<(Vec<String>, String)> {
     let given = match input {
         Some("-") => Some((read_all(std::io::stdin())?, "standard input".to_owned())),
-        Some(file) => Some((std::fs::read(file)?, file.to_owned())),
+        Some(file) => {
+            let bytes = std::fs::read(file).map_err(|error| format!("{file}: {error}"))?;
+            Some((bytes, file.to_owned()))
+        }
         None => None,
     };
     let sources: [(&str, &[&str], &str); 2] = [
@@ -331,7 +370,7 @@ fn lines(input: Option<&str>) -> Outcome<(Vec<String>, String)> {
         }
         eprintln!("{name}: no lines");
     }
-    Err("no text: give a file, or - and lines on standard input".into())
+    Err("there is no text to embed: give a file, or - and lines on standard input".into())
 }
 
 fn read_all(mut input: impl Read) -> Outcome<Vec<u8>> {

@@ -189,3 +189,20 @@ fn a_request_id_used_twice_ends_the_connection_and_a_flood_is_slowed_down() {
         daemon.status().connections.iter().all(|c| c.requests_in_flight == 0)
     });
 }
+
+#[test]
+fn a_text_without_an_end_costs_no_more_than_its_bytes() {
+    let daemon = Daemon::start();
+    let model = daemon.model("builtin");
+    model.embed(&texts(3)).unwrap();
+    let before = daemon.peak_resident_bytes();
+    const TEXT_BYTES: usize = 24 << 20;
+    for part in [",", "a", "漢", "\u{301}", "\u{0}", "a.", "[SEP]", " "] {
+        let rows = model.embed_one(&part.repeat(TEXT_BYTES / part.len())).unwrap();
+        assert_eq!(rows.len(), 1, "{part:?}");
+        assert!(rows.row(0).iter().all(|value| value.is_finite()), "{part:?}");
+    }
+    // The frame, the text cut out of it, and what a piece of it takes.
+    let grown = daemon.peak_resident_bytes() - before;
+    assert!(grown < 8 * TEXT_BYTES as u64, "{} MiB", grown >> 20);
+}

@@ -1,6 +1,8 @@
-use crate::support::{ClientProcess, Daemon, EMBERD, Raw, code_of, eventually, texts};
+use crate::support::{ClientProcess, Daemon, EMBERD, Raw, code_of, eventually, example, texts};
 use emberd_protocol::ErrorCode;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::process::{Command, Stdio};
 
 #[test]
 fn sigterm_lets_running_work_end_and_takes_no_new_work() {
@@ -74,4 +76,35 @@ fn a_daemon_outlives_the_reader_of_its_log() {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn the_quickstart_leaves_nothing_behind_whatever_stops_it() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(example("quickstart"));
+        command.env("TMPDIR", folder.path()).args(["--daemon", EMBERD, "-"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut quickstart = command.spawn().unwrap();
+        // More than it can be done with before the signal comes.
+        let lines = "a line\n".repeat(2_000_000);
+        let mut input = quickstart.stdin.take().unwrap();
+        std::io::Write::write_all(&mut input, lines.as_bytes()).unwrap();
+        drop(input);
+        let of_it = || -> Vec<u32> {
+            let is_of_it = |pid: &u32| {
+                let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&command).contains(folder.path().to_str().unwrap())
+            };
+            let entries = std::fs::read_dir("/proc").unwrap().flatten();
+            let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            pids.filter(is_of_it).collect()
+        };
+        eventually("the daemon and three clients run", || of_it().len() == 4);
+        kill(Pid::from_raw(i32::try_from(quickstart.id()).unwrap()), signal).unwrap();
+        let ended = quickstart.wait().unwrap();
+        assert_eq!(ended.code(), Some(128 + signal as i32), "{signal}");
+        eventually("none of them runs", || of_it().is_empty());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{signal}");
+    }
 }

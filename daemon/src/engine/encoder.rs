@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tokenizers::{PreTokenizerWrapper, Tokenizer};
+use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
 use super::folder::read_file;
 use super::load_error::LoadError;
@@ -12,9 +12,21 @@ use super::model::{ComputeError, Sequence};
 /// hundred bytes for each byte that it looks at, and most of a very long text is cut off anyway.
 const PIECE_BYTES: usize = 16 << 10;
 
+/// Where no place to cut comes for so long, the rest up to the next one is not read: it belongs to
+/// a word so long that no token is its (BERT's limit is 100 characters).
+const LONGEST_WORD_BYTES: usize = 16 << 10;
+
+/// What one token stands for at most, where a text cannot be read in pieces: what lies further
+/// behind is beyond the model's last token.
+const LONGEST_TOKEN_BYTES: usize = 256;
+
 /// Blanks that end a word for certain. Other characters that count as white space, such as the
 /// vertical tab, are control characters too, which BERT's normalizer takes out without a gap.
 const BLANKS: [char; 5] = [' ', '\t', '\n', '\r', '\u{3000}'];
+
+/// Marks that are words of their own for BERT, and that lower-casing does not look across (as it
+/// does across the full stop, in search of the end of a Greek word).
+const MARKS: [char; 8] = [',', ';', '!', '?', '(', ')', '/', '"'];
 
 /// A tokenizer that is known to fit its model.
 #[derive(Debug)]
@@ -28,8 +40,30 @@ pub(super) struct Encoder {
     after: Vec<u32>,
     /// Tokens of the text itself, at most.
     max_tokens: usize,
-    /// [`PIECE_BYTES`], or `None` where the tokens of a text are not those of its words.
-    piece_bytes: Option<usize>,
+    /// Where a text may be cut, or `None` where its tokens are not those of its words.
+    cuts: Option<Cuts>,
+}
+
+/// Where a text may be cut so that its tokens are those of its pieces.
+#[derive(Debug, Clone)]
+struct Cuts {
+    /// [`PIECE_BYTES`], but for tests.
+    piece_bytes: usize,
+    /// [`LONGEST_WORD_BYTES`], but for tests.
+    longest_word_bytes: usize,
+    /// Those of [`MARKS`] that no special token has within.
+    marks: Vec<char>,
+    /// Whether each Chinese character is a word.
+    splits_han: bool,
+}
+
+/// The first piece of a text.
+#[derive(Debug, PartialEq, Eq)]
+struct Piece {
+    /// What is read of it.
+    read: usize,
+    /// Where the next one begins.
+    end: usize,
 }
 
 /// How a kind of model wants its texts.
@@ -97,10 +131,10 @@ impl RawTokenizer {
                 wanted: format!("more than the {added} special tokens"),
             });
         }
-        let piece_bytes = reads_words(&self.tokenizer).then_some(PIECE_BYTES);
+        let cuts = Cuts::of(&self.tokenizer);
         let max_tokens = max_tokens - added;
         let tokenizer = self.tokenizer;
-        Ok(Encoder { tokenizer, style, prompt, before, after, max_tokens, piece_bytes })
+        Ok(Encoder { tokenizer, style, prompt, before, after, max_tokens, cuts })
     }
 }
 
@@ -114,18 +148,54 @@ fn around(tokenizer: &Tokenizer) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
     Ok((before, behind.map(|(id, _)| *id).collect()))
 }
 
-/// Whether the tokens of a text are those of its words, one after the other, whatever is beside
-/// them: so it is with BERT's, unless a special token has a blank within.
-fn reads_words(tokenizer: &Tokenizer) -> bool {
-    let added = tokenizer.get_added_tokens_decoder();
-    matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
-        && !added.values().any(|token| token.content.contains(char::is_whitespace))
+impl Cuts {
+    /// `None` unless the tokens of a text are those of its words, one after the other, whatever is
+    /// beside them: so it is with BERT's, unless a special token has a blank within.
+    fn of(tokenizer: &Tokenizer) -> Option<Self> {
+        let is_bert =
+            matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)));
+        let added = tokenizer.get_added_tokens_decoder();
+        let in_added = |wanted: &dyn Fn(char) -> bool| {
+            added.values().any(|token| token.content.contains(wanted))
+        };
+        if !is_bert || in_added(&char::is_whitespace) {
+            return None;
+        }
+        let is_free = |mark: &char| !in_added(&|c| c == *mark);
+        let splits_han = match tokenizer.get_normalizer() {
+            Some(NormalizerWrapper::BertNormalizer(bert)) => bert.handle_chinese_chars,
+            _ => false,
+        };
+        Some(Self {
+            piece_bytes: PIECE_BYTES,
+            longest_word_bytes: LONGEST_WORD_BYTES,
+            marks: MARKS.into_iter().filter(is_free).collect(),
+            splits_han: splits_han && !in_added(&is_han),
+        })
+    }
+
+    /// The first piece of a text: up to a blank, or behind a character that is a word by itself.
+    fn first(&self, text: &str) -> Piece {
+        let from = text.ceil_char_boundary(self.piece_bytes.max(1));
+        let mut end = text.len();
+        for (at, c) in text[from..].char_indices() {
+            if BLANKS.contains(&c) {
+                end = from + at;
+                break;
+            }
+            if self.marks.contains(&c) || (self.splits_han && is_han(c)) {
+                end = from + at + c.len_utf8();
+                break;
+            }
+        }
+        let most = text.floor_char_boundary(from + self.longest_word_bytes);
+        Piece { read: end.min(most), end }
+    }
 }
 
-/// The end of the first piece of a text: in front of a blank, or all of it.
-fn piece_end(text: &str, piece_bytes: usize) -> usize {
-    let from = text.ceil_char_boundary(piece_bytes.max(1));
-    text[from..].find(BLANKS).map_or(text.len(), |blank| from + blank)
+/// The block of Chinese characters that every tokenizer of BERT's kind takes one by one.
+fn is_han(c: char) -> bool {
+    ('\u{4E00}'..='\u{9FFF}').contains(&c)
 }
 
 impl Encoder {
@@ -141,9 +211,11 @@ impl Encoder {
             text = text.trim();
         }
         let mut ids = self.before.clone();
+        let mut is_skipped = false;
         let truncated = loop {
-            let end = self.piece_bytes.map_or(text.len(), |bytes| piece_end(text, bytes));
-            let (piece, rest) = text.split_at(end);
+            let Piece { read, end } = self.first_piece(text);
+            is_skipped |= read < end;
+            let (piece, rest) = (&text[..read], &text[end..]);
             let lowered = self.style.lower_case.then(|| piece.to_lowercase());
             let encoding = self
                 .tokenizer
@@ -156,12 +228,20 @@ impl Encoder {
                 break true;
             }
             if rest.is_empty() {
-                break false;
+                break is_skipped;
             }
             text = rest;
         };
         ids.extend_from_slice(&self.after);
         Ok(Sequence { ids, truncated })
+    }
+
+    fn first_piece(&self, text: &str) -> Piece {
+        if let Some(cuts) = &self.cuts {
+            return cuts.first(text);
+        }
+        let most = self.max_tokens.saturating_mul(LONGEST_TOKEN_BYTES).max(PIECE_BYTES);
+        Piece { read: text.floor_char_boundary(most), end: text.len() }
     }
 }
 
@@ -201,7 +281,9 @@ mod tests {
         ) {
             let style = Style { special_tokens: true, lower_case };
             let mut encoder = encoder(max, style);
-            encoder.piece_bytes = Some(piece);
+            let cuts = encoder.cuts.as_mut().unwrap();
+            cuts.piece_bytes = piece;
+            assert!(cuts.splits_han && cuts.marks.len() == MARKS.len());
             let pieces = encoder.encode(&text).unwrap();
 
             // As the library does it by itself, all at once.
@@ -218,14 +300,48 @@ mod tests {
 
     #[test]
     fn most_of_a_very_long_text_is_not_looked_at() {
-        let text = "word ".repeat(PIECE_BYTES);
-        assert!(piece_end(&text, PIECE_BYTES) < PIECE_BYTES + 5);
-        assert_eq!(piece_end("   ", 1), 1);
-        assert_eq!(piece_end("ä", 1), 2);
-        assert_eq!(piece_end("", 1), 0);
         let encoder = encoder(16, Style { special_tokens: true, lower_case: false });
-        assert_eq!(encoder.piece_bytes, Some(PIECE_BYTES));
-        let sequence = encoder.encode(&text).unwrap();
-        assert!(sequence.truncated && sequence.ids.len() == 16);
+        for part in ["word ", "word,", ",", "漢", " ", "word"] {
+            let text = part.repeat(40 * PIECE_BYTES / part.len());
+            let piece = encoder.first_piece(&text);
+            assert!(piece.read <= PIECE_BYTES + LONGEST_WORD_BYTES, "{part:?}: {piece:?}");
+            let is_one_word = part == "word";
+            assert_eq!(piece.end == text.len(), is_one_word, "{part:?}: {piece:?}");
+            let sequence = encoder.encode(&text).unwrap();
+            // Blanks alone are no word, and a word without end is the unknown one.
+            let tokens = if part == " " {
+                2
+            } else if is_one_word {
+                3
+            } else {
+                16
+            };
+            assert_eq!((sequence.ids.len(), sequence.truncated), (tokens, part != " "), "{part:?}");
+        }
+    }
+
+    #[test]
+    fn the_places_to_cut_are_between_words() {
+        let encoder = encoder(16, Style { special_tokens: true, lower_case: false });
+        let mut cuts = encoder.cuts.unwrap();
+        (cuts.piece_bytes, cuts.longest_word_bytes) = (1, 4);
+        let piece = |read, end| Piece { read, end };
+        assert_eq!(cuts.first("   "), piece(1, 1));
+        assert_eq!(cuts.first("ä"), piece(2, 2));
+        assert_eq!(cuts.first("abc,d"), piece(4, 4));
+        assert_eq!(cuts.first("ab漢d"), piece(5, 5));
+        assert_eq!(cuts.first("abcdefgh,i"), piece(5, 9));
+        assert_eq!(cuts.first(""), piece(0, 0));
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_kind_reads_no_further_than_its_last_token_can_lie() {
+        let mut encoder = encoder(16, Style { special_tokens: true, lower_case: false });
+        encoder.cuts = None;
+        let text = "word ".repeat(PIECE_BYTES);
+        assert_eq!(encoder.first_piece(&text).read, PIECE_BYTES);
+        encoder.max_tokens = 100;
+        assert_eq!(encoder.first_piece(&text).read, 100 * LONGEST_TOKEN_BYTES);
+        assert!(encoder.encode(&text).unwrap().truncated);
     }
 }

@@ -14,19 +14,24 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, posix_fallocate};
 use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::signal::kill;
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::Mode;
 use nix::unistd::{Pid, geteuid};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Where Linux shows the names.
 const SHM_FOLDER: &str = "/dev/shm";
+
+/// Longer than it takes to lock a segment that was just made.
+const UNLOCKED_FOR: Duration = Duration::from_secs(60);
 
 /// Makes POSIX segments under names of its own.
 #[derive(Debug)]
@@ -128,9 +133,10 @@ impl Named {
 /// Takes away the names that killed daemons of this user left behind; answers how many. To be
 /// called when a daemon with this backend starts.
 ///
-/// A name goes only if it is one of ours in form, the segment is this user's, no process has the
-/// number in it, and nobody holds its lock. (The lock matters where `/dev/shm` is shared with a
-/// container whose processes have numbers of their own.)
+/// A name goes only if it is one of ours in form, the segment is this user's, nobody holds its lock
+/// (a daemon does for as long as it lives), and it is not one that is about to be locked: no process
+/// that runs has the number in it, or it is older than [`UNLOCKED_FOR`]. (Numbers are given again,
+/// and in a container that shares `/dev/shm` they are others.)
 #[must_use]
 pub fn sweep_leftovers() -> u32 {
     let Ok(entries) = fs::read_dir(SHM_FOLDER) else { return 0 };
@@ -149,13 +155,25 @@ pub fn sweep_leftovers() -> u32 {
 
 fn is_leftover(name: &str) -> bool {
     let Ok(Name { pid, .. }) = name.parse() else { return false };
-    let Ok(pid) = i32::try_from(pid) else { return false };
-    if kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH) {
+    let Ok(file) = open(name) else { return false };
+    let Ok(metadata) = file.metadata() else { return false };
+    let is_own = metadata.uid() == geteuid().as_raw();
+    let is_old =
+        metadata.modified().is_ok_and(|then| then.elapsed().is_ok_and(|age| age > UNLOCKED_FOR));
+    is_own && (is_old || !runs(pid)) && !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+}
+
+/// Whether a process is there, and is more than the entry of a dead one that its parent has not
+/// looked after.
+fn runs(pid: u32) -> bool {
+    let Ok(raw) = i32::try_from(pid) else { return false };
+    if kill(Pid::from_raw(raw), None) == Err(Errno::ESRCH) {
         return false;
     }
-    let Ok(file) = open(name) else { return false };
-    let is_own = fstat(&file).is_ok_and(|stat| stat.st_uid == geteuid().as_raw());
-    is_own && !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    // The state stands behind the program's name, which is in parentheses and may hold some.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    !matches!(state, Some('Z' | 'X'))
 }
 
 fn open(name: &str) -> Result<File, SegmentError> {
@@ -244,6 +262,25 @@ mod tests {
         child.id()
     }
 
+    /// A process that has ended and that nobody has looked after; gone when dropped.
+    struct Zombie(std::process::Child);
+
+    impl Zombie {
+        fn new() -> Self {
+            let child = Command::new("true").spawn().unwrap();
+            while runs(child.id()) {
+                std::thread::yield_now();
+            }
+            Self(child)
+        }
+    }
+
+    impl Drop for Zombie {
+        fn drop(&mut self) {
+            self.0.wait().unwrap();
+        }
+    }
+
     fn leave_behind(name: &str) {
         let mut memory = ShmemConf::new().os_id(name).size(4096).create().unwrap();
         memory.set_owner(false);
@@ -255,19 +292,24 @@ mod tests {
         let dead = Name { pid: dead_pid(), random, number: 0 }.to_string();
         let locked = Name { pid: dead_pid(), random, number: 1 }.to_string();
         let alive = Name { pid: std::process::id(), random, number: 2 }.to_string();
+        let old = Name { pid: std::process::id(), random, number: 3 }.to_string();
+        let zombie = Zombie::new();
+        let half_dead = Name { pid: zombie.0.id(), random, number: 4 }.to_string();
         let foreign = format!("/not-emberd-{random}");
-        for name in [&dead, &locked, &alive, &foreign] {
+        for name in [&dead, &locked, &alive, &old, &half_dead, &foreign] {
             leave_behind(name);
         }
+        let then = std::time::SystemTime::now() - 2 * UNLOCKED_FOR;
+        open(&old).unwrap().set_modified(then).unwrap();
         let lock = open(&locked).unwrap();
         lock.try_lock().unwrap();
 
         assert!(sweep_leftovers() >= 1);
-        let left = [&dead, &locked, &alive, &foreign].map(|name| exists(name));
+        let left = [&dead, &locked, &alive, &old, &half_dead, &foreign].map(|name| exists(name));
         drop(lock);
         for name in [&locked, &alive, &foreign] {
             shm_unlink(name.as_str()).unwrap();
         }
-        assert_eq!(left, [false, true, true, true]);
+        assert_eq!(left, [false, true, true, false, false, true]);
     }
 }
