@@ -2,7 +2,7 @@
 
 use crate::connection::split;
 use crate::engine::model::EmbeddingModel;
-use crate::lease::{ConnectionId, LeaseTable};
+use crate::lease::ConnectionId;
 use crate::loader::{CustomError, Loaders};
 use crate::registry::Registry;
 use crate::segment::{DEFAULT_SPARES, SegmentError, Spares, TotalCredit, backend};
@@ -27,8 +27,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What every connection reaches.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
-    pub(crate) registry: Registry,
-    pub(crate) leases: Mutex<LeaseTable>,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) connections: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
     pub(crate) spares: Arc<Spares>,
     pub(crate) credit: Arc<TotalCredit>,
@@ -76,7 +75,6 @@ impl DaemonBuilder {
         tracing::debug!(swept, "segments of dead daemons were removed");
         let shared = Shared {
             registry: Registry::new(&self.settings, self.loaders),
-            leases: Mutex::default(),
             connections: Mutex::default(),
             spares: Spares::new(backend(segments.backend), DEFAULT_SPARES)?,
             credit: TotalCredit::new(segments.total_bytes),

@@ -6,14 +6,12 @@ use crate::error::RequestError;
 use crate::job::Job;
 use crate::segment::{Finished, Output};
 use crate::session::Connection;
-use crate::sync::lock;
 use emberd_protocol::{
     Delivery, ElementType, EmbedRequest, Embedded, MAX_BODY_BYTES, MAX_FRAME_BYTES, ModelKind,
     Place, Response, Target, TextBlock, rows_len_bytes,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 /// The largest result that comes inline: a frame with room for its message.
 const MAX_INLINE_BYTES: u64 = (MAX_FRAME_BYTES - MAX_BODY_BYTES) as u64;
@@ -25,17 +23,16 @@ pub(crate) async fn embed(
     request: EmbedRequest,
     texts: TextBlock,
 ) -> Result<Answer, RequestError> {
-    let id = match request.target {
-        Target::Lease(lease) => lock(&shared.leases).model_of(connection.id, lease)?.clone(),
-        Target::Model(id) => id,
+    // It stays in memory until this request has been answered.
+    let using = match request.target {
+        Target::Lease(lease) => shared.registry.use_lease(connection.id, lease).await?,
+        Target::Model(id) => {
+            find(&shared, &id)?;
+            shared.registry.use_model(&id).await?
+        }
     };
-    let slot = Arc::clone(find(&shared, &id)?);
-    lock(&shared.leases).touch(&id, Instant::now());
-    let model = shared
-        .registry
-        .loaded(&slot)
-        .await
-        .map_err(|source| RequestError::Load { model: id.clone(), source })?;
+    let model = &using.model;
+    let slot = find(&shared, &model.info.id)?;
     check_kind(&model.info, &ModelKind::Embedding)?;
 
     let (rows, dimension) = (request.texts, model.info.dimension);
@@ -55,7 +52,6 @@ pub(crate) async fn embed(
         answer.tokens = done.tokens;
         answer.truncated = done.truncated;
     }
-    lock(&shared.leases).touch(&id, Instant::now());
 
     let finished =
         output.finish().map_err(|_| RequestError::Defect("a row outlived its computation"))?;

@@ -22,5 +22,5 @@ mod static_table;
 mod weights;
 
 pub use builtin::static_minilm as builtin_static_minilm;
-pub use load::load_folder;
+pub use load::{folder_need, holds_model, load_folder};
 pub use load_error::{HeaderFault, LoadError};

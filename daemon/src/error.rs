@@ -5,11 +5,13 @@ use crate::job::JobError;
 use crate::lease::LeaseError;
 use crate::loader::LoadFailure;
 use crate::queue::QueueError;
+use crate::scheduler::{PlacementVerdict, UnloadError, WaitError};
 use crate::segment::SegmentError;
 use emberd_protocol::{
     CodecError, ErrorCode, Failure, LeaseId, ModelId, ModelKind, TextBlockError,
 };
 use std::error::Error;
+use std::time::Duration;
 
 /// Why a request is answered with a failure.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +32,36 @@ pub(crate) enum RequestError {
         model: ModelId,
         /// Why.
         source: std::sync::Arc<LoadFailure>,
+        /// When it is tried again.
+        retry_in: Option<Duration>,
     },
+    /// There is no place for it.
+    #[error("model \"{model}\" cannot be loaded: {}; `emberd why {model}` tells more", reasons.join("; "))]
+    NoPlace {
+        /// Which.
+        model: ModelId,
+        /// Which kind of refusal.
+        verdict: PlacementVerdict,
+        /// Why, device by device.
+        reasons: Vec<String>,
+    },
+    /// It is not shared.
+    #[error("model \"{0}\" is not shared: each holder gets a copy of its own, and there is none to preload")]
+    NotShared(ModelId),
+    /// It cannot be unloaded.
+    #[error("model \"{model}\" cannot be unloaded: {source}; `emberd status` tells whose")]
+    Unload {
+        /// Which.
+        model: ModelId,
+        /// Why.
+        source: UnloadError,
+    },
+    /// The settings cannot be read again.
+    #[error("the settings were not changed: {0}")]
+    Reload(String),
+    /// The peer may not ask for this.
+    #[error("only the daemon's own user and root may do this")]
+    NotAdmin,
     /// It is of another kind.
     #[error("model \"{model}\" is of kind {is}, not {wanted}")]
     WrongKind {
@@ -93,6 +124,10 @@ impl RequestError {
     pub(crate) fn to_failure(&self) -> Failure {
         let code = self.code();
         let message = match self {
+            Self::Load { retry_in: Some(wait), .. } => {
+                let seconds = wait.as_secs_f64().ceil();
+                format!("{} (the next try is in {seconds} s)", chain(self))
+            }
             Self::Load { .. } | Self::Codec(_) => chain(self),
             Self::Job(JobError::Compute(_)) => chain(self),
             _ => self.to_string(),
@@ -107,10 +142,19 @@ impl RequestError {
                 LoadFailure::Files(_)
                 | LoadFailure::Custom { .. }
                 | LoadFailure::NoSuchBuiltin(_)
-                | LoadFailure::NoSuchType(_) => ErrorCode::ModelLoadError,
-                LoadFailure::Threads(_) => ErrorCode::DeviceError,
+                | LoadFailure::NoSuchType(_)
+                | LoadFailure::NoGeneration
+                | LoadFailure::NoSource
+                | LoadFailure::NoHub(_) => ErrorCode::ModelLoadError,
+                LoadFailure::Threads(_) | LoadFailure::OutOfMemory(_) => ErrorCode::DeviceError,
                 LoadFailure::Panicked => ErrorCode::Internal,
             },
+            Self::NoPlace { verdict: PlacementVerdict::TooMany, .. } => ErrorCode::LimitExceeded,
+            Self::NoPlace { .. } => ErrorCode::DeviceError,
+            Self::NotShared(_) | Self::Reload(_) => ErrorCode::InvalidRequest,
+            Self::Unload { source: UnloadError::Held(_), .. } => ErrorCode::ReferenceError,
+            Self::Unload { source: UnloadError::NotConfigured, .. } => ErrorCode::ModelNotConfigured,
+            Self::NotAdmin => ErrorCode::PermissionDenied,
             Self::WrongKind { .. } => ErrorCode::WrongModelType,
             Self::Lease(LeaseError::NotHeld(LeaseId(_))) => ErrorCode::ReferenceError,
             Self::Lease(LeaseError::TooMany(_)) => ErrorCode::LimitExceeded,
@@ -138,7 +182,24 @@ impl RequestError {
         }
     }
 
+    /// Why a waiter did not get its model.
+    pub(crate) fn waiting(model: &ModelId, error: WaitError) -> Self {
+        let model = model.clone();
+        match error {
+            WaitError::NotConfigured => Self::NotConfigured { model, known: String::new() },
+            WaitError::Failed { cause, retry_in } => {
+                Self::Load { model, source: cause, retry_in: Some(retry_in) }
+            }
+            WaitError::Refused { verdict, reasons } => Self::NoPlace { model, verdict, reasons },
+            WaitError::Lease(error) => error.into(),
+            WaitError::NotShared => Self::NotShared(model),
+        }
+    }
+
     fn is_retryable(&self) -> bool {
+        if let Self::NoPlace { verdict, .. } = self {
+            return *verdict != PlacementVerdict::Never;
+        }
         match self.code() {
             ErrorCode::Overloaded | ErrorCode::ShuttingDown => true,
             // It may pass when results are dropped, by this client or by others.

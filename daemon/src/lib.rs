@@ -29,6 +29,7 @@
 
 mod connection;
 mod daemon;
+mod devices;
 mod dispatch;
 mod embed;
 pub mod engine;
@@ -36,9 +37,12 @@ mod error;
 mod job;
 pub mod lease;
 mod loader;
+mod memory;
+mod model;
 mod peer;
 mod queue;
 mod registry;
+pub mod scheduler;
 pub mod segment;
 mod session;
 pub mod settings;

@@ -1,12 +1,16 @@
 //! From a model's settings to a model in memory.
 
 use crate::engine::model::EmbeddingModel;
-use crate::engine::{LoadError, builtin_static_minilm, load_folder};
-use crate::settings::{BUILTIN_STATIC, EMBEDDING_TYPE, ModelSettings, ModelSource};
-use emberd_protocol::ModelId;
+use crate::engine::{LoadError, builtin_static_minilm, folder_need, holds_model, load_folder};
+use crate::model::CPU_BATCH_TOKENS;
+use crate::scheduler::{Device, Need};
+use crate::settings::{BUILTIN_STATIC, EMBEDDING_TYPE, ModelSettings, TEXT2TEXT_TYPE};
+use emberd_protocol::{Event, ModelId};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// What a registered loader may fail with.
 pub type CustomError = Box<dyn std::error::Error + Send + Sync>;
@@ -23,7 +27,7 @@ pub(crate) struct Loaders {
 /// Why a model could not be brought up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum LoadFailure {
+pub enum LoadFailure {
     /// Its files cannot be used.
     #[error(transparent)]
     Files(#[from] LoadError),
@@ -41,12 +45,32 @@ pub(crate) enum LoadFailure {
     /// The settings name a type that is not there.
     #[error("no loader is registered for model type \"{0}\"")]
     NoSuchType(String),
+    /// This version has no such models yet.
+    #[error("models of type text2text cannot be loaded by this version")]
+    NoGeneration,
+    /// The settings name no files.
+    #[error("the settings name neither a folder nor a name on the hub")]
+    NoSource,
+    /// There is no hub.
+    #[error("\"{0}\" is a name on the hub, which this program was built without")]
+    NoHub(String),
+    /// The device had no memory for it.
+    #[error("the device has no memory for it: {0}")]
+    OutOfMemory(String),
     /// The system gave no thread.
     #[error("cannot start the model's threads")]
     Threads(#[source] std::io::Error),
     /// The loader panicked.
     #[error("the loader panicked")]
     Panicked,
+}
+
+impl LoadFailure {
+    /// Whether another device may have the memory that this one had not.
+    #[must_use]
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::OutOfMemory(_))
+    }
 }
 
 impl Loaders {
@@ -67,6 +91,44 @@ impl Loaders {
         self.custom.keys().cloned().collect()
     }
 
+    /// Finds a model's files, and computes what the model takes. Reads the headers of its weights
+    /// alone.
+    ///
+    /// # Errors
+    /// When the files are not there, or cannot be used.
+    pub(crate) fn prepare(
+        &self,
+        settings: &ModelSettings,
+        cpu_workers: usize,
+        _runtime: Option<&Handle>,
+        _may_fetch: bool,
+        _tell: &dyn Fn(Event),
+    ) -> Result<Prepared, LoadFailure> {
+        if self.custom.contains_key(&settings.model_type) {
+            // What a loader of the program's own will take, only it knows.
+            return Ok(Prepared { files: Files::Own, need: Need::default() });
+        }
+        match settings.model_type.as_str() {
+            EMBEDDING_TYPE => {}
+            TEXT2TEXT_TYPE => return Err(LoadFailure::NoGeneration),
+            other => return Err(LoadFailure::NoSuchType(other.into())),
+        }
+        if let Some(folder) = &settings.local_path
+            && (settings.name.is_none() || holds_model(folder))
+        {
+            let need = folder_need(folder, cpu_workers, CPU_BATCH_TOKENS)?;
+            return Ok(Prepared { files: Files::Folder(folder.clone()), need });
+        }
+        match settings.name.as_deref() {
+            Some(BUILTIN_STATIC) => Ok(Prepared { files: Files::Builtin, need: Need::default() }),
+            Some(name) if name.starts_with("builtin:") => {
+                Err(LoadFailure::NoSuchBuiltin(name.into()))
+            }
+            Some(name) => Err(LoadFailure::NoHub(name.into())),
+            None => Err(LoadFailure::NoSource),
+        }
+    }
+
     /// Brings a model into memory. Takes as long as its files take to read.
     ///
     /// # Errors
@@ -75,6 +137,8 @@ impl Loaders {
         &self,
         id: &ModelId,
         settings: &ModelSettings,
+        prepared: Option<&Prepared>,
+        _device: Device,
     ) -> Result<Arc<dyn EmbeddingModel>, LoadFailure> {
         if let Some(loader) = self.custom.get(&settings.model_type) {
             return loader(id, settings).map_err(|source| LoadFailure::Custom {
@@ -82,15 +146,31 @@ impl Loaders {
                 source,
             });
         }
-        if settings.model_type != EMBEDDING_TYPE {
-            return Err(LoadFailure::NoSuchType(settings.model_type.clone()));
-        }
-        match &settings.source {
-            ModelSource::Folder(folder) => Ok(load_folder(folder, settings.dimension)?),
-            ModelSource::Builtin(name) if name == BUILTIN_STATIC => Ok(builtin_static_minilm()?),
-            ModelSource::Builtin(name) => Err(LoadFailure::NoSuchBuiltin(name.clone())),
+        match prepared.map(|prepared| &prepared.files) {
+            Some(Files::Folder(folder)) => Ok(load_folder(folder, settings.dimension)?),
+            Some(Files::Builtin) => Ok(builtin_static_minilm()?),
+            Some(Files::Own) | None => Err(LoadFailure::NoSource),
         }
     }
+}
+
+/// A model's files, and what they will take.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    files: Files,
+    /// What the model takes in memory.
+    pub(crate) need: Need,
+}
+
+/// Where a model's files are.
+#[derive(Debug, Clone)]
+enum Files {
+    /// Inside the program.
+    Builtin,
+    /// In a folder.
+    Folder(PathBuf),
+    /// Where a loader of the program's own knows.
+    Own,
 }
 
 impl fmt::Debug for Loaders {

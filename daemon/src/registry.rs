@@ -1,262 +1,726 @@
-//! The models that this daemon knows, and the state of each.
+//! The models of this daemon: does what the [`Scheduler`] decides, and tells it what came of it.
 //!
-//! ```text
-//!   Configured ──first request──▶ Loading ──▶ Loaded
-//!                                  │  ▲
-//!                                  ▼  │ next request
-//!                                 Failed
-//! ```
-//! Requests for a model that is on its way wait for the same load. The load runs on a thread of
-//! its own, so a client that leaves while it waits stops nothing. A failure is told to all who
-//! waited; the next request tries again, since the cause may have been mended.
+//! One lock covers the decisions and what is in memory; it is never held while anything is read,
+//! loaded, freed or answered. Loads and unloads run on threads of their own, so a client that leaves
+//! while it waits stops nothing, and a slow one holds up no other.
 
-use crate::engine::model::EmbeddingModel;
-use crate::loader::{LoadFailure, Loaders};
-use crate::queue::{BatchLimits, Queue};
+use crate::devices;
+use crate::error::RequestError;
+use crate::lease::{ConnectionId, LeaseError};
+use crate::loader::{LoadFailure, Loaders, Prepared};
+use crate::memory;
+use crate::model::{LoadedModel, ModelSlot};
+use crate::scheduler::{
+    Action, CopyId, Device, DeviceFigures, Failed, Granted, LeaseUse, ModelPolicy, Policy,
+    Scheduler, WaitError, WaiterId, Want,
+};
 use crate::settings::{ModelSettings, Settings};
 use crate::sync::lock;
-use crate::worker::{WorkDone, Workers};
-use emberd_protocol::{ModelId, ModelInfo, ModelKind};
-use std::collections::BTreeMap;
+use emberd_protocol::{Decision, Event, Freed, LeaseId, ModelId, Preloaded};
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-/// Tokens of one batch on the CPU: enough rows for the matrix kernels to run at full rate, few
-/// enough that activations stay in the caches and a single query behind it waits little.
-const CPU_BATCH_TOKENS: usize = 512;
+/// How long an unload waits for those that still look at the model (a status, an answer on its way).
+const LAST_LOOKS: Duration = Duration::from_secs(10);
 
-/// A model in memory, with the threads that compute for it.
-#[derive(Debug)]
-pub(crate) struct LoadedModel {
-    /// What clients are told.
-    pub(crate) info: ModelInfo,
-    /// Where its work is put.
-    pub(crate) queue: Arc<Queue>,
-    workers: Workers,
-}
-
-/// What happened to a model since the daemon started.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// Successful loads.
-    pub(crate) loads: AtomicU64,
-    /// How long the last one took, in milliseconds.
-    pub(crate) load_ms: AtomicU64,
-    /// Embed requests answered with rows.
-    pub(crate) requests: AtomicU64,
-    /// Rows that went inline.
-    pub(crate) rows_inline: AtomicU64,
-    /// Rows that went through shared memory.
-    pub(crate) rows_shared: AtomicU64,
-    /// What the workers did.
-    pub(crate) work: Arc<WorkDone>,
-}
-
-/// A configured model.
-#[derive(Debug)]
-pub(crate) struct ModelSlot {
-    /// Its id.
-    pub(crate) id: ModelId,
-    /// How it is configured.
-    pub(crate) settings: ModelSettings,
-    /// What happened to it.
-    pub(crate) counters: Counters,
-    state: Mutex<State>,
-}
-
-type LoadResult = Result<Arc<LoadedModel>, Arc<LoadFailure>>;
-
-#[derive(Debug, Clone)]
-enum State {
-    Configured,
-    Loading(watch::Receiver<Option<LoadResult>>),
-    Loaded(Arc<LoadedModel>),
-    Failed(Arc<LoadFailure>),
-}
-
-/// A state as others see it.
-#[derive(Debug, Clone)]
-pub(crate) enum Seen {
-    /// Not in memory.
-    Configured,
-    /// On its way.
-    Loading,
-    /// In memory.
-    Loaded(Arc<LoadedModel>),
-    /// The last load failed.
-    Failed(Arc<LoadFailure>),
-}
+/// Where news of a load go.
+pub(crate) type Events = mpsc::UnboundedSender<Event>;
 
 /// All models, by id.
-#[derive(Debug)]
 pub(crate) struct Registry {
-    models: BTreeMap<ModelId, Arc<ModelSlot>>,
-    loaders: Arc<Loaders>,
+    inner: Mutex<Inner>,
+    loaders: Loaders,
     cpu_workers: usize,
+    /// For fetching, which waits on the network.
+    runtime: OnceLock<Handle>,
+    /// Deadlines may have changed.
+    changed: Notify,
+    /// Counts copies that have left the memory.
+    unloaded: watch::Sender<u64>,
+}
+
+struct Inner {
+    scheduler: Scheduler,
+    models: BTreeMap<ModelId, Arc<ModelSlot>>,
+    resident: HashMap<CopyId, Arc<LoadedModel>>,
+    /// The files of models that are about to be loaded.
+    prepared: HashMap<ModelId, Prepared>,
+    waiting: HashMap<WaiterId, Pending>,
+}
+
+struct Pending {
+    sender: oneshot::Sender<Result<Held, WaitError>>,
+    events: Option<Events>,
+}
+
+/// What a waiter gets. Dropped unclaimed, it is given back.
+#[derive(Debug)]
+enum Held {
+    Lease(HeldLease),
+    Use(Use),
+    Preloaded { was_loaded: bool },
+}
+
+/// A model for one request; it stays in memory until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Use {
+    registry: Arc<Registry>,
+    copy: CopyId,
+    /// The model.
+    pub(crate) model: Arc<LoadedModel>,
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.registry.change(|inner| inner.scheduler.end_use(self.copy, Instant::now()));
+    }
+}
+
+/// A lease that was just granted; released when dropped, unless it is kept.
+#[derive(Debug)]
+pub(crate) struct HeldLease {
+    registry: Arc<Registry>,
+    connection: ConnectionId,
+    lease: LeaseId,
+    is_kept: bool,
+    /// Its model.
+    pub(crate) model: Arc<LoadedModel>,
+}
+
+impl HeldLease {
+    /// From now on the connection releases it.
+    pub(crate) fn keep(mut self) -> LeaseId {
+        self.is_kept = true;
+        self.lease
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // Gone with its connection already: the same.
+            let _ = self.registry.release(self.connection, self.lease);
+        }
+    }
+}
+
+/// Somebody in the queue; leaves it when dropped.
+struct InQueue {
+    registry: Arc<Registry>,
+    id: WaiterId,
+    receiver: oneshot::Receiver<Result<Held, WaitError>>,
+}
+
+impl Drop for InQueue {
+    fn drop(&mut self) {
+        self.registry.change(|inner| {
+            if inner.waiting.remove(&self.id).is_some() {
+                inner.scheduler.leave(self.id, Instant::now());
+            }
+        });
+    }
 }
 
 impl Registry {
     /// The models of the settings, none of them loaded.
     #[must_use]
-    pub(crate) fn new(settings: &Settings, loaders: Loaders) -> Self {
-        let slot = |(id, settings): (&ModelId, &ModelSettings)| {
-            let slot = ModelSlot {
-                id: id.clone(),
-                settings: settings.clone(),
-                counters: Counters::default(),
-                state: Mutex::new(State::Configured),
-            };
-            (id.clone(), Arc::new(slot))
+    pub(crate) fn new(settings: &Settings, loaders: Loaders) -> Arc<Self> {
+        let scheduler =
+            Scheduler::new(policy(settings), policies(settings), devices::figures(settings, &[]));
+        let slot = |(id, model): (&ModelId, &ModelSettings)| {
+            (id.clone(), Arc::new(ModelSlot::new(id.clone(), model.clone())))
         };
-        Self {
+        let inner = Inner {
+            scheduler,
             models: settings.models.iter().map(slot).collect(),
-            loaders: Arc::new(loaders),
+            resident: HashMap::new(),
+            prepared: HashMap::new(),
+            waiting: HashMap::new(),
+        };
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            loaders,
             cpu_workers: settings.effective_cpu_workers(),
-        }
+            runtime: OnceLock::new(),
+            changed: Notify::new(),
+            unloaded: watch::Sender::new(0),
+        })
     }
 
     /// A model by id.
     #[must_use]
-    pub(crate) fn get(&self, id: &ModelId) -> Option<&Arc<ModelSlot>> {
-        self.models.get(id)
+    pub(crate) fn get(&self, id: &ModelId) -> Option<Arc<ModelSlot>> {
+        self.inner().models.get(id).cloned()
     }
 
     /// All of them, ordered by id.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<ModelSlot>> {
-        self.models.values()
+    #[must_use]
+    pub(crate) fn slots(&self) -> Vec<Arc<ModelSlot>> {
+        self.inner().models.values().map(Arc::clone).collect()
     }
 
-    /// The model in memory, brought there first if need be.
+    /// The types that it can load.
+    #[must_use]
+    pub(crate) fn custom_types(&self) -> Vec<String> {
+        self.loaders.custom_types()
+    }
+
+    /// A lease, with the model that it holds.
     ///
     /// # Errors
-    /// When it cannot be loaded.
-    pub(crate) async fn loaded(&self, slot: &Arc<ModelSlot>) -> LoadResult {
-        let mut loading = {
-            let mut state = lock(&slot.state);
-            match &*state {
-                State::Loaded(model) => return Ok(Arc::clone(model)),
-                State::Loading(receiver) => receiver.clone(),
-                State::Configured | State::Failed(_) => match self.start_load(slot) {
-                    Ok(receiver) => {
-                        *state = State::Loading(receiver.clone());
-                        receiver
-                    }
-                    Err(cause) => {
-                        let failure = Arc::new(LoadFailure::Threads(cause));
-                        *state = State::Failed(Arc::clone(&failure));
-                        return Err(failure);
-                    }
-                },
-            }
-        };
-        let result = match loading.wait_for(Option::is_some).await {
-            Ok(result) => result.clone(),
-            Err(_) => None,
-        };
-        result.unwrap_or_else(|| Err(Arc::new(LoadFailure::Panicked)))
-    }
-
-    fn start_load(
-        &self,
-        slot: &Arc<ModelSlot>,
-    ) -> std::io::Result<watch::Receiver<Option<LoadResult>>> {
-        let (sender, receiver) = watch::channel(None);
-        let (slot, loaders, workers) =
-            (Arc::clone(slot), Arc::clone(&self.loaders), self.cpu_workers);
-        std::thread::Builder::new().name(format!("load:{}", slot.id)).spawn(move || {
-            let load = || slot.load(&loaders, workers);
-            let result =
-                catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(LoadFailure::Panicked));
-            slot.settle(result, &sender);
-        })?;
-        Ok(receiver)
-    }
-}
-
-impl ModelSlot {
-    /// Where the model is in its life.
-    #[must_use]
-    pub(crate) fn seen(&self) -> Seen {
-        match &*lock(&self.state) {
-            State::Configured => Seen::Configured,
-            State::Loading(_) => Seen::Loading,
-            State::Loaded(model) => Seen::Loaded(Arc::clone(model)),
-            State::Failed(failure) => Seen::Failed(Arc::clone(failure)),
+    /// When the model cannot be loaded, or the connection holds too many leases.
+    pub(crate) async fn lease(
+        self: &Arc<Self>,
+        connection: ConnectionId,
+        model: &ModelId,
+        events: Option<Events>,
+    ) -> Result<HeldLease, RequestError> {
+        match self.wait(model, Want::Lease(connection), events).await? {
+            Held::Lease(lease) => Ok(lease),
+            _ => Err(RequestError::Defect("another thing was granted than a lease")),
         }
     }
 
-    fn load(&self, loaders: &Loaders, workers: usize) -> Result<LoadedModel, LoadFailure> {
-        let started = Instant::now();
-        let model = loaders.load(&self.id, &self.settings)?;
-        let loaded = self.start(&model, workers).map_err(LoadFailure::Threads)?;
-        let took = started.elapsed();
-        self.counters.loads.fetch_add(1, Ordering::Relaxed);
-        self.counters.load_ms.store(millis(took), Ordering::Relaxed);
-        tracing::info!(
-            model = %self.id,
-            architecture = loaded.info.architecture,
-            dimension = loaded.info.dimension,
-            weight_bytes = loaded.info.weight_bytes,
-            workers,
-            ms = millis(took),
-            "model loaded"
-        );
-        Ok(loaded)
+    /// A model for one request.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    pub(crate) async fn use_model(
+        self: &Arc<Self>,
+        model: &ModelId,
+    ) -> Result<Use, RequestError> {
+        match self.wait(model, Want::Use, None).await? {
+            Held::Use(using) => Ok(using),
+            _ => Err(RequestError::Defect("another thing was granted than a model")),
+        }
     }
 
-    fn start(
-        &self,
-        model: &Arc<dyn EmbeddingModel>,
-        workers: usize,
-    ) -> std::io::Result<LoadedModel> {
-        let card = model.card();
-        let info = ModelInfo {
-            id: self.id.clone(),
-            kind: ModelKind::Embedding,
-            architecture: card.architecture.clone(),
-            device: "cpu".into(),
-            dimension: u32::try_from(card.dimension).unwrap_or(u32::MAX),
-            max_tokens: u32::try_from(card.max_tokens).unwrap_or(u32::MAX),
-            normalized: card.normalized,
-            weight_bytes: card.weight_bytes,
-        };
-        let limits = BatchLimits { tokens: CPU_BATCH_TOKENS, texts: self.settings.batch_size };
-        let queue = Arc::new(Queue::new(limits));
-        let done = &self.counters.work;
-        let workers = Workers::start(self.id.as_str(), workers, model, &queue, done)?;
-        Ok(LoadedModel { info, queue, workers })
-    }
-
-    fn settle(
-        &self,
-        result: Result<LoadedModel, LoadFailure>,
-        sender: &watch::Sender<Option<LoadResult>>,
-    ) {
-        let result = result.map(Arc::new).map_err(Arc::new);
-        let state = match &result {
-            Ok(model) => State::Loaded(Arc::clone(model)),
-            Err(failure) => {
-                let cause: &dyn std::error::Error = failure.as_ref();
-                tracing::warn!(model = %self.id, error = %crate::error::chain(cause), "load failed");
-                State::Failed(Arc::clone(failure))
+    /// The model of a lease for one request. It may have left the memory, where leases do not hold.
+    ///
+    /// # Errors
+    /// When the lease is not this connection's, or the model cannot be loaded again.
+    pub(crate) async fn use_lease(
+        self: &Arc<Self>,
+        connection: ConnectionId,
+        lease: LeaseId,
+    ) -> Result<Use, RequestError> {
+        let (model, waiting) = {
+            let mut inner = self.inner();
+            let model = inner.scheduler.leases().model_of(connection, lease)?.clone();
+            match inner.scheduler.use_lease(connection, lease, Instant::now())? {
+                LeaseUse::Now(copy) => {
+                    let resident = inner.resident.get(&copy).map(Arc::clone);
+                    drop(inner);
+                    let model = resident.ok_or(RequestError::Defect("a copy without a model"))?;
+                    return Ok(Use { registry: Arc::clone(self), copy, model });
+                }
+                LeaseUse::Wait(id) => (model, self.enqueue(&mut inner, id, None)),
             }
         };
-        *lock(&self.state) = state;
-        sender.send_replace(Some(result));
+        self.act();
+        match self.granted(waiting, &model).await? {
+            Held::Use(using) => Ok(using),
+            _ => Err(RequestError::Defect("another thing was granted than a model")),
+        }
     }
-}
 
-impl LoadedModel {
-    /// Threads that compute for it.
+    /// Brings a model into memory.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    pub(crate) async fn preload(
+        self: &Arc<Self>,
+        slot: &ModelSlot,
+        events: Option<Events>,
+    ) -> Result<Preloaded, RequestError> {
+        match self.wait(&slot.id, Want::Preload, events).await? {
+            Held::Preloaded { was_loaded } => Ok(Preloaded {
+                was_loaded,
+                load_ms: slot.counters.load_ms.load(Ordering::Relaxed),
+            }),
+            _ => Err(RequestError::Defect("another thing was granted than a preload")),
+        }
+    }
+
+    /// Ends a lease.
+    ///
+    /// # Errors
+    /// When it is not this connection's, or no longer alive.
+    pub(crate) fn release(
+        self: &Arc<Self>,
+        connection: ConnectionId,
+        lease: LeaseId,
+    ) -> Result<(), LeaseError> {
+        self.change(|inner| inner.scheduler.release(connection, lease, Instant::now()))
+    }
+
+    /// Ends all leases of a connection.
+    pub(crate) fn end_connection(self: &Arc<Self>, connection: ConnectionId) -> usize {
+        self.change(|inner| inner.scheduler.end_connection(connection, Instant::now()))
+    }
+
+    /// Takes a model out of memory, when its running work is done.
+    ///
+    /// # Errors
+    /// When it is held.
+    pub(crate) async fn unload(self: &Arc<Self>, model: &ModelId) -> Result<Freed, RequestError> {
+        let copies = self
+            .change(|inner| inner.scheduler.unload(model, Instant::now()))
+            .map_err(|source| RequestError::Unload { model: model.clone(), source })?;
+        Ok(self.freed(copies).await)
+    }
+
+    /// Takes all models out of memory that nobody holds or uses.
+    pub(crate) async fn cleanup(self: &Arc<Self>) -> Freed {
+        let copies = self.change(|inner| inner.scheduler.cleanup(Instant::now()));
+        self.freed(copies).await
+    }
+
+    /// The decisions about a model, the newest first.
     #[must_use]
-    pub(crate) fn workers(&self) -> usize {
-        self.workers.count()
+    pub(crate) fn why(&self, model: &ModelId) -> Vec<Decision> {
+        self.inner().scheduler.why(model, Instant::now())
+    }
+
+    /// What a load of a model would do now. Reads the headers of its weights.
+    ///
+    /// # Errors
+    /// When its files are not there or cannot be used.
+    pub(crate) async fn plan(
+        self: &Arc<Self>,
+        slot: &Arc<ModelSlot>,
+    ) -> Result<Decision, RequestError> {
+        let (registry, slot) = (Arc::clone(self), Arc::clone(slot));
+        let planned = tokio::task::spawn_blocking(move || {
+            let prepared = registry.prepare(&slot, false)?;
+            registry.refresh_devices();
+            Ok(registry.inner().scheduler.plan(&slot.id, prepared.need).ok_or(slot.id.clone()))
+        });
+        match planned.await {
+            Ok(Ok(Ok(decision))) => Ok(decision),
+            Ok(Ok(Err(_))) | Err(_) => Err(RequestError::Defect("a plan could not be made")),
+            Ok(Err((model, cause))) => {
+                Err(RequestError::Load { model, source: Arc::new(cause), retry_in: None })
+            }
+        }
+    }
+
+    /// Puts other settings into force: the rules, new models, and those of models that are not
+    /// loaded. Answers the models whose new settings count from their next load.
+    pub(crate) fn reconfigure(self: &Arc<Self>, settings: &Settings) -> Vec<ModelId> {
+        let mut later = Vec::new();
+        self.change(|inner| {
+            for (id, model) in &settings.models {
+                match inner.models.get(id) {
+                    Some(slot) => {
+                        let is_resident = inner.scheduler.copies().any(|(_, c)| c.model == *id);
+                        if slot.settings() != *model {
+                            slot.set_settings(model.clone());
+                            if is_resident {
+                                later.push(id.clone());
+                            }
+                        }
+                    }
+                    None => {
+                        let slot = ModelSlot::new(id.clone(), model.clone());
+                        inner.models.insert(id.clone(), Arc::new(slot));
+                    }
+                }
+            }
+            inner.scheduler.reconfigure(policy(settings), policies(settings), Instant::now());
+        });
+        later
+    }
+
+    /// What the status tells of a model: its copies, the last failure, and whether it is on its way.
+    #[must_use]
+    pub(crate) fn seen(&self, model: &ModelId) -> Seen {
+        let inner = self.inner();
+        let mut seen = Seen {
+            copies: Vec::new(),
+            failed: inner.scheduler.failed(model).cloned(),
+            is_preparing: inner.scheduler.is_preparing(model),
+            leases: inner.scheduler.leases().usage(model).leases,
+            last_used: inner.scheduler.leases().usage(model).last_used,
+            unload_at: None,
+        };
+        for (id, copy) in inner.scheduler.copies().filter(|(_, copy)| copy.model == *model) {
+            seen.unload_at = seen.unload_at.or(inner.scheduler.unload_at(copy));
+            seen.copies.push((copy.clone(), inner.resident.get(&id).map(Arc::clone)));
+        }
+        seen
+    }
+
+    /// The leases, and the devices with what our models take of them.
+    #[must_use]
+    pub(crate) fn overview(&self) -> Overview {
+        let inner = self.inner();
+        let leases = inner.scheduler.leases().iter().map(|(id, lease)| (id, lease.clone()));
+        let used = |device: Device| {
+            inner.scheduler.copies().filter(|(_, c)| c.device == device).map(|(_, c)| c.bytes).sum()
+        };
+        Overview {
+            leases: leases.collect(),
+            devices: inner
+                .scheduler
+                .devices()
+                .iter()
+                .map(|figures| (figures.clone(), used(figures.device)))
+                .collect(),
+        }
+    }
+
+    /// Runs what time brings about; never ends.
+    pub(crate) async fn keep_time(self: Arc<Self>) {
+        // The first one to be set is the one that is meant.
+        let _ = self.runtime.set(Handle::current());
+        loop {
+            let deadline = self.inner().scheduler.next_deadline();
+            let far = Instant::now() + Duration::from_secs(24 * 60 * 60);
+            let wake = deadline.unwrap_or(far).min(far);
+            tokio::select! {
+                () = tokio::time::sleep_until(wake.into()) => {
+                    self.change(|inner| inner.scheduler.tick(Instant::now()));
+                }
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.inner)
+    }
+
+    /// Changes something, and does what follows from it.
+    fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let result = change(&mut self.inner());
+        self.act();
+        result
+    }
+
+    fn enqueue(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        id: WaiterId,
+        events: Option<Events>,
+    ) -> InQueue {
+        let (sender, receiver) = oneshot::channel();
+        inner.waiting.insert(id, Pending { sender, events });
+        InQueue { registry: Arc::clone(self), id, receiver }
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        model: &ModelId,
+        want: Want,
+        events: Option<Events>,
+    ) -> Result<Held, RequestError> {
+        let waiting = {
+            let mut inner = self.inner();
+            let id = inner.scheduler.ask(model, want, Instant::now());
+            self.enqueue(&mut inner, id, events)
+        };
+        self.act();
+        self.granted(waiting, model).await
+    }
+
+    async fn granted(&self, mut waiting: InQueue, model: &ModelId) -> Result<Held, RequestError> {
+        match (&mut waiting.receiver).await {
+            Ok(Ok(held)) => Ok(held),
+            Ok(Err(error)) => Err(RequestError::waiting(model, error)),
+            Err(_) => Err(RequestError::Defect("a waiter was forgotten")),
+        }
+    }
+
+    /// Does what was decided.
+    fn act(self: &Arc<Self>) {
+        // What is dropped or sent here may come back to this lock.
+        let mut answers = Vec::new();
+        {
+            let mut inner = self.inner();
+            for action in inner.scheduler.take_actions() {
+                match action {
+                    Action::Prepare { model } => self.start_preparing(&mut inner, model),
+                    Action::Load { copy, model, device, bytes } => {
+                        inner.tell(&model, &Event::Reading { need_bytes: bytes });
+                        self.start_loading(&mut inner, copy, model, device, bytes);
+                    }
+                    Action::Unload { copy } => self.start_unloading(&mut inner, copy),
+                    Action::Grant { waiter, granted } => {
+                        answers.extend(self.grant(&mut inner, waiter, granted));
+                    }
+                    Action::Fail { waiter, error } => {
+                        let pending = inner.waiting.remove(&waiter);
+                        answers.extend(pending.map(|pending| (pending.sender, Err(error))));
+                    }
+                    Action::WaitingForRoom { waiter } => {
+                        if let Some(Pending { events: Some(events), .. }) =
+                            inner.waiting.get(&waiter)
+                        {
+                            // Who has gone needs no news.
+                            let _ = events.send(Event::WaitingForRoom);
+                        }
+                    }
+                }
+            }
+        }
+        for (sender, answer) in answers {
+            // One that has gone gives back what it was granted by dropping it.
+            let _ = sender.send(answer);
+        }
+        self.changed.notify_one();
+    }
+
+    fn grant(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        waiter: WaiterId,
+        granted: Granted,
+    ) -> Option<(oneshot::Sender<Result<Held, WaitError>>, Result<Held, WaitError>)> {
+        let (Granted::Lease(_, copy) | Granted::Use(copy) | Granted::Preloaded { copy, .. }) =
+            granted;
+        let model = inner.resident.get(&copy).map(Arc::clone)?;
+        let registry = Arc::clone(self);
+        let held = match granted {
+            Granted::Lease(lease, _) => {
+                let of = inner.scheduler.leases().iter().find(|(id, _)| *id == lease);
+                let connection = of.map(|(_, lease)| lease.connection)?;
+                Held::Lease(HeldLease { registry, connection, lease, is_kept: false, model })
+            }
+            Granted::Use(_) => Held::Use(Use { registry, copy, model }),
+            Granted::Preloaded { was_loaded, .. } => Held::Preloaded { was_loaded },
+        };
+        match inner.waiting.remove(&waiter) {
+            Some(pending) => Some((pending.sender, Ok(held))),
+            None => {
+                // It left in this very moment. A closed channel gives it back outside of the lock.
+                let (closed, _) = oneshot::channel();
+                Some((closed, Ok(held)))
+            }
+        }
+    }
+
+    // ---- threads
+
+    fn start_preparing(self: &Arc<Self>, inner: &mut Inner, model: ModelId) {
+        let Some(slot) = inner.models.get(&model).map(Arc::clone) else { return };
+        let registry = Arc::clone(self);
+        let work = move || {
+            let result = catch_unwind(AssertUnwindSafe(|| registry.prepare(&slot, true)));
+            let result = result.unwrap_or_else(|_| Err((slot.id.clone(), LoadFailure::Panicked)));
+            registry.refresh_devices();
+            registry.change(|inner| {
+                let need = result.map(|prepared| {
+                    let need = prepared.need;
+                    inner.prepared.insert(slot.id.clone(), prepared);
+                    need
+                });
+                let need = need.map_err(|(_, cause)| Arc::new(cause));
+                inner.scheduler.prepared(&slot.id, need, Instant::now());
+            });
+        };
+        if let Err(cause) = Builder::new().name(format!("prepare:{model}")).spawn(work) {
+            let cause = Arc::new(LoadFailure::Threads(cause));
+            inner.scheduler.prepared(&model, Err(cause), Instant::now());
+            self.again();
+        }
+    }
+
+    /// Finds a model's files, fetched from the hub if need be, and computes what it takes.
+    fn prepare(
+        self: &Arc<Self>,
+        slot: &ModelSlot,
+        may_fetch: bool,
+    ) -> Result<Prepared, (ModelId, LoadFailure)> {
+        let tell = |event: Event| self.inner().tell(&slot.id, &event);
+        self.loaders
+            .prepare(&slot.settings(), self.cpu_workers, self.runtime.get(), may_fetch, &tell)
+            .map_err(|cause| (slot.id.clone(), cause))
+    }
+
+    fn start_loading(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        copy: CopyId,
+        model: ModelId,
+        device: Device,
+        bytes: u64,
+    ) {
+        let Some(slot) = inner.models.get(&model).map(Arc::clone) else { return };
+        let prepared = inner.prepared.get(&model).cloned();
+        let registry = Arc::clone(self);
+        let work = move || {
+            let load = || slot.load(&registry.loaders, prepared, device, registry.cpu_workers);
+            let result = catch_unwind(AssertUnwindSafe(load));
+            let result = result.unwrap_or_else(|_| Err(LoadFailure::Panicked));
+            if let Err(cause) = &result {
+                let cause = crate::error::chain(cause);
+                tracing::warn!(model = %slot.id, error = cause, "load failed");
+                memory::give_back();
+            }
+            registry.refresh_devices();
+            registry.change(|inner| {
+                let result = result.map(|loaded| {
+                    inner.resident.insert(copy, Arc::new(loaded));
+                    bytes
+                });
+                inner.scheduler.loaded(copy, result.map_err(Arc::new), Instant::now());
+            });
+        };
+        if let Err(cause) = Builder::new().name(format!("load:{model}")).spawn(work) {
+            let cause = Arc::new(LoadFailure::Threads(cause));
+            inner.scheduler.loaded(copy, Err(cause), Instant::now());
+            self.again();
+        }
+    }
+
+    fn start_unloading(self: &Arc<Self>, inner: &mut Inner, copy: CopyId) {
+        let Some(loaded) = inner.resident.remove(&copy) else {
+            inner.scheduler.unloaded(copy, Instant::now());
+            return self.again();
+        };
+        let model = loaded.info.id.clone();
+        let slot = inner.models.get(&model).map(Arc::clone);
+        let registry = Arc::clone(self);
+        // In a cell, so that the model can be freed here where no thread is to be had.
+        let loaded = Arc::new(Mutex::new(Some(loaded)));
+        let in_thread = Arc::clone(&loaded);
+        let work = move || {
+            if let Some(loaded) = lock(&in_thread).take() {
+                free(loaded);
+            }
+            memory::give_back();
+            if let Some(slot) = slot {
+                slot.counters.unloads.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(model = %slot.id, "model unloaded");
+            }
+            registry.refresh_devices();
+            registry.change(|inner| inner.scheduler.unloaded(copy, Instant::now()));
+            registry.unloaded.send_modify(|count| *count += 1);
+        };
+        if Builder::new().name(format!("unload:{model}")).spawn(work).is_err() {
+            // Its workers end by themselves once nobody looks at it.
+            drop(lock(&loaded).take());
+            inner.scheduler.unloaded(copy, Instant::now());
+            self.again();
+        }
+    }
+
+    /// Something was decided while actions were done: they are done by a task, since the lock that
+    /// `act` takes is held here.
+    fn again(self: &Arc<Self>) {
+        if let Some(runtime) = self.runtime.get() {
+            let registry = Arc::clone(self);
+            runtime.spawn(async move { registry.act() });
+        }
+    }
+
+    fn refresh_devices(self: &Arc<Self>) {
+        // A device answers slowly: it is asked before the lock is taken.
+        let policy = self.inner().scheduler.devices().to_vec();
+        let figures = devices::refresh(policy);
+        self.change(|inner| inner.scheduler.set_devices(figures, Instant::now()));
+    }
+
+    async fn freed(&self, copies: Vec<CopyId>) -> Freed {
+        let mut freed = Freed::default();
+        {
+            let inner = self.inner();
+            for (_, copy) in inner.scheduler.copies().filter(|(id, _)| copies.contains(id)) {
+                freed.bytes += copy.bytes;
+                if !freed.models.contains(&copy.model) {
+                    freed.models.push(copy.model.clone());
+                }
+            }
+        }
+        let mut unloaded = self.unloaded.subscribe();
+        while self.inner().scheduler.copies().any(|(id, _)| copies.contains(&id)) {
+            // The sender lives as long as this.
+            if unloaded.changed().await.is_err() {
+                break;
+            }
+        }
+        freed
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+impl Inner {
+    /// News for all who wait for a model and want to hear.
+    fn tell(&self, model: &ModelId, event: &Event) {
+        for waiter in self.scheduler.waiters_of(model) {
+            if let Some(Pending { events: Some(events), .. }) = self.waiting.get(&waiter) {
+                // Who has gone needs no news.
+                let _ = events.send(event.clone());
+            }
+        }
+    }
+}
+
+/// Ends the workers and frees the weights, when nobody looks at them any more.
+fn free(mut loaded: Arc<LoadedModel>) {
+    let deadline = Instant::now() + LAST_LOOKS;
+    loop {
+        match Arc::try_unwrap(loaded) {
+            Ok(model) => return drop(model),
+            Err(shared) if Instant::now() < deadline => loaded = shared,
+            // The last one to look frees it.
+            Err(_) => return,
+        }
+        sleep(Duration::from_millis(1));
+    }
+}
+
+/// A model at one moment.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// Its copies, with the model where it is in memory.
+    pub(crate) copies: Vec<(crate::scheduler::Copy, Option<Arc<LoadedModel>>)>,
+    /// The last load, if it failed.
+    pub(crate) failed: Option<Failed>,
+    /// Whether its files are being looked for.
+    pub(crate) is_preparing: bool,
+    /// Leases on it.
+    pub(crate) leases: usize,
+    /// The last grant, use or release.
+    pub(crate) last_used: Option<Instant>,
+    /// When it is unloaded if nobody comes.
+    pub(crate) unload_at: Option<Instant>,
+}
+
+/// What is held, and where.
+#[derive(Debug)]
+pub(crate) struct Overview {
+    /// All leases.
+    pub(crate) leases: Vec<(LeaseId, crate::lease::Lease)>,
+    /// The devices, and what our models take there.
+    pub(crate) devices: Vec<(DeviceFigures, u64)>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("loaders", &self.loaders).finish_non_exhaustive()
+    }
+}
+
+fn policy(settings: &Settings) -> Policy {
+    Policy {
+        sharing: settings.sharing.enabled,
+        max_shared_models: settings.sharing.max_shared_models,
+        unload_after: settings.sharing.unload_after,
+        reference_counting: settings.sharing.reference_counting,
+        device_preference: settings.device_preference,
+        max_leases: settings.limits.leases as usize,
+    }
+}
+
+fn policies(settings: &Settings) -> impl Iterator<Item = (ModelId, ModelPolicy)> {
+    settings.models.iter().map(|(id, model)| {
+        (id.clone(), ModelPolicy { is_shared: model.shared, device: model.device })
+    })
 }

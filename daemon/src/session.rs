@@ -131,7 +131,7 @@ struct Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         lock(&self.shared.connections).remove(&self.id);
-        let leases = lock(&self.shared.leases).end_connection(self.id, Instant::now());
+        let leases = self.shared.registry.end_connection(self.id);
         tracing::debug!(connection = self.id.0, leases, "connection forgotten");
     }
 }
@@ -261,7 +261,8 @@ impl Session {
             | FrameKind::Refusal
             | FrameKind::Response
             | FrameKind::Segment
-            | FrameKind::Retire => Err(ConnectionError::OutOfPlace(frame.kind)),
+            | FrameKind::Retire
+            | FrameKind::Event => Err(ConnectionError::OutOfPlace(frame.kind)),
         }
     }
 

@@ -1,13 +1,14 @@
 //! What the daemon is told to do: a TOML file of flat keys, checked before anything runs.
 //!
 //! Dotted keys (`models.minilm.type = "embedding"`) and tables (`[models.minilm]`) mean the same.
-//! Nothing is ignored: a key that does not exist, a value that cannot be, and a key of a later
-//! version are all refused, with the file, the line and what would be right, all at once.
+//! Nothing is ignored: a key that does not exist and a value that cannot be are refused, with the
+//! file, the line and what would be right, all at once.
 
 mod file;
 mod table;
 
 pub use file::{Problem, SettingsError};
+pub use crate::scheduler::DeviceChoice;
 pub use table::{KeyLine, Origin};
 
 use emberd_protocol::{ModelId, SegmentBackend};
@@ -24,8 +25,14 @@ pub const BUILTIN_STATIC: &str = "builtin:static-minilm";
 /// The type of models that turn texts into rows.
 pub const EMBEDDING_TYPE: &str = "embedding";
 
+/// The type of models that turn texts into texts.
+pub const TEXT2TEXT_TYPE: &str = "text2text";
+
+/// The hub name of the model that is `embedding` where no file says otherwise.
+pub const DEFAULT_EMBEDDING: &str = "mixedbread-ai/mxbai-embed-large-v1";
+
 /// Everything the daemon is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// The models, by id.
     pub models: BTreeMap<ModelId, ModelSettings>,
@@ -33,6 +40,12 @@ pub struct Settings {
     pub cpu_workers: usize,
     /// Where models compute that do not say it themselves.
     pub device_preference: DeviceChoice,
+    /// The share of a GPU's memory that models may take.
+    pub gpu_memory_fraction: f64,
+    /// Whether a GPU's memory is taken when it is needed; else all of the share at the start.
+    pub allow_gpu_growth: bool,
+    /// Who shares what, and for how long.
+    pub sharing: SharingSettings,
     /// Shared memory.
     pub segments: SegmentSettings,
     /// Bounds on clients.
@@ -41,25 +54,123 @@ pub struct Settings {
     origins: BTreeMap<String, Origin>,
 }
 
-/// Where a model computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DeviceChoice {
-    /// Where there is room.
-    #[default]
-    Auto,
-    /// On the CPU.
-    Cpu,
+/// One model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSettings {
+    /// What it is: `embedding`, `text2text`, or a type that the program registered.
+    pub model_type: String,
+    /// Its name on the hub, or `builtin:…`.
+    pub name: Option<String>,
+    /// Which revision on the hub: a branch, a tag or a commit.
+    pub revision: String,
+    /// A folder with its files; taken first if it holds the model.
+    pub local_path: Option<PathBuf>,
+    /// Where it computes.
+    pub device: DeviceChoice,
+    /// Whether all who use it share one copy; else each lease has its own.
+    pub shared: bool,
+    /// Values in a row, if fewer than the model has.
+    pub dimension: Option<usize>,
+    /// Texts computed together, at most.
+    pub batch_size: usize,
+    /// Whether its rows are kept in the embedding cache.
+    pub cache_embeddings: bool,
+    /// Tokens of an input that are used (text2text).
+    pub max_input_length: usize,
+    /// Tokens of an output (text2text).
+    pub max_output_length: usize,
 }
 
-impl DeviceChoice {
-    /// As settings spell it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Cpu => "cpu",
-        }
-    }
+/// Who shares what, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharingSettings {
+    /// Whether models are shared at all.
+    pub enabled: bool,
+    /// Shared models in memory at once.
+    pub max_shared_models: usize,
+    /// A shared model that nobody holds or uses leaves the memory after this time.
+    pub unload_after: Duration,
+    /// Whether a lease keeps its model in memory.
+    pub reference_counting: bool,
+}
+
+/// Shared memory.
+    pub segments: SegmentSettings,
+    /// Bounds on clients.
+    pub limits: LimitSettings,
+    /// What was set, and where; the rest are defaults.
+    origins: BTreeMap<String, Origin>,
+}
+
+/// One model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSettings {
+    /// What it is: `embedding`, or a type that the program registered.
+    pub model_type: String,
+    /// Where its files are.
+    pub source: ModelSource,
+    /// Where it computes. This version has the CPU alone.
+    pub device: DeviceChoice,
+    /// Values in a row, if fewer than the model has.
+    pub dimension: Option<usize>,
+    /// Texts computed together, at most.
+    pub batch_size: usize,
+}
+
+/// Shared memory.
+    pub segments: SegmentSettings,
+    /// Bounds on clients.
+    pub limits: LimitSettings,
+    /// What was set, and where; the rest are defaults.
+    origins: BTreeMap<String, Origin>,
+}
+
+/// One model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSettings {
+    /// What it is: `embedding`, `text2text`, or a type that the program registered.
+    pub model_type: String,
+    /// Its name on the hub, or `builtin:…`.
+    pub name: Option<String>,
+    /// Which revision on the hub: a branch, a tag or a commit.
+    pub revision: String,
+    /// A folder with its files; taken first if it holds the model.
+    pub local_path: Option<PathBuf>,
+    /// Where it computes.
+    pub device: DeviceChoice,
+    /// Whether all who use it share one copy; else each lease has its own.
+    pub shared: bool,
+    /// Values in a row, if fewer than the model has.
+    pub dimension: Option<usize>,
+    /// Texts computed together, at most.
+    pub batch_size: usize,
+    /// Whether its rows are kept in the embedding cache.
+    pub cache_embeddings: bool,
+    /// Tokens of an input that are used (text2text).
+    pub max_input_length: usize,
+    /// Tokens of an output (text2text).
+    pub max_output_length: usize,
+}
+
+/// Who shares what, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharingSettings {
+    /// Whether models are shared at all.
+    pub enabled: bool,
+    /// Shared models in memory at once.
+    pub max_shared_models: usize,
+    /// A shared model that nobody holds or uses leaves the memory after this time.
+    pub unload_after: Duration,
+    /// Whether a lease keeps its model in memory.
+    pub reference_counting: bool,
+}
+
+/// Shared memory.
+    pub segments: SegmentSettings,
+    /// Bounds on clients.
+    pub limits: LimitSettings,
+    /// What was set, and where; the rest are defaults.
+    origins: BTreeMap<String, Origin>,
 }
 
 /// One model.
@@ -119,10 +230,36 @@ pub struct LimitSettings {
 }
 
 impl Default for Settings {
+    /// What is in force where no file says otherwise: the built-in model, one for embeddings and one
+    /// for summaries, both from the hub.
     fn default() -> Self {
+        let mut settings = Self::without_models();
+        let id = |id| ModelId::new(id).expect("the constant is a model id");
+        let embedding = ModelSettings {
+            model_type: EMBEDDING_TYPE.into(),
+            name: Some(DEFAULT_EMBEDDING.into()),
+            dimension: Some(1024),
+            ..ModelSettings::default()
+        };
+        let summarizer = ModelSettings {
+            model_type: TEXT2TEXT_TYPE.into(),
+            name: Some("google/flan-t5-large".into()),
+            device: DeviceChoice::Cpu,
+            ..ModelSettings::default()
+        };
+        settings.models.insert(id("embedding"), embedding);
+        settings.models.insert(id("t5_summarizer"), summarizer);
+        settings
+    }
+}
+
+impl Settings {
+    /// The defaults, with the built-in model alone.
+    #[must_use]
+    pub fn without_models() -> Self {
         let builtin = ModelSettings {
             model_type: EMBEDDING_TYPE.into(),
-            source: ModelSource::Builtin(BUILTIN_STATIC.into()),
+            name: Some(BUILTIN_STATIC.into()),
             ..ModelSettings::default()
         };
         let id = ModelId::new(BUILTIN_ID).expect("the constant is a model id");
@@ -130,6 +267,14 @@ impl Default for Settings {
             models: BTreeMap::from([(id, builtin)]),
             cpu_workers: 0,
             device_preference: DeviceChoice::Auto,
+            gpu_memory_fraction: 0.8,
+            allow_gpu_growth: true,
+            sharing: SharingSettings {
+                enabled: true,
+                max_shared_models: 5,
+                unload_after: Duration::from_secs(1800),
+                reference_counting: true,
+            },
             segments: SegmentSettings {
                 backend: SegmentBackend::Memfd,
                 inline_bytes: 32 << 10,
@@ -154,21 +299,47 @@ impl Default for ModelSettings {
     fn default() -> Self {
         Self {
             model_type: String::new(),
-            source: ModelSource::Folder(PathBuf::new()),
+            name: None,
+            revision: "main".into(),
+            local_path: None,
             device: DeviceChoice::Auto,
+            shared: true,
             dimension: None,
             batch_size: 32,
+            cache_embeddings: true,
+            max_input_length: 512,
+            max_output_length: 128,
+        }
+    }
+}
+
+impl ModelSettings {
+    /// Where its files come from, for people.
+    #[must_use]
+    pub fn source(&self) -> String {
+        match (&self.local_path, &self.name) {
+            (Some(path), _) => path.display().to_string(),
+            (None, Some(name)) => name.clone(),
+            (None, None) => String::new(),
         }
     }
 }
 
 impl Settings {
-    /// Reads a settings file over the defaults. Paths in it are relative to its folder.
+    /// Reads a settings file and environment variables over the defaults, the variables over the
+    /// file. Paths in a file are relative to its folder.
+    ///
+    /// A variable is named after its key: `EMBERD_SHARING__MAX_SHARED_MODELS`, with two underscores
+    /// for each dot; the id of a model stands as it is (`EMBERD_MODELS__minilm__DEVICE`).
     ///
     /// # Errors
-    /// Everything that is wrong in it, at once.
-    pub fn read(path: &Path, custom_types: &[String]) -> Result<Self, SettingsError> {
-        file::read(path, custom_types)
+    /// Everything that is wrong in them, at once.
+    pub fn read(
+        path: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+        custom_types: &[String],
+    ) -> Result<Self, SettingsError> {
+        file::read(path, variables, custom_types)
     }
 
     /// Checks the text of a settings file; `path` is named in errors, and paths in the text are
@@ -177,14 +348,14 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong in it, at once.
     pub fn parse(text: &str, path: &Path, custom_types: &[String]) -> Result<Self, SettingsError> {
-        file::parse(text, path, custom_types)
+        file::parse(Some((text, path)), [], custom_types)
     }
 
     /// Adds an embedding model in a folder, as `emberd serve --model ID=FOLDER` does.
     pub fn add_folder_model(&mut self, id: ModelId, folder: PathBuf) {
         let model = ModelSettings {
             model_type: EMBEDDING_TYPE.into(),
-            source: ModelSource::Folder(folder),
+            local_path: Some(folder),
             ..ModelSettings::default()
         };
         for key in ["type", "local_path"] {
@@ -213,15 +384,6 @@ impl Settings {
         match self.cpu_workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
-        }
-    }
-}
-
-impl std::fmt::Display for ModelSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Builtin(name) => f.write_str(name),
-            Self::Folder(path) => write!(f, "{}", path.display()),
         }
     }
 }

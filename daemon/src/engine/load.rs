@@ -15,6 +15,7 @@ use super::model::{EmbeddingModel, ModelCard};
 use super::pooling::Head;
 use super::static_table::StaticModel;
 use super::weights::Weights;
+use crate::scheduler::Need;
 
 /// Loads an embedding model from a SentenceTransformers, transformers or model2vec folder.
 ///
@@ -33,6 +34,52 @@ pub fn load_folder(
         }
         Layout::Static(layout) => load_static(&layout, max_dimension),
     }
+}
+
+/// What one thread keeps for each token of its largest batch, in multiples of the widths: the
+/// activations, the query, key and value, the context and the output; and the inner layer, twice.
+const WIDTHS_PER_TOKEN: u64 = 7;
+
+/// What a tokenizer takes for each byte of its file: the words, each in two tables.
+const TOKENIZER_TIMES_FILE: u64 = 25;
+
+/// Whether a folder holds a model's weights and says what they are.
+#[must_use]
+pub fn holds_model(path: &Path) -> bool {
+    let folder = match Layout::read(path) {
+        Ok(Layout::Transformer { folder, .. }) => folder,
+        Ok(Layout::Static(layout)) => layout.folder,
+        Err(_) => return false,
+    };
+    weight_file(&folder).is_ok()
+}
+
+/// What the model of a folder takes in memory with so many workers: its weights as they will lie
+/// there, its tokenizer, and what the workers keep for a batch. Reads headers and settings alone.
+///
+/// # Errors
+/// As [`load_folder`], where the folder itself is at fault.
+pub fn folder_need(
+    path: &Path,
+    cpu_workers: usize,
+    batch_tokens: usize,
+) -> Result<Need, LoadError> {
+    let (folder, scratch) = match Layout::read(path)? {
+        Layout::Transformer { folder, .. } => {
+            let config = read_bert_config(&folder.join("config.json"))?;
+            let widths = (WIDTHS_PER_TOKEN * config.hidden_size as u64)
+                .saturating_add(2 * config.intermediate_size as u64);
+            (folder, widths.saturating_mul(4 * batch_tokens as u64))
+        }
+        Layout::Static(layout) => (layout.folder, 0),
+    };
+    let weights = Weights::open(&weight_file(&folder)?)?;
+    let tokenizer = std::fs::metadata(folder.join("tokenizer.json")).map_or(0, |file| file.len());
+    let cpu_bytes = weights
+        .loaded_bytes()
+        .saturating_add(tokenizer.saturating_mul(TOKENIZER_TIMES_FILE))
+        .saturating_add(scratch.saturating_mul(cpu_workers as u64));
+    Ok(Need { cpu_bytes, gpu_bytes: None })
 }
 
 fn load_transformer(

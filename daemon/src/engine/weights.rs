@@ -75,6 +75,19 @@ impl Weights {
         self.tensors.contains_key(tensor)
     }
 
+    /// What the tensors take in memory: bytes as they are, all others widened to 32 bits.
+    pub(super) fn loaded_bytes(&self) -> u64 {
+        let bytes = |entry: &Entry| {
+            let (start, end) = entry.data_offsets;
+            let stored = end.saturating_sub(start);
+            match entry.dtype.as_str() {
+                "F16" | "BF16" => stored.saturating_mul(2),
+                _ => stored,
+            }
+        };
+        self.tensors.values().map(bytes).fold(0, u64::saturating_add)
+    }
+
     /// The shape of a tensor.
     pub(super) fn shape(&self, tensor: &str) -> Result<&[usize], LoadError> {
         Ok(&self.entry(tensor)?.shape)

@@ -1,22 +1,27 @@
-//! From a TOML text to settings, or to everything that is wrong with it.
+//! From a TOML text and environment variables to settings, or to everything that is wrong with them.
 
 use super::table::{self, Key, Origin, Rule};
-use super::{BUILTIN_ID, BUILTIN_STATIC, EMBEDDING_TYPE, ModelSettings, ModelSource, Settings};
+use super::{
+    BUILTIN_ID, BUILTIN_STATIC, EMBEDDING_TYPE, ModelSettings, Settings, TEXT2TEXT_TYPE,
+};
 use emberd_protocol::ModelId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// What the program itself can load, beside the types registered with it.
-const LATER_TYPES: [&str; 1] = ["text2text"];
+/// What variables that are settings begin with.
+const VARIABLE_PREFIX: &str = "EMBERD_";
 
-/// A settings file that cannot be used.
+/// Stands for a dot in the name of a variable.
+const VARIABLE_DOT: &str = "__";
+
+/// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the settings file {}", path.display())]
     Unreadable {
         /// The file.
@@ -24,7 +29,7 @@ pub enum SettingsError {
         /// Why.
         source: std::io::Error,
     },
-    /// It says what cannot be.
+    /// They say what cannot be.
     #[error("{}", list(.0))]
     Wrong(Vec<Problem>),
 }
@@ -32,9 +37,9 @@ pub enum SettingsError {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file.
+    /// The file, or the name of the variable.
     pub path: PathBuf,
-    /// The line, from 1.
+    /// The line, from 1; 0 for a variable.
     pub line: usize,
     /// The key; empty where the text is no TOML.
     pub key: String,
@@ -44,11 +49,14 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.path.display(), self.line)?;
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+        write!(f, "{}:", self.path.display())?;
+        if self.line > 0 {
+            write!(f, "{}:", self.line)?;
         }
-        f.write_str(&self.message)
+        if !self.key.is_empty() {
+            write!(f, " {}:", self.key)?;
+        }
+        write!(f, " {}", self.message)
     }
 }
 
@@ -56,46 +64,78 @@ fn list(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-pub(super) fn read(path: &Path, custom_types: &[String]) -> Result<Settings, SettingsError> {
+pub(super) fn read(
+    path: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+    custom_types: &[String],
+) -> Result<Settings, SettingsError> {
+    let Some(path) = path else { return parse(None, variables, custom_types) };
     let text = std::fs::read_to_string(path)
         .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
-    parse(&text, path, custom_types)
+    parse(Some((&text, path)), variables, custom_types)
 }
 
 pub(super) fn parse(
-    text: &str,
-    path: &Path,
+    file: Option<(&str, &Path)>,
+    variables: impl IntoIterator<Item = (String, String)>,
     custom_types: &[String],
 ) -> Result<Settings, SettingsError> {
-    let mut reader = Reader {
-        text,
-        path,
-        base: path.parent().unwrap_or(Path::new("")),
-        custom_types,
-        settings: Settings::default(),
-        problems: Vec::new(),
-    };
-    match DeTable::parse(text) {
-        Ok(document) => reader.document(document.get_ref()),
-        Err(error) => {
-            let at = error.span().unwrap_or(0..0);
-            reader.problem(&at, "", error.message().to_owned());
+    let mut reader = Reader { custom_types, settings: Settings::default(), problems: Vec::new() };
+    if let Some((text, path)) = file {
+        let base = path.parent().unwrap_or(Path::new(""));
+        let layer = Layer { text, path, base, variable: None };
+        if let Some(document) = reader.document(&layer) {
+            if document.get_ref().contains_key("models") {
+                // A file that names models names all of them.
+                reader.settings = Settings::without_models();
+            }
+            reader.apply_document(&layer, document.get_ref());
         }
     }
+    let mut variables: Vec<_> = variables.into_iter().collect();
+    variables.sort();
+    for (name, value) in variables {
+        reader.variable(&name, &value);
+    }
+    reader.check_models();
     if reader.problems.is_empty() {
         return Ok(reader.settings);
     }
-    reader.problems.sort_by_key(|problem| problem.line);
+    reader.problems.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     Err(SettingsError::Wrong(reader.problems))
 }
 
 struct Reader<'a> {
-    text: &'a str,
-    path: &'a Path,
-    base: &'a Path,
     custom_types: &'a [String],
     settings: Settings,
     problems: Vec<Problem>,
+}
+
+/// A text of settings, and where it stands.
+struct Layer<'a> {
+    text: &'a str,
+    path: &'a Path,
+    /// What paths in it are relative to.
+    base: &'a Path,
+    /// The variable that it was made of.
+    variable: Option<&'a str>,
+}
+
+impl Layer<'_> {
+    fn line(&self, at: &Range<usize>) -> usize {
+        if self.variable.is_some() {
+            return 0;
+        }
+        let before = &self.text.as_bytes()[..at.start.min(self.text.len())];
+        1 + before.iter().filter(|byte| **byte == b'\n').count()
+    }
+
+    fn origin(&self, at: &Range<usize>) -> Origin {
+        match self.variable {
+            Some(name) => Origin::Variable(name.to_owned()),
+            None => Origin::File { path: self.path.to_owned(), line: self.line(at) },
+        }
+    }
 }
 
 /// A value with its flat key, and where it stands.
@@ -106,7 +146,18 @@ struct Flat<'a> {
 }
 
 impl Reader<'_> {
-    fn document(&mut self, document: &DeTable<'_>) {
+    fn document<'t>(&mut self, layer: &Layer<'t>) -> Option<Spanned<DeTable<'t>>> {
+        match DeTable::parse(layer.text) {
+            Ok(document) => Some(document),
+            Err(error) => {
+                let at = error.span().unwrap_or(0..0);
+                self.problem(layer, &at, "", error.message().to_owned());
+                None
+            }
+        }
+    }
+
+    fn apply_document(&mut self, layer: &Layer<'_>, document: &DeTable<'_>) {
         let (mut flat, mut models) = (Vec::new(), BTreeMap::new());
         for (name, value) in document {
             match (name.get_ref().as_ref(), value.get_ref()) {
@@ -115,98 +166,161 @@ impl Reader<'_> {
                         models.insert(id.get_ref().to_string(), (id.span(), model));
                     }
                 }
-                ("models", _) => self.problem(
-                    &value.span(),
-                    "models",
-                    "expected keys below it, such as models.<id>.type".into(),
-                ),
+                ("models", _) => {
+                    let message = "expected keys below it, such as models.<id>.type".into();
+                    self.problem(layer, &value.span(), "models", message);
+                }
                 (name, _) => flatten(name.to_owned(), value, &mut flat),
             }
         }
         let keys = table::top_keys();
-        let mut settings = std::mem::take(&mut self.settings);
-        for entry in flat {
-            self.apply(&keys, "", &entry, &mut settings);
+        // Out of `self`, so that problems can be added while it is changed.
+        let mut settings = std::mem::replace(&mut self.settings, Settings::without_models());
+        let mut origins = BTreeMap::new();
+        for entry in &flat {
+            self.apply(layer, &keys, "", entry, &mut settings, &mut origins);
         }
-        self.settings.origins.extend(settings.origins.clone());
-        self.settings =
-            Settings { origins: std::mem::take(&mut self.settings.origins), ..settings };
+        self.settings = settings;
+        self.settings.origins.extend(origins);
         for (id, (at, model)) in models {
-            self.model(&id, &at, model);
+            self.model(layer, &id, &at, model);
         }
     }
 
-    fn model(&mut self, id: &str, at: &Range<usize>, value: &Spanned<DeValue<'_>>) {
+    fn model(
+        &mut self,
+        layer: &Layer<'_>,
+        id: &str,
+        at: &Range<usize>,
+        value: &Spanned<DeValue<'_>>,
+    ) {
         let key = format!("models.{id}");
         let DeValue::Table(table) = value.get_ref() else {
             let expected = format!("expected keys below it, such as {key}.type");
-            return self.problem(&value.span(), &key, expected);
+            return self.problem(layer, &value.span(), &key, expected);
         };
         let model_id = match ModelId::new(id) {
             Ok(model_id) if id != BUILTIN_ID => model_id,
             Ok(_) => {
                 let message = "this id is the built-in model's: choose another".into();
-                return self.problem(at, &key, message);
+                return self.problem(layer, at, &key, message);
             }
-            Err(error) => return self.problem(at, &key, error.to_string()),
+            Err(error) => return self.problem(layer, at, &key, error.to_string()),
         };
         let mut flat = Vec::new();
         for (name, value) in table {
             flatten(name.get_ref().to_string(), value, &mut flat);
         }
-        let problems_before = self.problems.len();
         let keys = table::model_keys();
-        let mut model = ModelSettings::default();
+        let mut model = self.settings.models.get(&model_id).cloned().unwrap_or_default();
+        let mut origins = BTreeMap::new();
         for entry in &flat {
-            self.apply(&keys, &format!("{key}."), entry, &mut model);
+            self.apply(layer, &keys, &format!("{key}."), entry, &mut model, &mut origins);
         }
-        self.check_type(&format!("{key}.type"), at, &flat, &model);
-        let has = |name: &str| flat.iter().any(|entry| entry.key == name);
-        let is_builtin = flat.iter().any(|entry| {
-            entry.key == "name"
-                && matches!(entry.value, DeValue::String(name) if name == BUILTIN_STATIC)
-        });
-        if is_builtin && has("local_path") {
-            let message = "a built-in model has no folder: give a name or a local_path".into();
-            self.problem(at, &key, message);
-        }
-        let needs_files = model.model_type == EMBEDDING_TYPE;
-        let no_source = model.source == ModelSource::Folder(PathBuf::new());
-        if needs_files && no_source && self.problems.len() == problems_before {
-            let message = format!("give {key}.local_path, the folder that holds the model");
-            self.problem(at, &key, message);
-        }
+        // What is said of the whole model is said where it stands.
+        self.settings.origins.entry(key).or_insert_with(|| layer.origin(at));
+        self.settings.origins.extend(origins);
         self.settings.models.insert(model_id, model);
     }
 
-    fn check_type(
-        &mut self,
-        key: &str,
-        at: &Range<usize>,
-        flat: &[Flat<'_>],
-        model: &ModelSettings,
-    ) {
-        let Some(entry) = flat.iter().find(|entry| entry.key == "type") else {
-            return self.problem(at, key, format!("missing: such as {key} = \"{EMBEDDING_TYPE}\""));
-        };
-        let given = model.model_type.as_str();
-        if given.is_empty() && !matches!(entry.value, DeValue::String(_)) {
-            return; // told already
-        }
-        if LATER_TYPES.contains(&given) {
-            let message = format!("\"{given}\" models are not yet acted on by this version");
-            return self.problem(&entry.at, key, message);
-        }
-        if given != EMBEDDING_TYPE && !self.custom_types.iter().any(|custom| custom == given) {
-            let mut known = vec![EMBEDDING_TYPE];
-            known.extend(self.custom_types.iter().map(String::as_str));
-            let message =
-                format!("\"{given}\" is no model type: use \"{}\"", known.join("\" or \""));
-            self.problem(&entry.at, key, message);
+    /// What only the whole of a model's keys can tell.
+    fn check_models(&mut self) {
+        let wrong: BTreeSet<String> = self.problems.iter().map(|p| p.key.clone()).collect();
+        let models: Vec<_> = self.settings.models.clone().into_iter().collect();
+        for (id, model) in models.iter().filter(|(id, _)| id.as_str() != BUILTIN_ID) {
+            let key = format!("models.{id}");
+            let (type_key, name_key) = (format!("{key}.type"), format!("{key}.name"));
+            if !wrong.contains(&type_key)
+                && let Some(message) = self.type_fault(&type_key, &model.model_type)
+            {
+                self.problem_of(&[&type_key, &key], &type_key, message);
+                continue;
+            }
+            let is_builtin = model.name.as_deref().is_some_and(|name| name.starts_with("builtin:"));
+            if is_builtin && model.local_path.is_some() {
+                let message = "a built-in model has no folder: give a name or a local_path".into();
+                self.problem_of(&[&key], &key, message);
+            } else if is_builtin && model.name.as_deref() != Some(BUILTIN_STATIC) {
+                let message = format!("there is no such built-in model: use \"{BUILTIN_STATIC}\"");
+                self.problem_of(&[&name_key], &name_key, message);
+            }
+            let needs_files = !self.custom_types.contains(&model.model_type);
+            let has_faults = wrong.iter().any(|wrong| wrong.starts_with(&format!("{key}.")));
+            if needs_files && model.name.is_none() && model.local_path.is_none() && !has_faults {
+                let message = format!(
+                    "give {key}.local_path, the folder that holds the model, or {key}.name, its \
+                     name on the hub"
+                );
+                self.problem_of(&[&key], &key, message);
+            }
+            for line in self.settings.origins.keys() {
+                let own = line.strip_prefix(&format!("{key}."));
+                if own.is_some_and(|own| !table::concerns(own, &model.model_type)) {
+                    let message = format!("means nothing for a model of type {}", model.model_type);
+                    let line = line.clone();
+                    self.problem_of(&[&line], &line, message);
+                    break;
+                }
+            }
         }
     }
 
-    fn apply<T>(&mut self, keys: &[Key<T>], prefix: &str, entry: &Flat<'_>, target: &mut T) {
+    fn type_fault(&self, key: &str, given: &str) -> Option<String> {
+        let mut known = vec![EMBEDDING_TYPE, TEXT2TEXT_TYPE];
+        known.extend(self.custom_types.iter().map(String::as_str));
+        if given.is_empty() {
+            return Some(format!("missing: such as {key} = \"{EMBEDDING_TYPE}\""));
+        }
+        if known.contains(&given) {
+            return None;
+        }
+        Some(format!("\"{given}\" is no model type: use \"{}\"", known.join("\" or \"")))
+    }
+
+    /// A variable that is a setting; others are none of ours, and are left alone.
+    fn variable(&mut self, name: &str, value: &str) {
+        let Some(rest) = name.strip_prefix(VARIABLE_PREFIX) else { return };
+        let parts: Vec<&str> = rest.split(VARIABLE_DOT).collect();
+        let key = match parts.as_slice() {
+            [single] => {
+                let key = single.to_lowercase();
+                if !table::top_keys().iter().any(|known| known.name == key) {
+                    return; // such as EMBERD_SOCKET
+                }
+                key
+            }
+            ["MODELS", id, key] => format!("models.\"{id}\".{}", key.to_lowercase()),
+            parts => parts.join(".").to_lowercase(),
+        };
+        // As it would stand in a file: a number or a yes where it is one, else a text.
+        let bare = format!("{key} = {value}");
+        let is_bare = matches!(
+            DeTable::parse(&format!("x = {value}")).ok().and_then(|table| {
+                table.get_ref().get("x").map(|value| match value.get_ref() {
+                    DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => true,
+                    _ => false,
+                })
+            }),
+            Some(true)
+        ) && !value.contains('\n');
+        let text =
+            if is_bare { bare } else { format!("{key} = {}", toml::Value::String(value.into())) };
+        let layer =
+            Layer { text: &text, path: Path::new(name), base: Path::new(""), variable: Some(name) };
+        if let Some(document) = self.document(&layer) {
+            self.apply_document(&layer, document.get_ref());
+        }
+    }
+
+    fn apply<T>(
+        &mut self,
+        layer: &Layer<'_>,
+        keys: &[Key<T>],
+        prefix: &str,
+        entry: &Flat<'_>,
+        target: &mut T,
+        origins: &mut BTreeMap<String, Origin>,
+    ) {
         let whole = format!("{prefix}{}", entry.key);
         if matches!(entry.value, DeValue::Table(_))
             && keys.iter().any(|key| key.name.starts_with(&format!("{}.", entry.key)))
@@ -219,49 +333,73 @@ impl Reader<'_> {
                 Some(name) => format!("there is no such key: did you mean {prefix}{name}?"),
                 None => "there is no such key".into(),
             };
-            return self.problem(&entry.at, &whole, message);
+            return self.problem(layer, &entry.at, &whole, message);
         };
-        let result = match (&key.rule, entry.value) {
-            (Rule::Later, _) => {
-                Err("known, but not yet acted on by this version: take it out".to_owned())
+        match set(&key.rule, entry.value, layer.base, target) {
+            Ok(()) => {
+                origins.insert(whole, layer.origin(&entry.at));
             }
-            (Rule::Integer { range, set, .. }, value) => match integer(value) {
-                Some(number) if range.contains(&number) => {
-                    set(target, number);
-                    Ok(())
-                }
-                _ => Err(format!(
+            Err(message) => self.problem(layer, &entry.at, &whole, message),
+        }
+    }
+
+    fn problem(&mut self, layer: &Layer<'_>, at: &Range<usize>, key: &str, message: String) {
+        let (path, line) = (layer.path.to_owned(), layer.line(at));
+        self.problems.push(Problem { path, line, key: key.into(), message });
+    }
+
+    /// A problem that stands where the first of these keys was given that was.
+    fn problem_of(&mut self, given: &[&str], key: &str, message: String) {
+        let origin = given.iter().find_map(|key| self.settings.origins.get(*key));
+        let (path, line) = match origin {
+            Some(Origin::File { path, line }) => (path.clone(), *line),
+            Some(Origin::Variable(name)) => (name.into(), 0),
+            Some(Origin::Default | Origin::CommandLine) | None => (PathBuf::new(), 0),
+        };
+        self.problems.push(Problem { path, line, key: key.into(), message });
+    }
+}
+
+/// Puts a value where it belongs, or says what would be right.
+fn set<T>(rule: &Rule<T>, value: &DeValue<'_>, base: &Path, target: &mut T) -> Result<(), String> {
+    match (rule, value) {
+        (Rule::Integer { range, set, .. }, value) => match integer(value) {
+            Some(number) if range.contains(&number) => set(target, number),
+            _ => {
+                return Err(format!(
                     "expected a whole number from {} to {}, found {}",
                     range.start(),
                     range.end(),
                     shown(value)
-                )),
-            },
-            (Rule::Text { set, .. }, DeValue::String(text)) => set(target, text, self.base)
-                .map_err(|right| format!("\"{text}\" is not possible: {right}")),
-            (Rule::Text { .. }, value) => {
-                Err(format!("expected a text in quotes, found {}", shown(value)))
+                ));
             }
-        };
-        match result {
-            Ok(()) => {
-                let line = self.line(&entry.at);
-                let origin = Origin::File { path: self.path.to_owned(), line };
-                self.settings.origins.insert(whole, origin);
+        },
+        (Rule::Text { set, .. }, DeValue::String(text)) => {
+            return set(target, text, base)
+                .map_err(|right| format!("\"{text}\" is not possible: {right}"));
+        }
+        (Rule::Text { .. }, value) => {
+            return Err(format!("expected a text in quotes, found {}", shown(value)));
+        }
+        (Rule::Flag { set, .. }, DeValue::Boolean(yes)) => set(target, *yes),
+        (Rule::Flag { .. }, value) => {
+            return Err(format!("expected true or false, found {}", shown(value)));
+        }
+        (Rule::Fraction { range: (above, most), set, .. }, value) => {
+            match value.as_float().and_then(|number| number.as_str().parse::<f64>().ok()).or_else(
+                || integer(value).and_then(|number| u32::try_from(number).ok()).map(f64::from),
+            ) {
+                Some(number) if number > *above && number <= *most => set(target, number),
+                _ => {
+                    return Err(format!(
+                        "expected a number above {above} and up to {most}, found {}",
+                        shown(value)
+                    ));
+                }
             }
-            Err(message) => self.problem(&entry.at, &whole, message),
         }
     }
-
-    fn problem(&mut self, at: &Range<usize>, key: &str, message: String) {
-        let line = self.line(at);
-        self.problems.push(Problem { path: self.path.to_owned(), line, key: key.into(), message });
-    }
-
-    fn line(&self, at: &Range<usize>) -> usize {
-        let before = &self.text.as_bytes()[..at.start.min(self.text.len())];
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
-    }
+    Ok(())
 }
 
 fn flatten<'a>(key: String, value: &'a Spanned<DeValue<'a>>, flat: &mut Vec<Flat<'a>>) {
@@ -304,7 +442,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Settings, Vec<String>> {
-        match super::parse(text, Path::new("/etc/emberd/x.toml"), &["mine".to_owned()]) {
+        match super::parse(Some((text, Path::new("/etc/emberd/x.toml"))), [], &["mine".to_owned()]) {
             Ok(settings) => Ok(settings),
             Err(SettingsError::Wrong(problems)) => {
                 Err(problems.iter().map(ToString::to_string).collect())

@@ -1,6 +1,6 @@
-//! Every key there is: its range, where its value lives, and whether this version acts on it.
+//! Every key there is: its range, and where its value lives.
 
-use super::{BUILTIN_STATIC, DeviceChoice, ModelSettings, ModelSource, Settings};
+use super::{DeviceChoice, ModelSettings, Settings, TEXT2TEXT_TYPE};
 use emberd_protocol::SegmentBackend;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -14,6 +14,8 @@ pub enum Origin {
     Default,
     /// The command line.
     CommandLine,
+    /// An environment variable.
+    Variable(String),
     /// A line of a settings file.
     File {
         /// The file.
@@ -28,6 +30,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::CommandLine => f.write_str("command line"),
+            Self::Variable(name) => f.write_str(name),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
         }
     }
@@ -55,16 +58,21 @@ pub(super) enum Rule<T: 'static> {
     Integer { range: RangeInclusive<u64>, set: fn(&mut T, u64), get: fn(&T) -> Option<u64> },
     /// A text; `set` tells what would be right, and gets the folder that paths are relative to.
     Text { set: fn(&mut T, &str, &Path) -> Result<(), String>, get: fn(&T) -> Option<String> },
-    /// Part of the design, but nothing acts on it yet: refused rather than ignored.
-    Later,
+    /// Yes or no.
+    Flag { set: fn(&mut T, bool), get: fn(&T) -> bool },
+    /// A number above the start of the range, up to its end.
+    Fraction { range: (f64, f64), set: fn(&mut T, f64), get: fn(&T) -> f64 },
 }
 
 const MIB: u64 = 1 << 20;
 const KIB: u64 = 1 << 10;
 const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 
-fn later<T>(name: &'static str) -> Key<T> {
-    Key { name, rule: Rule::Later }
+/// Ten years: for ever, and yet a moment that can be told.
+const MOST_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
+
+fn flag<T>(name: &'static str, set: fn(&mut T, bool), get: fn(&T) -> bool) -> Key<T> {
+    Key { name, rule: Rule::Flag { set, get } }
 }
 
 fn integer<T>(
@@ -101,7 +109,7 @@ pub(super) fn top_keys() -> Vec<Key<Settings>> {
         text(
             "device_preference",
             |s, value, _| device(value).map(|device| s.device_preference = device),
-            |s| Some(s.device_preference.as_str().into()),
+            |s| Some(s.device_preference.to_string()),
         ),
         text(
             "segments.backend",
@@ -175,16 +183,33 @@ pub(super) fn top_keys() -> Vec<Key<Settings>> {
             |s, v| s.limits.drain = Duration::from_secs(v),
             |s| Some(s.limits.drain.as_secs()),
         ),
-        later("gpu_memory_fraction"),
-        later("allow_gpu_growth"),
-        later("sharing.enabled"),
-        later("sharing.max_shared_models"),
-        later("sharing.unload_after_seconds"),
-        later("sharing.reference_counting"),
-        later("embedding_cache.enabled"),
-        later("embedding_cache.max_cache_size"),
-        later("embedding_cache.ttl_seconds"),
-        later("embedding_cache.persist_to_disk"),
+        Key {
+            name: "gpu_memory_fraction",
+            rule: Rule::Fraction {
+                range: (0.0, 1.0),
+                set: |s, v| s.gpu_memory_fraction = v,
+                get: |s| s.gpu_memory_fraction,
+            },
+        },
+        flag("allow_gpu_growth", |s, v| s.allow_gpu_growth = v, |s| s.allow_gpu_growth),
+        flag("sharing.enabled", |s, v| s.sharing.enabled = v, |s| s.sharing.enabled),
+        integer(
+            "sharing.max_shared_models",
+            1..=100_000,
+            |s, v| s.sharing.max_shared_models = narrow(v),
+            |s| Some(s.sharing.max_shared_models as u64),
+        ),
+        integer(
+            "sharing.unload_after_seconds",
+            0..=MOST_SECONDS,
+            |s, v| s.sharing.unload_after = Duration::from_secs(v),
+            |s| Some(s.sharing.unload_after.as_secs()),
+        ),
+        flag(
+            "sharing.reference_counting",
+            |s, v| s.sharing.reference_counting = v,
+            |s| s.sharing.reference_counting,
+        ),
     ]
 }
 
@@ -203,19 +228,22 @@ pub(super) fn model_keys() -> Vec<Key<ModelSettings>> {
         text(
             "name",
             |m, value, _| {
-                if value == BUILTIN_STATIC {
-                    m.source = ModelSource::Builtin(value.into());
-                    return Ok(());
+                check_name(value)?;
+                m.name = Some(value.into());
+                Ok(())
+            },
+            |m| m.name.clone(),
+        ),
+        text(
+            "revision",
+            |m, value, _| {
+                if value.is_empty() {
+                    return Err("give a branch, a tag or a commit of the model's repository".into());
                 }
-                Err(format!(
-                    "fetching a model by its hub name is not yet acted on by this version: leave it \
-                     out and give models.<id>.local_path, or name \"{BUILTIN_STATIC}\""
-                ))
+                value.clone_into(&mut m.revision);
+                Ok(())
             },
-            |m| match &m.source {
-                ModelSource::Builtin(name) => Some(name.clone()),
-                ModelSource::Folder(_) => None,
-            },
+            |m| Some(m.revision.clone()),
         ),
         text(
             "local_path",
@@ -223,18 +251,15 @@ pub(super) fn model_keys() -> Vec<Key<ModelSettings>> {
                 if value.is_empty() {
                     return Err("give the folder that holds the model".into());
                 }
-                m.source = ModelSource::Folder(base.join(value));
+                m.local_path = Some(base.join(value));
                 Ok(())
             },
-            |m| match &m.source {
-                ModelSource::Folder(path) => Some(path.display().to_string()),
-                ModelSource::Builtin(_) => None,
-            },
+            |m| m.local_path.as_ref().map(|path| path.display().to_string()),
         ),
         text(
             "device",
             |m, value, _| device(value).map(|device| m.device = device),
-            |m| Some(m.device.as_str().into()),
+            |m| Some(m.device.to_string()),
         ),
         integer(
             "dimension",
@@ -248,11 +273,30 @@ pub(super) fn model_keys() -> Vec<Key<ModelSettings>> {
             |m, v| m.batch_size = narrow(v),
             |m| Some(m.batch_size as u64),
         ),
-        later("shared"),
-        later("cache_embeddings"),
-        later("max_input_length"),
-        later("max_output_length"),
+        flag("shared", |m, v| m.shared = v, |m| m.shared),
+        flag("cache_embeddings", |m, v| m.cache_embeddings = v, |m| m.cache_embeddings),
+        integer(
+            "max_input_length",
+            1..=1_000_000,
+            |m, v| m.max_input_length = narrow(v),
+            |m| Some(m.max_input_length as u64),
+        ),
+        integer(
+            "max_output_length",
+            1..=1_000_000,
+            |m, v| m.max_output_length = narrow(v),
+            |m| Some(m.max_output_length as u64),
+        ),
     ]
+}
+
+/// Whether a key below `models.<id>.` means anything for a type of model.
+pub(super) fn concerns(key: &str, model_type: &str) -> bool {
+    match key {
+        "dimension" | "batch_size" | "cache_embeddings" => model_type != TEXT2TEXT_TYPE,
+        "max_input_length" | "max_output_length" => model_type == TEXT2TEXT_TYPE,
+        _ => true,
+    }
 }
 
 /// Every key with its value and origin.
@@ -269,7 +313,9 @@ pub(super) fn lines(settings: &Settings) -> Vec<KeyLine> {
     }
     for (id, model) in &settings.models {
         for key in model_keys() {
-            push(format!("models.{id}.{}", key.name), value(&key.rule, model));
+            if concerns(key.name, &model.model_type) {
+                push(format!("models.{id}.{}", key.name), value(&key.rule, model));
+            }
         }
     }
     lines.sort_by(|a, b| a.key.cmp(&b.key));
@@ -280,7 +326,8 @@ fn value<T>(rule: &Rule<T>, target: &T) -> Option<String> {
     match rule {
         Rule::Integer { get, .. } => get(target).map(|number| number.to_string()),
         Rule::Text { get, .. } => get(target).map(|text| toml::Value::String(text).to_string()),
-        Rule::Later => None,
+        Rule::Flag { get, .. } => Some(get(target).to_string()),
+        Rule::Fraction { get, .. } => Some(format!("{:?}", get(target))),
     }
 }
 
@@ -289,9 +336,22 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn device(value: &str) -> Result<DeviceChoice, String> {
-    match value {
-        "auto" => Ok(DeviceChoice::Auto),
-        "cpu" => Ok(DeviceChoice::Cpu),
-        _ => Err("this version computes on the CPU: use \"auto\" or \"cpu\"".into()),
+    value.parse().map_err(|()| "use \"auto\", \"gpu\", \"cpu\", or one GPU such as \"cuda:0\"".into())
+}
+
+/// A name that can be one on the hub, or of a model in the program.
+fn check_name(name: &str) -> Result<(), String> {
+    if name.strip_prefix("builtin:").is_some_and(|name| !name.is_empty()) {
+        return Ok(());
     }
+    let is_part = |part: &str| {
+        let is_sound = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+        !part.is_empty() && part.chars().all(is_sound) && !part.contains("..")
+            && !part.starts_with(['.', '-']) && !part.ends_with(['.', '-'])
+    };
+    let parts: Vec<&str> = name.split('/').collect();
+    if parts.len() <= 2 && parts.iter().all(|part| is_part(part)) {
+        return Ok(());
+    }
+    Err("give a name on the hub, such as \"sentence-transformers/all-MiniLM-L6-v2\"".into())
 }

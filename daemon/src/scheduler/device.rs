@@ -1,0 +1,128 @@
+//! Devices as figures.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Where a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// A GPU of NVIDIA's, by its number.
+    Cuda(u32),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+/// Where a model may compute, as settings say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DeviceChoice {
+    /// On a GPU where there is room, else on the CPU.
+    #[default]
+    Auto,
+    /// On a GPU, or not at all.
+    Gpu,
+    /// On this GPU, or not at all.
+    Cuda(u32),
+    /// On the CPU.
+    Cpu,
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Gpu => f.write_str("gpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Cpu => f.write_str("cpu"),
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "gpu" => Ok(Self::Gpu),
+            "cpu" => Ok(Self::Cpu),
+            _ => {
+                let number = text.strip_prefix("cuda:").ok_or(())?;
+                Ok(Self::Cuda(number.parse().map_err(drop)?))
+            }
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// Whether a device is among those that it allows.
+    #[must_use]
+    pub fn allows(self, device: Device) -> bool {
+        match (self, device) {
+            (Self::Auto, _) | (Self::Gpu, Device::Cuda(_)) | (Self::Cpu, Device::Cpu) => true,
+            (Self::Cuda(wanted), Device::Cuda(number)) => wanted == number,
+            _ => false,
+        }
+    }
+}
+
+/// What a device has, as it was last asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceFigures {
+    /// Which.
+    pub device: Device,
+    /// What it is, for people.
+    pub name: String,
+    /// Its memory.
+    pub total_bytes: u64,
+    /// What of it nobody uses, as it reports.
+    pub free_bytes: u64,
+    /// What our models may take of it.
+    pub budget_bytes: u64,
+    /// What other programs take of it; 0 where it is theirs to give back (the CPU's pages).
+    pub others_bytes: u64,
+}
+
+impl DeviceFigures {
+    /// What our models can have now, all of them together.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> u64 {
+        self.budget_bytes.min(self.total_bytes.saturating_sub(self.others_bytes))
+    }
+}
+
+/// What a model takes in memory, computed from the headers of its weights and its batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Need {
+    /// On the CPU; 0 where it is not known.
+    pub cpu_bytes: u64,
+    /// On a GPU; `None` where it cannot compute there.
+    pub gpu_bytes: Option<u64>,
+}
+
+impl Need {
+    /// On a device; `None` where it cannot compute there.
+    #[must_use]
+    pub fn on(self, device: Device) -> Option<u64> {
+        match device {
+            Device::Cpu => Some(self.cpu_bytes),
+            Device::Cuda(_) => self.gpu_bytes,
+        }
+    }
+}
+
+/// Bytes as people read them.
+#[must_use]
+pub(crate) fn shown(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}
