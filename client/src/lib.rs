@@ -25,15 +25,26 @@
 //! - A call that fails because the connection died is not repeated; the next one connects again,
 //!   and leases are taken again when they are used.
 
+mod answer;
 mod builder;
+mod care;
 mod client;
 mod connection;
 mod error;
+mod held;
+mod incoming;
 mod lease;
+mod line;
+mod lookup;
 mod model;
+mod opening;
+mod outbox;
+mod question;
 mod reader;
 mod segment;
 mod socket;
+mod start;
+mod table;
 mod view;
 
 pub use builder::ClientBuilder;
@@ -41,6 +52,7 @@ pub use client::Client;
 pub use error::{ConnectError, Error, ProtocolError, TransportError};
 pub use lease::Lease;
 pub use model::EmbeddingModel;
+pub use start::{StartError, StartOptions};
 pub use view::Embeddings;
 
 pub use emberd_protocol as protocol;

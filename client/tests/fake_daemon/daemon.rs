@@ -46,8 +46,13 @@ impl<T: Send + 'static> Daemon<T> {
         &self.path
     }
 
-    /// A client of it, usual but for a patience that no busy machine wears out.
+    /// A client of it that asks everything once, and waits for no daemon to come back.
     pub(crate) fn client(&self) -> Client {
+        once().connect_to(&self.path).unwrap()
+    }
+
+    /// A client of it, usual but for a patience that no busy machine wears out.
+    pub(crate) fn patient_client(&self) -> Client {
         builder().connect_to(&self.path).unwrap()
     }
 
@@ -58,7 +63,11 @@ impl<T: Send + 'static> Daemon<T> {
 }
 
 pub(crate) fn builder() -> ClientBuilder {
-    Client::builder().name("test").handshake_timeout(PATIENCE)
+    Client::builder().name("test").handshake_timeout(PATIENCE).reconnect_patience(PATIENCE)
+}
+
+pub(crate) fn once() -> ClientBuilder {
+    builder().repeat_requests(false).reconnect_patience(Duration::ZERO)
 }
 
 pub(crate) struct Listener(UnixListener);
