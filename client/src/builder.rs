@@ -159,7 +159,7 @@ impl ClientBuilder {
     /// [`ConnectError::Start`] when no program is found, or it fails, or takes too long; else as
     /// [`ClientBuilder::connect`].
     pub fn connect_or_start(self, start: StartOptions) -> Result<Client, Error> {
-        self.dial_or_start(&start, blocking).map(Client::over)
+        self.dial_or_start(start, blocking).map(Client::over)
     }
 
     pub(crate) fn dial(self, starter: Starter) -> Result<Line, Error> {
@@ -184,7 +184,7 @@ impl ClientBuilder {
 
     pub(crate) fn dial_or_start(
         self,
-        start: &StartOptions,
+        start: StartOptions,
         starter: Starter,
     ) -> Result<Line, Error> {
         let path = start.socket.clone().or_else(|| socket_paths().into_iter().next());

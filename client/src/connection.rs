@@ -219,9 +219,11 @@ impl Connection {
     /// Returns to the daemon what an answer brought that nobody takes. Rows go back by being
     /// dropped.
     fn give_back(&self, unwanted: Unwanted) {
-        if let (true, Some(lease)) = (unwanted.was_asked_for, unwanted.answer.lease()) {
+        let Unwanted { answer, was_asked_for } = unwanted;
+        if let (true, Some(lease)) = (was_asked_for, answer.lease()) {
             self.tell(&Request::Release { lease });
         }
+        drop(answer);
     }
 
     fn send_later(&self, frame: &Frame) {

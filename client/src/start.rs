@@ -135,10 +135,11 @@ fn list(paths: &[PathBuf]) -> String {
 pub(crate) fn open_or_start(
     path: &Path,
     options: &Options,
-    start: &StartOptions,
+    start: StartOptions,
     places: &Places,
 ) -> Result<Arc<Connection>, ConnectError> {
-    let attempt = Attempt { path, options, start, until: Instant::now() + start.patience };
+    let until = Instant::now() + start.patience;
+    let attempt = Attempt { path, options, start, until };
     if let Some(connection) = attempt.connect()? {
         return Ok(connection);
     }
@@ -167,7 +168,7 @@ pub(crate) fn open_or_start(
 struct Attempt<'a> {
     path: &'a Path,
     options: &'a Options,
-    start: &'a StartOptions,
+    start: StartOptions,
     until: Instant,
 }
 
