@@ -85,6 +85,11 @@ impl Question {
         )
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_release(&self) -> bool {
+        matches!(self.request, Request::Release { .. })
+    }
+
     /// Whether asking again changes nothing, whatever became of the first time.
     pub(crate) fn is_safe_to_repeat(&self) -> bool {
         match self.request {

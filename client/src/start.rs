@@ -144,17 +144,17 @@ pub(crate) fn open_or_start(
         return Ok(connection);
     }
     attempt.make_folder()?;
-    let (file, connection) = attempt.take_turn()?;
+    let (turn, connection) = attempt.take_turn()?;
     if let Some(connection) = connection {
         return Ok(connection);
     }
     let program = find(places)?;
-    let status = attempt.run(&program, &file)?;
+    let status = attempt.run(&program, &turn.0)?;
     if !status.success() && status.code() != Some(IN_USE) {
         // Unless somebody else has started one meanwhile.
         return match attempt.connect()? {
             Some(connection) => Ok(connection),
-            None => Err(StartError::Failed { program, status, message: message(file) }.into()),
+            None => Err(StartError::Failed { program, status, message: message(&turn.0) }.into()),
         };
     }
     loop {
@@ -162,6 +162,17 @@ pub(crate) fn open_or_start(
             return Ok(connection);
         }
         attempt.pause()?;
+    }
+}
+
+/// The right to start one. The lock is given back by itself, and not with the file: a process that
+/// another thread forks just then has the file open, too, until it runs its own program.
+struct Turn(File);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Closing the file would do it a moment later.
+        let _ = self.0.unlock();
     }
 }
 
@@ -209,7 +220,7 @@ impl Attempt<'_> {
     }
 
     /// Waits until nobody else starts one. Whoever did may have left a daemon.
-    fn take_turn(&self) -> Result<(File, Option<Arc<Connection>>), ConnectError> {
+    fn take_turn(&self) -> Result<(Turn, Option<Arc<Connection>>), ConnectError> {
         let failed = |error| self.failed("the file beside it cannot be locked")(error);
         let mut name = self.path.as_os_str().to_owned();
         name.push(".start");
@@ -230,7 +241,7 @@ impl Attempt<'_> {
             // Asked with the lock in hand, or the daemon could have come between.
             let connection = self.connect()?;
             if is_mine || connection.is_some() {
-                return Ok((file, connection));
+                return Ok((Turn(file), connection));
             }
             self.pause()?;
         }
@@ -273,7 +284,7 @@ impl Attempt<'_> {
 }
 
 /// The end of what the program said.
-fn message(mut file: File) -> String {
+fn message(mut file: &File) -> String {
     let mut bytes = Vec::new();
     let start = file.metadata().map_or(0, |data| data.len()).saturating_sub(MAX_MESSAGE_BYTES);
     let read = file

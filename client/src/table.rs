@@ -228,10 +228,15 @@ impl Table {
         }
     }
 
-    /// A future does not wait for room any more. If it was woken for some, another is.
-    pub(crate) fn leave_queue(&mut self, ticket: u64) -> Wake {
-        let len = self.for_room.len();
+    /// A future has found room.
+    pub(crate) fn leave_queue(&mut self, ticket: u64) {
         self.for_room.retain(|(other, _)| *other != ticket);
+    }
+
+    /// A future does not want room any more. If it was woken for some, another is.
+    pub(crate) fn give_up_queue(&mut self, ticket: u64) -> Wake {
+        let len = self.for_room.len();
+        self.leave_queue(ticket);
         if self.for_room.len() == len { self.room() } else { Wake::default() }
     }
 }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// A program that stands in for `emberd`, and the place where it would serve.
-struct StandIn {
+pub(crate) struct StandIn {
     folder: TempDir,
 }
 
 impl StandIn {
     /// A shell script; `$4` is the socket, `$FOLDER` a folder of its own. It notes each call.
-    fn new(script: &str) -> Self {
+    pub(crate) fn new(script: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let head = format!("FOLDER='{}'\necho \"$@\" >> $FOLDER/calls", folder.path().display());
         // Written by another process: if this one did, a child that another test forks just then
@@ -37,7 +37,7 @@ impl StandIn {
         self.folder.path().join("run/deep/emberd.sock")
     }
 
-    fn options(&self) -> StartOptions {
+    pub(crate) fn options(&self) -> StartOptions {
         let program = self.folder.path().join("emberd");
         StartOptions::default().program(program).socket(self.socket()).patience(PATIENCE)
     }
@@ -47,13 +47,13 @@ impl StandIn {
     }
 
     /// What it was called with, a line for each time.
-    fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         let calls = fs::read_to_string(self.folder.path().join("calls")).unwrap_or_default();
         calls.lines().map(str::to_owned).collect()
     }
 
     /// Plays the daemon once the program was called: one ping for each client.
-    fn serve(&self, clients: usize) {
+    pub(crate) fn serve(&self, clients: usize) {
         while self.calls().is_empty() {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -71,7 +71,7 @@ impl StandIn {
 }
 
 /// Ready when somebody serves.
-const WAITING: &str = "while [ ! -S $4 ]; do sleep 0.01; done";
+pub(crate) const WAITING: &str = "while [ ! -S $4 ]; do sleep 0.01; done";
 
 fn start_error(result: Result<Client, Error>) -> StartError {
     match result {
