@@ -102,7 +102,8 @@ impl ClientBuilder {
     /// A request is repeated at once when there is a connection again; from the second time on
     /// only within the patience ([`ClientBuilder::reconnect_patience`]) since it was first cut
     /// off, and at most three times after a death, since the request may be its cause.
-    /// With `false` the error comes at once, and the next call connects again.
+    /// If no daemon comes back, the error is that of connecting. With `false` the error comes at
+    /// once, and the next call connects again.
     #[must_use]
     pub fn repeat_requests(mut self, repeat: bool) -> Self {
         self.options.repeats = repeat;
@@ -188,7 +189,8 @@ impl ClientBuilder {
         starter: Starter,
     ) -> Result<Line, Error> {
         let path = start.socket.clone().or_else(|| socket_paths().into_iter().next());
-        let path = path.unwrap_or_default();
+        // The program may look at it from another folder.
+        let path = path.map(|path| std::path::absolute(&path).unwrap_or(path)).unwrap_or_default();
         let places = Places {
             // What was set is meant, and nothing else is looked for.
             explicit: start.program.clone().or_else(|| variable("EMBERD_BIN").map(PathBuf::from)),

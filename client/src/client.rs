@@ -180,7 +180,11 @@ impl Client {
             Some(on_event) => on_event,
             None => &mut nobody,
         };
-        let mut tries = Tries::new(&self.line, question.is_safe_to_repeat());
+        let is_safe = question.is_safe_to_repeat();
+        if !is_safe {
+            self.line.look();
+        }
+        let mut tries = Tries::new(&self.line, is_safe);
         loop {
             let link = self.line.link()?;
             match link.connection.call(question, on_event) {

@@ -246,6 +246,13 @@ impl Connection {
         wake.now();
     }
 
+    /// Dies if the daemon has hung up.
+    pub(crate) fn look(&self) {
+        if self.socket.has_ended() {
+            self.die(&self.lost(&io::ErrorKind::NotConnected.into()));
+        }
+    }
+
     pub(crate) fn lost(&self, error: &io::Error) -> Death {
         let path = self.path.clone();
         Death::Transport(match error.kind() {

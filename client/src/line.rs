@@ -97,6 +97,14 @@ impl Line {
         is_usable.then(|| present.link.clone())
     }
 
+    /// Notices a daemon that has gone while nobody read. What is asked only once should not be lost
+    /// to a connection of which the end could be known.
+    pub(crate) fn look(&self) {
+        if let Some(Link { connection, .. }) = self.usable() {
+            connection.look();
+        }
+    }
+
     /// The connection of a generation, if it is still the present one.
     pub(crate) fn link_of(&self, generation: u64) -> Option<Link> {
         let present = lock(&self.present);

@@ -7,7 +7,7 @@ use interprocess::ConnectWaitMode;
 use interprocess::local_socket::traits::{Stream as _, StreamCommon};
 use interprocess::local_socket::{ConnectOptions, GenericFilePath, Stream, ToFsName};
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, Shutdown, recvmsg, sendmsg, shutdown};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, Shutdown, recv, recvmsg, sendmsg, shutdown};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -126,6 +126,11 @@ impl Socket {
             }
             return Ok(message.bytes);
         }
+    }
+
+    /// Whether the other side has hung up, and nothing is left to be read.
+    pub(crate) fn has_ended(&self) -> bool {
+        recv(self.raw(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Ok(0)
     }
 
     /// Ends the connection for both sides, whoever is waiting on it.

@@ -49,6 +49,9 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`Error::Connect`].
+    ///
+    /// # Panics
+    /// Outside of a runtime of tokio, or in one whose I/O is not enabled.
     pub async fn connect_async(self) -> Result<Client, Error> {
         aside(move || self.dial(drive)).await.map(Client::over)
     }
@@ -57,6 +60,9 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`Error::Connect`].
+    ///
+    /// # Panics
+    /// Outside of a runtime of tokio, or in one whose I/O is not enabled.
     pub async fn connect_to_async(self, path: impl AsRef<Path>) -> Result<Client, Error> {
         let path = path.as_ref().to_owned();
         aside(move || self.dial_to(&path, drive)).await.map(Client::over)
@@ -67,6 +73,9 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`Error::Connect`].
+    ///
+    /// # Panics
+    /// Outside of a runtime of tokio, or in one whose I/O is not enabled.
     pub async fn connect_or_start_async(self, start: StartOptions) -> Result<Client, Error> {
         aside(move || self.dial_or_start(start, drive)).await.map(Client::over)
     }
@@ -91,6 +100,9 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Connect`].
+    ///
+    /// # Panics
+    /// Outside of a runtime of tokio, or in one whose I/O is not enabled.
     pub async fn connect() -> Result<Self, Error> {
         Self::builder().connect_async().await
     }
@@ -99,6 +111,9 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Connect`].
+    ///
+    /// # Panics
+    /// Outside of a runtime of tokio, or in one whose I/O is not enabled.
     pub async fn connect_to(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::builder().connect_to_async(path).await
     }
@@ -107,6 +122,9 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Connect`].
+    ///
+    /// # Panics
+    /// Outside of a runtime of tokio, or in one whose I/O is not enabled.
     pub async fn connect_or_start() -> Result<Self, Error> {
         Self::builder().connect_or_start_async(StartOptions::default()).await
     }
@@ -241,7 +259,11 @@ impl Client {
         question: &mut Question,
         mut on_event: impl FnMut(Event),
     ) -> Result<(Link, Answer), Error> {
-        let mut tries = Tries::new(self.line(), question.is_safe_to_repeat());
+        let is_safe = question.is_safe_to_repeat();
+        if !is_safe {
+            self.line().look();
+        }
+        let mut tries = Tries::new(self.line(), is_safe);
         loop {
             let link = self.link().await?;
             match call(&link.connection, question, &mut on_event).await {

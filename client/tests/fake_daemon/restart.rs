@@ -123,6 +123,28 @@ fn what_changes_something_is_asked_once() {
 }
 
 #[test]
+fn an_end_that_could_be_known_loses_nothing() {
+    for (name, call) in UNSAFE {
+        let (gone, is_gone) = mpsc::channel();
+        let daemon = Daemon::run(move |listener| {
+            listener.welcome().pong();
+            gone.send(()).unwrap();
+            let mut peer = listener.welcome();
+            let (id, _) = peer.request();
+            peer.fail(id, ErrorCode::Internal);
+            peer.silence();
+        });
+        let client = daemon.patient_client();
+        client.ping().unwrap();
+        is_gone.recv_timeout(PATIENCE).unwrap();
+        let error = call(&client).unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::Internal), "{name}");
+        drop(client);
+        daemon.end();
+    }
+}
+
+#[test]
 fn with_repetition_off_everything_is_asked_once() {
     for (name, call) in SAFE {
         let daemon = Daemon::run(|listener| {
