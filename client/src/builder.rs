@@ -118,7 +118,8 @@ impl ClientBuilder {
     /// [`ConnectError::NoDaemon`] (or what else is the matter), until a daemon is back. A daemon
     /// that takes the connection has [`ClientBuilder::handshake_timeout`] beyond that to answer.
     ///
-    /// The first connection has no such patience: [`ClientBuilder::connect`] fails at once.
+    /// The first connection has no such patience: where nobody listens,
+    /// [`ClientBuilder::connect`] fails at once.
     #[must_use]
     pub fn reconnect_patience(mut self, patience: Duration) -> Self {
         self.options.reconnect_patience = patience.min(LONGEST_PATIENCE);

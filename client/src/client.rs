@@ -97,7 +97,7 @@ impl Client {
 
     /// As [`Client::model`], told how far the load is. A model that is loaded already has nothing
     /// to tell. Events are called in order, on this thread; when they come faster than they are
-    /// taken, some are left out.
+    /// taken, some are left out. When the request is repeated after a restart, they begin anew.
     ///
     /// # Errors
     /// As [`Client::model`].

@@ -202,7 +202,8 @@ impl Connection {
         let abandoned = lock(&self.table).abandon(id);
         match abandoned {
             None => {}
-            Some(Abandoned::Unanswered) => {
+            Some(Abandoned::Unanswered(waker)) => {
+                drop(waker);
                 let (body, tail) = (Vec::new(), Vec::new());
                 self.send_later(&Frame { kind: FrameKind::Cancel, descriptors: 0, id, body, tail });
             }

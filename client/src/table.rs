@@ -3,7 +3,7 @@
 use crate::answer::Answer;
 use crate::error::{Error, ProtocolError, TransportError};
 use emberd_protocol::Event;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::task::Waker;
 
 /// Events kept for somebody who is slow to take them; then the oldest goes.
@@ -14,8 +14,8 @@ const MAX_EVENTS: usize = 64;
 pub(crate) struct Table {
     last_id: u64,
     waiting: HashMap<u64, Waiting>,
-    /// Futures that wait until another request may be made, by their ticket.
-    for_room: VecDeque<(u64, Waker)>,
+    /// Futures that wait until another request may be made, by their tickets.
+    for_room: BTreeMap<u64, Waker>,
     #[cfg(feature = "tokio")]
     last_ticket: u64,
     /// Whether a thread reads for all.
@@ -57,8 +57,9 @@ impl From<ProtocolError> for Death {
     }
 }
 
-/// Futures to be woken once the table's lock is given back: a woken task may be dropped on the
-/// spot, and its requests come back here.
+/// Futures to be woken once the table's lock is given back: a task may be dropped with its waker
+/// or by being woken, and its requests come back here. For the same reason a waker that is no
+/// longer needed is returned rather than dropped.
 #[derive(Debug, Default)]
 #[must_use]
 pub(crate) struct Wake(Vec<Waker>);
@@ -89,7 +90,7 @@ pub(crate) struct Unwanted {
 #[derive(Debug)]
 pub(crate) enum Abandoned {
     /// It can still be cancelled.
-    Unanswered,
+    Unanswered(Option<Waker>),
     /// Its answer had come, or its connection is dead.
     Over(Option<Unwanted>, Wake),
 }
@@ -122,7 +123,7 @@ impl Table {
     }
 
     fn room(&mut self) -> Wake {
-        Wake(self.for_room.pop_front().map(|(_, waker)| waker).into_iter().collect())
+        Wake(self.for_room.pop_first().map(|(_, waker)| waker).into_iter().collect())
     }
 
     /// What has come for a request: its events, then its answer, then the end of the connection.
@@ -180,12 +181,11 @@ impl Table {
         let waiting = self.waiting.get_mut(&id)?;
         if waiting.answer.is_none() && self.dead.is_none() {
             waiting.is_abandoned = true;
-            waiting.waker = None;
             // Whether they were asked for is still to be known.
             if let Some(events) = &mut waiting.events {
                 events.clear();
             }
-            return Some(Abandoned::Unanswered);
+            return Some(Abandoned::Unanswered(waiting.waker.take()));
         }
         let answer = waiting.answer.take();
         self.waiting.remove(&id);
@@ -197,8 +197,8 @@ impl Table {
     pub(crate) fn die(&mut self, death: &Death) -> Wake {
         self.dead.get_or_insert_with(|| death.clone());
         let wakers = self.waiting.values_mut().filter_map(|waiting| waiting.waker.take());
-        let for_room = self.for_room.drain(..).map(|(_, waker)| waker);
-        Wake(wakers.chain(for_room).collect())
+        let for_room = std::mem::take(&mut self.for_room);
+        Wake(wakers.chain(for_room.into_values()).collect())
     }
 }
 
@@ -206,37 +206,37 @@ impl Table {
 #[cfg(feature = "tokio")]
 impl Table {
     /// Wakes the task when there is news of a request.
-    pub(crate) fn wait_for_news(&mut self, id: u64, waker: &Waker) {
-        if let Some(waiting) = self.waiting.get_mut(&id) {
-            waiting.waker = Some(waker.clone());
-        }
+    #[must_use]
+    pub(crate) fn wait_for_news(&mut self, id: u64, waker: &Waker) -> Option<Waker> {
+        self.waiting.get_mut(&id)?.waker.replace(waker.clone())
     }
 
-    /// Wakes the task when there may be room. The ticket keeps its place, and is made here at
-    /// first. A future that was woken and found no room comes to the front again.
-    pub(crate) fn wait_for_room(&mut self, ticket: &mut Option<u64>, waker: &Waker) {
-        let known = *ticket;
-        let number = known.unwrap_or_else(|| {
+    /// Wakes the task when there may be room. The ticket, made here at first, is its place in the
+    /// queue, which it has again if it was woken and found no room.
+    #[must_use]
+    pub(crate) fn wait_for_room(
+        &mut self,
+        ticket: &mut Option<u64>,
+        waker: &Waker,
+    ) -> Option<Waker> {
+        let number = *ticket.get_or_insert_with(|| {
             self.last_ticket += 1;
             self.last_ticket
         });
-        *ticket = Some(number);
-        match self.for_room.iter_mut().find(|(other, _)| *other == number) {
-            Some((_, place)) => place.clone_from(waker),
-            None if known.is_some() => self.for_room.push_front((number, waker.clone())),
-            None => self.for_room.push_back((number, waker.clone())),
-        }
+        self.for_room.insert(number, waker.clone())
     }
 
     /// A future has found room.
-    pub(crate) fn leave_queue(&mut self, ticket: u64) {
-        self.for_room.retain(|(other, _)| *other != ticket);
+    #[must_use]
+    pub(crate) fn leave_queue(&mut self, ticket: u64) -> Option<Waker> {
+        self.for_room.remove(&ticket)
     }
 
     /// A future does not want room any more. If it was woken for some, another is.
-    pub(crate) fn give_up_queue(&mut self, ticket: u64) -> Wake {
-        let len = self.for_room.len();
-        self.leave_queue(ticket);
-        if self.for_room.len() == len { self.room() } else { Wake::default() }
+    pub(crate) fn give_up_queue(&mut self, ticket: u64) -> (Option<Waker>, Wake) {
+        match self.for_room.remove(&ticket) {
+            None => (None, self.room()),
+            known => (known, Wake::default()),
+        }
     }
 }

@@ -46,13 +46,14 @@ impl Future for Entering<'_> {
         let connection = Arc::clone(self.connection);
         let mut table = lock(&connection.table);
         let Some(id) = table.enter(self.most, self.wants_events)? else {
-            table.wait_for_room(&mut self.ticket, context.waker());
+            let old = table.wait_for_room(&mut self.ticket, context.waker());
+            drop(table);
+            drop(old);
             return Poll::Pending;
         };
-        if let Some(ticket) = self.ticket.take() {
-            table.leave_queue(ticket);
-        }
+        let waker = self.ticket.take().and_then(|ticket| table.leave_queue(ticket));
         drop(table);
+        drop(waker);
         Poll::Ready(Ok(Pending { connection, id }))
     }
 }
@@ -60,7 +61,8 @@ impl Future for Entering<'_> {
 impl Drop for Entering<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            let wake = lock(&self.connection.table).give_up_queue(ticket);
+            let (waker, wake) = lock(&self.connection.table).give_up_queue(ticket);
+            drop(waker);
             wake.now();
         }
     }
@@ -75,7 +77,9 @@ fn poll_answer<F: FnMut(Event)>(
         let mut table = lock(&pending.connection.table);
         let (news, wake) = table.news(pending.id);
         let Some(news) = news else {
-            table.wait_for_news(pending.id, context.waker());
+            let old = table.wait_for_news(pending.id, context.waker());
+            drop(table);
+            drop(old);
             return Poll::Pending;
         };
         drop(table);
