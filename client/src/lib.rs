@@ -17,6 +17,8 @@
 //! [`Client`] may be cloned and used from many threads; they share one connection, and whoever
 //! waits for an answer reads for all. The feature `tokio` adds the same for futures, in `aio`.
 //!
+//! Where no daemon runs and no systemd starts one, [`Client::connect_or_start`] does.
+//!
 //! # Across a restart of the daemon
 //! A call that finds the connection dead connects again, and waits for a daemon that is on its way
 //! back ([`ClientBuilder::reconnect_patience`]). Leases are taken again when they are used. A
