@@ -1,20 +1,23 @@
 //! The client: one method for each question.
 
-use crate::builder::{ClientBuilder, Options};
-use crate::connection::{Answer, Connection};
-use crate::error::{Error, ProtocolError};
+use crate::answer::Answer;
+use crate::builder::ClientBuilder;
+use crate::error::Error;
 use crate::lease::Lease;
-use crate::lock;
+use crate::line::{Line, Link, Tries};
 use crate::model::EmbeddingModel;
+use crate::question::{Question, model_id};
+use crate::start::StartOptions;
 use crate::view::Embeddings;
-use emberd_protocol::{
-    Delivery, EmbedRequest, ErrorCode, Failure, ModelId, ModelKind, ModelSummary, Request,
-    Response, Status, Target, TextBuilder, Welcome,
-};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use emberd_protocol::{Event, ModelKind, ModelSummary, Request, Status, Target, Welcome};
+use std::path::Path;
+use std::sync::Arc;
 
 /// A way to the daemon. Clones share one connection, and may be used from many threads.
+///
+/// No call has a time limit: loading a model may take minutes. Connecting has one
+/// ([`ClientBuilder::handshake_timeout`]), and so has connecting again
+/// ([`ClientBuilder::reconnect_patience`]).
 ///
 /// ```no_run
 /// let client = emberd_client::Client::connect()?;
@@ -25,24 +28,7 @@ use std::sync::{Arc, Mutex};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    path: PathBuf,
-    options: Options,
-    /// Never held for long: droppers take it.
-    link: Mutex<Link>,
-    /// Held by the thread that connects again.
-    reconnecting: Mutex<()>,
-}
-
-/// The present connection, and which one it is: leases belong to the one that took them.
-#[derive(Debug, Clone)]
-pub(crate) struct Link {
-    pub(crate) connection: Arc<Connection>,
-    pub(crate) generation: u64,
+    line: Arc<Line>,
 }
 
 impl Client {
@@ -62,47 +48,27 @@ impl Client {
         Self::builder().connect_to(path)
     }
 
+    /// Connects to the user's own daemon, and starts it where none runs; see
+    /// [`ClientBuilder::connect_or_start`].
+    ///
+    /// # Errors
+    /// [`Error::Connect`].
+    pub fn connect_or_start() -> Result<Self, Error> {
+        Self::builder().connect_or_start(StartOptions::default())
+    }
+
     /// Sets up a client that is not the usual one.
     #[must_use]
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }
 
-    pub(crate) fn open(path: PathBuf, options: Options) -> Result<Self, Error> {
-        let connection = Connection::open(&path, &options)?;
-        let link = Mutex::new(Link { connection, generation: 0 });
-        Ok(Self {
-            shared: Arc::new(Shared { path, options, link, reconnecting: Mutex::default() }),
-        })
+    pub(crate) fn over(line: Line) -> Self {
+        Self { line: Arc::new(line) }
     }
 
-    /// The present connection, made anew if the last one died (or belongs to the process that
-    /// this one was forked from).
-    pub(crate) fn link(&self) -> Result<Link, Error> {
-        if let Some(link) = self.usable_link() {
-            return Ok(link);
-        }
-        let _turn = lock(&self.shared.reconnecting);
-        // Another thread may have done it meanwhile.
-        if let Some(link) = self.usable_link() {
-            return Ok(link);
-        }
-        let connection = Connection::open(&self.shared.path, &self.shared.options)?;
-        let mut link = lock(&self.shared.link);
-        *link = Link { connection, generation: link.generation + 1 };
-        Ok(link.clone())
-    }
-
-    fn usable_link(&self) -> Option<Link> {
-        let link = lock(&self.shared.link);
-        link.connection.is_usable().then(|| link.clone())
-    }
-
-    /// The connection of a generation, if it is still the present one.
-    pub(crate) fn link_of(&self, generation: u64) -> Option<Link> {
-        let link = lock(&self.shared.link);
-        let is_present = link.generation == generation && link.connection.is_usable();
-        is_present.then(|| link.clone())
+    pub(crate) fn line(&self) -> &Arc<Line> {
+        &self.line
     }
 
     /// Asks for nothing: the way there and back.
@@ -110,10 +76,7 @@ impl Client {
     /// # Errors
     /// When the daemon cannot be reached.
     pub fn ping(&self) -> Result<(), Error> {
-        match self.ask(&Request::Ping)? {
-            Response::Pong => Ok(()),
-            other => Err(unexpected(&other)),
-        }
+        self.ask(Request::Ping)?.pong()
     }
 
     /// What the daemon said of itself and its limits when it took this connection.
@@ -121,7 +84,7 @@ impl Client {
     /// # Errors
     /// When the daemon cannot be reached.
     pub fn daemon(&self) -> Result<Welcome, Error> {
-        Ok(self.link()?.connection.welcome().clone())
+        Ok(self.line.link()?.connection.welcome().clone())
     }
 
     /// A lease on any model, which is loaded first if need be; it tells its kind.
@@ -129,7 +92,17 @@ impl Client {
     /// # Errors
     /// `MODEL_NOT_CONFIGURED`, `MODEL_LOAD_ERROR`, `LIMIT_EXCEEDED` (too many leases).
     pub fn model(&self, id: &str) -> Result<Lease, Error> {
-        Lease::acquire(self.clone(), model_id(id)?, None)
+        Lease::acquire(self.clone(), model_id(id)?, None, None)
+    }
+
+    /// As [`Client::model`], told how far the load is. A model that is loaded already has nothing
+    /// to tell. Events are called in order, on this thread; when they come faster than they are
+    /// taken, some are left out. When the request is repeated after a restart, they begin anew.
+    ///
+    /// # Errors
+    /// As [`Client::model`].
+    pub fn model_with(&self, id: &str, mut on_event: impl FnMut(Event)) -> Result<Lease, Error> {
+        Lease::acquire(self.clone(), model_id(id)?, None, Some(&mut on_event))
     }
 
     /// A lease on a model that turns texts into rows.
@@ -137,7 +110,21 @@ impl Client {
     /// # Errors
     /// As [`Client::model`], and `WRONG_MODEL_TYPE`.
     pub fn embedding_model(&self, id: &str) -> Result<EmbeddingModel, Error> {
-        let lease = Lease::acquire(self.clone(), model_id(id)?, Some(ModelKind::Embedding))?;
+        let kind = Some(ModelKind::Embedding);
+        Lease::acquire(self.clone(), model_id(id)?, kind, None).map(EmbeddingModel::new)
+    }
+
+    /// As [`Client::embedding_model`], told how far the load is: see [`Client::model_with`].
+    ///
+    /// # Errors
+    /// As [`Client::embedding_model`].
+    pub fn embedding_model_with(
+        &self,
+        id: &str,
+        mut on_event: impl FnMut(Event),
+    ) -> Result<EmbeddingModel, Error> {
+        let kind = Some(ModelKind::Embedding);
+        let lease = Lease::acquire(self.clone(), model_id(id)?, kind, Some(&mut on_event))?;
         Ok(EmbeddingModel::new(lease))
     }
 
@@ -150,8 +137,8 @@ impl Client {
         texts: &[T],
         id: &str,
     ) -> Result<Embeddings, Error> {
-        let target = Target::Model(model_id(id)?);
-        embed(&self.link()?.connection, target, texts)
+        let mut question = Question::embed(Target::Model(model_id(id)?), texts)?;
+        self.ask_on(&mut question, None)?.1.rows(texts.len())
     }
 
     /// What the daemon holds and does.
@@ -159,10 +146,7 @@ impl Client {
     /// # Errors
     /// When the daemon cannot be reached.
     pub fn status(&self) -> Result<Status, Error> {
-        match self.ask(&Request::Status)? {
-            Response::Status(status) => Ok(*status),
-            other => Err(unexpected(&other)),
-        }
+        self.ask(Request::Status)?.status()
     }
 
     /// The models that the daemon knows, ordered by id.
@@ -170,10 +154,7 @@ impl Client {
     /// # Errors
     /// When the daemon cannot be reached.
     pub fn available_models(&self) -> Result<Vec<ModelSummary>, Error> {
-        match self.ask(&Request::AvailableModels)? {
-            Response::AvailableModels(models) => Ok(models),
-            other => Err(unexpected(&other)),
-        }
+        self.ask(Request::AvailableModels)?.models()
     }
 
     /// How a model is configured: keys below `models.<id>.`, and their values as TOML.
@@ -181,63 +162,36 @@ impl Client {
     /// # Errors
     /// `MODEL_NOT_CONFIGURED`.
     pub fn model_config(&self, id: &str) -> Result<Vec<(String, String)>, Error> {
-        match self.ask(&Request::ModelConfig { model: model_id(id)? })? {
-            Response::ModelConfig(keys) => Ok(keys),
-            other => Err(unexpected(&other)),
+        self.ask(Request::ModelConfig { model: model_id(id)? })?.config()
+    }
+
+    pub(crate) fn ask(&self, request: Request) -> Result<Answer, Error> {
+        Ok(self.ask_on(&mut Question::new(request)?, None)?.1)
+    }
+
+    /// Asks, and again where that is safe and the connection was cut off. Tells who answered.
+    pub(crate) fn ask_on(
+        &self,
+        question: &mut Question,
+        on_event: Option<&mut dyn FnMut(Event)>,
+    ) -> Result<(Link, Answer), Error> {
+        let mut nobody = |_| {};
+        let on_event: &mut dyn FnMut(Event) = match on_event {
+            Some(on_event) => on_event,
+            None => &mut nobody,
+        };
+        let is_safe = question.is_safe_to_repeat();
+        if !is_safe {
+            self.line.look();
+        }
+        let mut tries = Tries::new(&self.line, is_safe);
+        loop {
+            let link = self.line.link()?;
+            match link.connection.call(question, on_event) {
+                Ok(answer) => return Ok((link, answer)),
+                Err(error) if tries.again(&link, &error) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
-
-    fn ask(&self, request: &Request) -> Result<Response, Error> {
-        match self.link()?.connection.call(request, Vec::new())? {
-            Answer::Other(response) => Ok(response),
-            Answer::Rows(_) => Err(ProtocolError::OutOfPlace("rows").into()),
-        }
-    }
-}
-
-/// Asks for rows.
-pub(crate) fn embed<T: AsRef<str>>(
-    connection: &Arc<Connection>,
-    target: Target,
-    texts: &[T],
-) -> Result<Embeddings, Error> {
-    let over = |message: String| Error::from(Failure::new(ErrorCode::LimitExceeded, message));
-    let most = connection.limits().max_texts;
-    let count =
-        u32::try_from(texts.len()).ok().filter(|count| *count <= most).ok_or_else(|| {
-            over(format!(
-                "{} texts are more than the {most} of one request: split them",
-                texts.len()
-            ))
-        })?;
-    let mut builder = TextBuilder::default();
-    for text in texts {
-        builder.push(text.as_ref()).map_err(|error| over(error.to_string()))?;
-    }
-    let request = Request::Embed(EmbedRequest { target, texts: count, delivery: Delivery::Auto });
-    match connection.call(&request, builder.into_bytes())? {
-        Answer::Rows(rows) if rows.len() == texts.len() => Ok(rows),
-        Answer::Rows(_) => Err(ProtocolError::OutOfPlace("another number of rows").into()),
-        Answer::Other(response) => Err(unexpected(&response)),
-    }
-}
-
-/// An id that cannot exist is not configured anywhere: the daemon need not be asked.
-fn model_id(id: &str) -> Result<ModelId, Error> {
-    ModelId::new(id)
-        .map_err(|error| Failure::new(ErrorCode::ModelNotConfigured, error.to_string()).into())
-}
-
-pub(crate) fn unexpected(response: &Response) -> Error {
-    let name = match response {
-        Response::Failed(_) => "a failure",
-        Response::Pong => "a pong",
-        Response::Leased(_) => "a lease",
-        Response::Released => "a release",
-        Response::Embedded(_) => "rows",
-        Response::AvailableModels(_) => "a list of models",
-        Response::ModelConfig(_) => "a model's configuration",
-        Response::Status(_) => "a status",
-    };
-    ProtocolError::OutOfPlace(name).into()
 }

@@ -1,5 +1,6 @@
 //! What can go wrong between a program and its daemon.
 
+use crate::start::StartError;
 use emberd_protocol::{
     CodecError, ErrorCode, Failure, FrameError, PROTOCOL_VERSION, Refusal, RefusalReason, SegmentId,
 };
@@ -14,8 +15,9 @@ pub enum Error {
     /// There is no connection, and none could be made.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The connection died during the call. Whether the daemon did what was asked is not known;
-    /// the next call connects again.
+    /// The connection died during the call, which could not be repeated or was not to be
+    /// ([`crate::ClientBuilder::repeat_requests`]). Whether the daemon did what was asked is not
+    /// known; the next call connects again.
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// The daemon broke the protocol. Unless a single answer was of the wrong kind, the connection
@@ -92,6 +94,9 @@ pub enum ConnectError {
         /// The path.
         path: PathBuf,
     },
+    /// Nobody listened there, and starting a daemon did not help.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// The system refused.
     #[error("cannot connect to {}: {source}", path.display())]
     Socket {

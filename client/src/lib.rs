@@ -15,25 +15,46 @@
 //!
 //! Blocking, on the standard library and the kernel alone: no runtime, no thread of its own. A
 //! [`Client`] may be cloned and used from many threads; they share one connection, and whoever
-//! waits for an answer reads for all.
+//! waits for an answer reads for all. The feature `tokio` adds the same for futures, in `aio`.
+//!
+//! Where no daemon runs and no systemd starts one, [`Client::connect_or_start`] does.
+//!
+//! # Across a restart of the daemon
+//! A call that finds the connection dead connects again, and waits for a daemon that is on its way
+//! back ([`ClientBuilder::reconnect_patience`]). Leases are taken again when they are used. A
+//! request that was cut off is repeated if that changes nothing
+//! ([`ClientBuilder::repeat_requests`]). Results of the old daemon stay readable.
 //!
 //! # Invariants
 //! - What the daemon sends is checked before it is believed: a segment must be sealed, a slot
 //!   must lie within it, and no slot is handed out twice.
 //! - [`Embeddings`] own what they show: they stay readable after the daemon died.
 //! - Dropping anything never blocks.
-//! - A call that fails because the connection died is not repeated; the next one connects again,
-//!   and leases are taken again when they are used.
+//! - A request that changes something is sent once. When the connection dies before its answer,
+//!   that is an [`Error::Transport`].
 
+#[cfg(feature = "tokio")]
+pub mod aio;
+mod answer;
 mod builder;
+mod care;
 mod client;
 mod connection;
 mod error;
+mod held;
+mod incoming;
 mod lease;
+mod line;
+mod lookup;
 mod model;
+mod opening;
+mod outbox;
+mod question;
 mod reader;
 mod segment;
 mod socket;
+mod start;
+mod table;
 mod view;
 
 pub use builder::ClientBuilder;
@@ -41,6 +62,7 @@ pub use client::Client;
 pub use error::{ConnectError, Error, ProtocolError, TransportError};
 pub use lease::Lease;
 pub use model::EmbeddingModel;
+pub use start::{StartError, StartOptions};
 pub use view::Embeddings;
 
 pub use emberd_protocol as protocol;

@@ -1,10 +1,12 @@
 //! A leased model that turns texts into rows.
 
-use crate::client::{Client, embed};
+use crate::client::Client;
 use crate::error::Error;
 use crate::lease::Lease;
+use crate::line::Tries;
+use crate::question::Question;
 use crate::view::Embeddings;
-use emberd_protocol::{ModelInfo, Target};
+use emberd_protocol::ModelInfo;
 
 /// A lease on an embedding model. Clones share it.
 #[derive(Debug, Clone)]
@@ -26,8 +28,20 @@ impl EmbeddingModel {
     /// `REFERENCE_ERROR` after a release; `LIMIT_EXCEEDED` when the texts are too many for one
     /// request, or when earlier results still hold the connection's shared memory; `OVERLOADED`.
     pub fn embed<T: AsRef<str>>(&self, texts: &[T]) -> Result<Embeddings, Error> {
-        let (link, lease) = self.lease.present()?;
-        embed(&link.connection, Target::Lease(lease), texts)
+        let mut question = Question::embed_leased(texts)?;
+        let line = self.client().line();
+        let mut tries = Tries::new(line, question.is_safe_to_repeat());
+        loop {
+            let link = line.link()?;
+            let result = self.lease.on(&link).and_then(|lease| {
+                question.aim(lease)?;
+                link.connection.call(&mut question, &mut |_| {})
+            });
+            match result {
+                Err(error) if tries.again(&link, &error) => {}
+                result => return result?.rows(texts.len()),
+            }
+        }
     }
 
     /// One row for one text.

@@ -7,7 +7,7 @@ use interprocess::ConnectWaitMode;
 use interprocess::local_socket::traits::{Stream as _, StreamCommon};
 use interprocess::local_socket::{ConnectOptions, GenericFilePath, Stream, ToFsName};
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, Shutdown, recvmsg, sendmsg, shutdown};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, Shutdown, recv, recvmsg, sendmsg, shutdown};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -47,6 +47,20 @@ impl Socket {
         self.stream.peer_creds().ok()?.euid()
     }
 
+    /// Another descriptor of the same stream, to ask whether it can be read or written.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn to_be_watched(&self) -> io::Result<OwnedFd> {
+        match &self.stream {
+            Stream::UdSocket(stream) => stream.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    /// From now on a read that would have to wait fails with `WouldBlock`.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn never_wait(&self) -> io::Result<()> {
+        self.stream.set_nonblocking(true)
+    }
+
     /// Bounds how long a read waits; `None` waits for ever.
     pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.stream.set_recv_timeout(timeout)
@@ -63,8 +77,8 @@ impl Socket {
     }
 
     /// Writes what the socket takes at once, and tells how much that was.
-    pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.write_some(&[bytes], 0, MsgFlags::MSG_DONTWAIT) {
+    pub(crate) fn write_now(&self, pieces: &[&[u8]]) -> io::Result<usize> {
+        match self.write_some(pieces, 0, MsgFlags::MSG_DONTWAIT) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             result => result,
         }
@@ -112,6 +126,11 @@ impl Socket {
             }
             return Ok(message.bytes);
         }
+    }
+
+    /// Whether the other side has hung up, and nothing is left to be read.
+    pub(crate) fn has_ended(&self) -> bool {
+        recv(self.raw(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Ok(0)
     }
 
     /// Ends the connection for both sides, whoever is waiting on it.

@@ -6,7 +6,7 @@ usage: minimal_client.py [SOCKET]      embeds some texts with the built-in model
 """
 import fcntl, mmap, os, pathlib, socket, struct, sys
 
-MAGIC, VERSION = 0xB3ED, 1
+MAGIC, VERSION = 0xB3ED, 2
 HELLO, REQUEST, FREE, WELCOME, REFUSAL, RESPONSE, SEGMENT, RETIRE = 1, 2, 4, 16, 17, 18, 19, 20
 HEADER = struct.Struct("<HBBHHQII")
 F_GET_SEALS, SHRINK, GROW, WRITE, FUTURE_WRITE = 1034, 2, 4, 8, 16
@@ -25,7 +25,8 @@ def hello(name):
 
 
 def acquire(model):
-    return struct.pack("<I", 1) + string(model) + struct.pack("<BI", 1, 0)  # Some(Embedding)
+    # Some(Embedding), and no events on the way.
+    return struct.pack("<I", 1) + string(model) + struct.pack("<BIB", 1, 0, 0)
 
 
 def embed(lease, texts):

@@ -2,7 +2,7 @@
 #![no_main]
 
 use emberd_protocol::{
-    Decoder, Frame, FrameError, FrameKind, Free, Hello, Refusal, Request, Response,
+    Decoder, Event, Frame, FrameError, FrameKind, Free, Hello, Refusal, Request, Response,
     SegmentAnnounce, SegmentRetire, TextBlock, Welcome,
 };
 use libfuzzer_sys::fuzz_target;
@@ -67,5 +67,6 @@ fn message(frame: &Frame) {
         FrameKind::Response => check!(Response),
         FrameKind::Segment => check!(SegmentAnnounce),
         FrameKind::Retire => check!(SegmentRetire),
+        FrameKind::Event => check!(Event),
     }
 }

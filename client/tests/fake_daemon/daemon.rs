@@ -1,8 +1,8 @@
 use emberd_client::{Client, ClientBuilder};
 use emberd_protocol::{
-    CodecError, Decoder, ElementType, EmbedRequest, Embedded, Frame, FrameKind, Free, Hello,
-    LeaseId, Leased, Limits, ModelId, ModelInfo, ModelKind, Place, Request, Response,
-    SegmentAnnounce, SegmentBackend, SegmentHandle, SegmentId, SlotRef, Welcome,
+    CodecError, Decoder, ElementType, EmbedRequest, Embedded, ErrorCode, Event, Failure, Frame,
+    FrameKind, Free, Hello, LeaseId, Leased, Limits, ModelId, ModelInfo, ModelKind, Place, Request,
+    Response, SegmentAnnounce, SegmentBackend, SegmentHandle, SegmentId, SlotRef, Welcome,
 };
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -33,11 +33,7 @@ impl<T: Send + 'static> Daemon<T> {
     pub(crate) fn run(script: impl FnOnce(&Listener) -> T + Send + 'static) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("emberd.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        // Linux bounds `accept` by it, too.
-        let patience = TimeVal::seconds(i64::try_from(PATIENCE.as_secs()).unwrap());
-        setsockopt(&listener, ReceiveTimeout, &patience).unwrap();
-        let listener = Listener(listener);
+        let listener = Listener::at(&path);
         let script = std::thread::spawn(move || script(&listener));
         Self { path, script, _folder: folder }
     }
@@ -46,8 +42,13 @@ impl<T: Send + 'static> Daemon<T> {
         &self.path
     }
 
-    /// A client of it, usual but for a patience that no busy machine wears out.
+    /// A client of it that asks everything once, and waits for no daemon to come back.
     pub(crate) fn client(&self) -> Client {
+        once().connect_to(&self.path).unwrap()
+    }
+
+    /// A client of it, usual but for a patience that no busy machine wears out.
+    pub(crate) fn patient_client(&self) -> Client {
         builder().connect_to(&self.path).unwrap()
     }
 
@@ -58,12 +59,24 @@ impl<T: Send + 'static> Daemon<T> {
 }
 
 pub(crate) fn builder() -> ClientBuilder {
-    Client::builder().name("test").handshake_timeout(PATIENCE)
+    Client::builder().name("test").handshake_timeout(PATIENCE).reconnect_patience(PATIENCE)
+}
+
+pub(crate) fn once() -> ClientBuilder {
+    builder().repeat_requests(false).reconnect_patience(Duration::ZERO)
 }
 
 pub(crate) struct Listener(UnixListener);
 
 impl Listener {
+    pub(crate) fn at(path: &Path) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        // Linux bounds `accept` by it, too.
+        let patience = TimeVal::seconds(i64::try_from(PATIENCE.as_secs()).unwrap());
+        setsockopt(&listener, ReceiveTimeout, &patience).unwrap();
+        Self(listener)
+    }
+
     /// The next connection, nothing read or said.
     pub(crate) fn accept(&self) -> Peer {
         let (stream, _) = self.0.accept().expect("somebody connects");
@@ -190,6 +203,21 @@ impl Peer {
     /// Waits for the client to hang up, whatever it says before.
     pub(crate) fn drain(&mut self) {
         while self.next().is_some() {}
+    }
+
+    /// The number of the next frame, which cancels a request.
+    pub(crate) fn cancel(&mut self) -> u64 {
+        let frame = self.next().expect("a cancel");
+        assert_eq!(frame.kind, FrameKind::Cancel);
+        frame.id
+    }
+
+    pub(crate) fn event(&mut self, id: u64, event: &Event) {
+        self.say(Frame::message(FrameKind::Event, id, event));
+    }
+
+    pub(crate) fn fail(&mut self, id: u64, code: ErrorCode) {
+        self.answer(id, &Response::Failed(Failure::retryable(code, "no")));
     }
 
     pub(crate) fn answer(&mut self, id: u64, response: &Response) {

@@ -13,7 +13,7 @@ fn a_lease_is_taken_as_what_it_is_wanted_for_and_tells_its_model() {
         let mut peer = listener.welcome();
         for wanted in [Some(ModelKind::Embedding), None] {
             let (id, request) = peer.request();
-            let Request::Acquire { model, kind } = request else { panic!("{request:?}") };
+            let Request::Acquire { model, kind, .. } = request else { panic!("{request:?}") };
             assert_eq!((model.as_str(), kind), ("m", wanted));
             peer.answer(id, &Response::Leased(leased(9, model)));
         }

@@ -1,12 +1,13 @@
 //! Any message of any kind, for property tests.
 
+use crate::arbitrary_status::status;
 use crate::message::Message;
 use emberd_protocol::{
-    ConnectionStatus, DaemonStatus, Delivery, ElementType, EmbedRequest, Embedded, ErrorCode,
-    Failure, Free, Hello, LeaseId, LeaseStatus, Leased, Limits, ModelId, ModelInfo, ModelKind,
-    ModelState, ModelStatus, ModelSummary, Place, Refusal, RefusalReason, Request, Response,
-    SegmentAnnounce, SegmentBackend, SegmentHandle, SegmentId, SegmentRetire, SegmentStatus,
-    SlotRef, Status, Target, Welcome,
+    CacheCleared, Decision, Delivery, ElementType, EmbedRequest, Embedded, ErrorCode, Event,
+    Failure, Free, Freed, Hello, LeaseId, Leased, Limits, ModelId, ModelInfo, ModelKind,
+    ModelState, ModelSummary, Place, Preloaded, Reason, Refusal, RefusalReason, Reloaded, Request,
+    Response, SegmentAnnounce, SegmentBackend, SegmentHandle, SegmentId, SegmentRetire,
+    SettingChange, SlotRef, Target, Verdict, Welcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -28,14 +29,15 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         announce().prop_map(Message::Segment),
         any::<u32>()
             .prop_map(|segment| Message::Retire(SegmentRetire { segment: SegmentId(segment) })),
+        event().prop_map(Message::Event),
     ]
 }
 
-fn text() -> impl Strategy<Value = String> {
+pub(crate) fn text() -> impl Strategy<Value = String> {
     any::<String>()
 }
 
-fn model_id() -> impl Strategy<Value = ModelId> {
+pub(crate) fn model_id() -> impl Strategy<Value = ModelId> {
     "[A-Za-z0-9._-]{1,128}".prop_map(|id| ModelId::new(id).unwrap())
 }
 
@@ -43,16 +45,16 @@ fn kind() -> impl Strategy<Value = ModelKind> {
     select(vec![ModelKind::Embedding, ModelKind::Text2Text])
 }
 
-fn state() -> impl Strategy<Value = ModelState> {
+pub(crate) fn state() -> impl Strategy<Value = ModelState> {
     use ModelState::{Configured, Draining, Failed, Idle, Loading, Ready, Unloading};
     select(vec![Configured, Loading, Ready, Idle, Draining, Unloading, Failed])
 }
 
-fn backend() -> impl Strategy<Value = SegmentBackend> {
+pub(crate) fn backend() -> impl Strategy<Value = SegmentBackend> {
     select(vec![SegmentBackend::Memfd, SegmentBackend::Posix])
 }
 
-fn lease() -> impl Strategy<Value = LeaseId> {
+pub(crate) fn lease() -> impl Strategy<Value = LeaseId> {
     any::<u64>().prop_map(LeaseId)
 }
 
@@ -69,8 +71,20 @@ fn request() -> impl Strategy<Value = Request> {
     let target = prop_oneof![lease().prop_map(Target::Lease), model_id().prop_map(Target::Model)];
     let delivery = select(vec![Delivery::Auto, Delivery::Inline]);
     prop_oneof![
-        select(vec![Request::Ping, Request::AvailableModels, Request::Status]),
-        (model_id(), option::of(kind())).prop_map(|(model, kind)| Request::Acquire { model, kind }),
+        select(vec![
+            Request::Ping,
+            Request::AvailableModels,
+            Request::Status,
+            Request::CleanupUnusedModels,
+            Request::ClearEmbeddingCache,
+            Request::Reload,
+        ]),
+        (model_id(), option::of(kind()), any::<bool>())
+            .prop_map(|(model, kind, events)| Request::Acquire { model, kind, events }),
+        (model_id(), any::<bool>()).prop_map(|(model, events)| Request::Preload { model, events }),
+        model_id().prop_map(|model| Request::Unload { model }),
+        model_id().prop_map(|model| Request::Why { model }),
+        model_id().prop_map(|model| Request::Plan { model }),
         lease().prop_map(|lease| Request::Release { lease }),
         model_id().prop_map(|model| Request::ModelConfig { model }),
         (target, any::<u32>(), delivery).prop_map(|(target, texts, delivery)| {
@@ -124,10 +138,22 @@ fn response() -> impl Strategy<Value = Response> {
         vec(summary(), 0..5).prop_map(Response::AvailableModels),
         vec((text(), text()), 0..9).prop_map(Response::ModelConfig),
         status().prop_map(|status| Response::Status(Box::new(status))),
+        any::<(bool, u64)>().prop_map(|(was_loaded, load_ms)| {
+            Response::Preloaded(Preloaded { was_loaded, load_ms })
+        }),
+        (vec(model_id(), 0..5), any::<u64>())
+            .prop_map(|(models, bytes)| Response::Freed(Freed { models, bytes })),
+        any::<(u64, u64)>().prop_map(|(entries, bytes)| {
+            Response::CacheCleared(CacheCleared { entries, bytes })
+        }),
+        (vec(change(), 0..5), vec(change(), 0..5)).prop_map(|(changed, unchanged)| {
+            Response::Reloaded(Reloaded { changed, unchanged })
+        }),
+        vec(decision(), 0..5).prop_map(Response::Decisions),
     ]
 }
 
-fn info() -> impl Strategy<Value = ModelInfo> {
+pub(crate) fn info() -> impl Strategy<Value = ModelInfo> {
     (model_id(), kind(), text(), text(), any::<(u32, u32, bool, u64)>()).prop_map(
         |(id, kind, architecture, device, numbers)| ModelInfo {
             id,
@@ -168,81 +194,33 @@ fn summary() -> impl Strategy<Value = ModelSummary> {
     )
 }
 
-fn status() -> impl Strategy<Value = Status> {
-    let daemon =
-        (text(), any::<(u32, u64, u64, u64)>()).prop_map(|(version, numbers)| DaemonStatus {
-            version,
-            pid: numbers.0,
-            uptime_ms: numbers.1,
-            resident_bytes: numbers.2,
-            requests: numbers.3,
-        });
-    let lease = (lease(), model_id(), any::<(u32, u32, u64)>(), text()).prop_map(
-        |(lease, model, (pid, uid, age_ms), client)| LeaseStatus {
-            lease,
-            model,
-            pid,
-            uid,
-            client,
-            age_ms,
-        },
-    );
-    let segments =
-        (backend(), any::<(u32, u64, u64)>()).prop_map(|(backend, numbers)| SegmentStatus {
-            backend,
-            segments: numbers.0,
-            segment_bytes: numbers.1,
-            total_credit_bytes: numbers.2,
-        });
-    let lists = (vec(model_status(), 0..3), vec(lease, 0..3), vec(connection_status(), 0..3));
-    (daemon, lists, segments).prop_map(|(daemon, (models, leases, connections), segments)| Status {
-        daemon,
-        models,
-        leases,
-        connections,
-        segments,
-    })
+fn change() -> impl Strategy<Value = SettingChange> {
+    (text(), text(), text()).prop_map(|(key, value, effect)| SettingChange { key, value, effect })
 }
 
-fn model_status() -> impl Strategy<Value = ModelStatus> {
-    let words = (text(), text(), option::of(text()));
-    let numbers = (any::<[u64; 9]>(), any::<[u32; 2]>(), any::<Option<u64>>());
-    (model_id(), words, state(), option::of(info()), numbers).prop_map(
-        |(id, (model_type, source, failure), state, info, (long, short, idle_ms))| ModelStatus {
-            id,
-            model_type,
-            source,
-            state,
-            info,
-            failure,
-            loads: long[0],
-            load_ms: long[1],
-            workers: short[0],
-            leases: short[1],
-            requests: long[2],
-            texts: long[3],
-            tokens: long[4],
-            batches: long[5],
-            rows_inline: long[6],
-            rows_shared: long[7],
-            queued_texts: long[8],
-            idle_ms,
+fn decision() -> impl Strategy<Value = Decision> {
+    use Verdict::{Evict, Fail, Load, Refuse, Stay, Unload, Wait};
+    let verdict = select(vec![Load, Wait, Refuse, Evict, Unload, Fail, Stay]);
+    let lists = (vec(model_id(), 0..4), vec(text().prop_map(Reason), 0..4));
+    (model_id(), verdict, text(), any::<(u64, u64)>(), lists).prop_map(
+        |(model, verdict, device, (need_bytes, age_ms), (evicts, reasons))| Decision {
+            model,
+            verdict,
+            device,
+            need_bytes,
+            evicts,
+            reasons,
+            age_ms,
         },
     )
 }
 
-fn connection_status() -> impl Strategy<Value = ConnectionStatus> {
-    (text(), any::<[u64; 4]>(), any::<[u32; 4]>()).prop_map(|(client, long, short)| {
-        ConnectionStatus {
-            connection: long[0],
-            pid: short[0],
-            uid: short[1],
-            client,
-            age_ms: long[1],
-            requests_in_flight: short[2],
-            segments: short[3],
-            segment_bytes: long[2],
-            held_bytes: long[3],
-        }
-    })
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (text(), any::<(u64, u64)>()).prop_map(|(file, (done_bytes, total_bytes))| {
+            Event::Fetching { file, done_bytes, total_bytes }
+        }),
+        Just(Event::WaitingForRoom),
+        any::<u64>().prop_map(|need_bytes| Event::Reading { need_bytes }),
+    ]
 }

@@ -124,7 +124,7 @@ fn a_wrong_magic_version_kind_or_flag_is_an_error_as_soon_as_the_header_is_there
         let bytes = header(|h| h[2] = theirs);
         assert_eq!(error_of(&bytes), FrameError::WrongVersion { theirs });
     }
-    for kind in [0, 5, 15, 21, 128, 255] {
+    for kind in [0, 5, 15, 22, 128, 255] {
         assert_eq!(error_of(&header(|h| h[3] = kind)), FrameError::UnknownKind(kind));
     }
     for bit in 0..16 {
@@ -135,8 +135,10 @@ fn a_wrong_magic_version_kind_or_flag_is_an_error_as_soon_as_the_header_is_there
 
 #[test]
 fn descriptors_bodies_and_tails_are_refused_where_they_have_no_place() {
-    use FrameKind::{Cancel, Free, Hello, Refusal, Request, Response, Retire, Segment, Welcome};
-    for kind in [Hello, Request, Cancel, Free, Welcome, Refusal, Response, Segment, Retire] {
+    use FrameKind::{
+        Cancel, Event, Free, Hello, Refusal, Request, Response, Retire, Segment, Welcome,
+    };
+    for kind in [Hello, Request, Cancel, Free, Welcome, Refusal, Response, Segment, Retire, Event] {
         let most = u16::from(kind == Segment);
         for count in [0, 1, 2, 253, u16::MAX] {
             let bytes = header(|h| {

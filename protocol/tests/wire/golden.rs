@@ -3,8 +3,8 @@
 use crate::message::Message;
 use crate::samples;
 use emberd_protocol::{
-    Delivery, ElementType, Frame, FrameKind, HEADER_BYTES, ModelKind, ModelState, Place,
-    RefusalReason, Request, Response, SegmentBackend, SegmentHandle, Target,
+    Delivery, ElementType, Event, Frame, FrameKind, HEADER_BYTES, ModelKind, ModelState, Place,
+    RefusalReason, Request, Response, SegmentBackend, SegmentHandle, Target, Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -144,8 +144,16 @@ macro_rules! variants {
 #[test]
 fn every_kind_of_frame_and_every_variant_is_in_the_golden_file() {
     let wanted: BTreeSet<(&str, u32)> = variants! {
-        Request { Ping Acquire Release Embed AvailableModels ModelConfig Status }
-        Response { Failed Pong Leased Released Embedded AvailableModels ModelConfig Status }
+        Request {
+            Ping Acquire Release Embed AvailableModels ModelConfig Status Preload Unload
+            CleanupUnusedModels ClearEmbeddingCache Reload Why Plan
+        }
+        Response {
+            Failed Pong Leased Released Embedded AvailableModels ModelConfig Status Preloaded
+            Freed CacheCleared Reloaded Decisions
+        }
+        Event { Fetching WaitingForRoom Reading }
+        Verdict { Load Wait Refuse Evict Unload Fail Stay }
         RefusalReason { Version NotPermitted TooManyConnections ShuttingDown NoHello }
         SegmentBackend { Memfd Posix }
         SegmentHandle { Descriptor Name }
@@ -165,7 +173,7 @@ fn every_kind_of_frame_and_every_variant_is_in_the_golden_file() {
     assert_eq!(there, wanted);
 
     let kinds = variants! {
-        FrameKind { Hello Request Cancel Free Welcome Refusal Response Segment Retire }
+        FrameKind { Hello Request Cancel Free Welcome Refusal Response Segment Retire Event }
     };
     let numbers: BTreeSet<u8> = samples.iter().map(|sample| sample.frame.kind as u8).collect();
     assert_eq!(numbers.len(), kinds[0].1);

@@ -7,10 +7,12 @@
 
 mod allocation;
 mod arbitrary;
+mod arbitrary_status;
 mod frames;
 mod golden;
 mod message;
 mod messages;
 mod reference;
 mod samples;
+mod status_sample;
 mod texts;

@@ -2,7 +2,7 @@
 
 use crate::reference::{self, Reference};
 use emberd_protocol::{
-    CodecError, Frame, FrameKind, Free, Hello, Refusal, Request, Response, SegmentAnnounce,
+    CodecError, Event, Frame, FrameKind, Free, Hello, Refusal, Request, Response, SegmentAnnounce,
     SegmentRetire, Welcome,
 };
 
@@ -67,5 +67,6 @@ messages!(
     Refusal(Refusal),
     Response(Response),
     Segment(SegmentAnnounce),
-    Retire(SegmentRetire)
+    Retire(SegmentRetire),
+    Event(Event)
 );

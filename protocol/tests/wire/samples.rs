@@ -1,12 +1,13 @@
 //! One frame of every message, with values that can be told apart in the bytes.
 
 use crate::message::Message;
+use crate::status_sample::status;
 use emberd_protocol::{
-    ConnectionStatus, DaemonStatus, Delivery, ElementType, EmbedRequest, Embedded, ErrorCode,
-    Failure, Frame, Free, Hello, LeaseId, LeaseStatus, Leased, Limits, ModelId, ModelInfo,
-    ModelKind, ModelState, ModelStatus, ModelSummary, Place, Refusal, RefusalReason, Request,
+    CacheCleared, Decision, Delivery, ElementType, EmbedRequest, Embedded, ErrorCode, Event,
+    Failure, Frame, Free, Freed, Hello, LeaseId, Leased, Limits, ModelId, ModelInfo, ModelKind,
+    ModelState, ModelSummary, Place, Preloaded, Reason, Refusal, RefusalReason, Reloaded, Request,
     Response, SegmentAnnounce, SegmentBackend, SegmentHandle, SegmentId, SegmentRetire,
-    SegmentStatus, SlotRef, Status, Target, TextBuilder, Welcome,
+    SettingChange, SlotRef, Target, TextBuilder, Verdict, Welcome,
 };
 
 /// A message in the frame in which it travels.
@@ -41,11 +42,15 @@ fn response(name: &'static str, id: u64, response: Response) -> Sample {
     sample(name, id, Message::Response(response))
 }
 
+fn event(name: &'static str, id: u64, event: Event) -> Sample {
+    sample(name, id, Message::Event(event))
+}
+
 fn refusal(name: &'static str, reason: RefusalReason, message: &str) -> Sample {
     sample(name, 0, Message::Refusal(Refusal { reason, message: message.into() }))
 }
 
-fn model(id: &str) -> ModelId {
+pub(crate) fn model(id: &str) -> ModelId {
     ModelId::new(id).unwrap()
 }
 
@@ -63,7 +68,16 @@ fn rows(values: &[f32]) -> Vec<u8> {
 
 /// All of them, in the order of the golden file.
 pub(crate) fn all() -> Vec<Sample> {
-    [handshake(), requests(), segments(), responses()].into_iter().flatten().collect()
+    let parts = [
+        handshake(),
+        requests(),
+        care_requests(),
+        segments(),
+        responses(),
+        care_responses(),
+        events(),
+    ];
+    parts.into_iter().flatten().collect()
 }
 
 fn handshake() -> Vec<Sample> {
@@ -90,7 +104,7 @@ fn handshake() -> Vec<Sample> {
         sample("hello-inline-only", 0, hello("", false)),
         sample("welcome", 0, welcome(SegmentBackend::Memfd)),
         sample("welcome-posix", 0, welcome(SegmentBackend::Posix)),
-        refusal("refusal-version", RefusalReason::Version, "speak version 1"),
+        refusal("refusal-version", RefusalReason::Version, "speak version 2"),
         refusal("refusal-not-permitted", RefusalReason::NotPermitted, "not you"),
         refusal("refusal-too-many-connections", RefusalReason::TooManyConnections, "full"),
         refusal("refusal-shutting-down", RefusalReason::ShuttingDown, "stopping"),
@@ -99,15 +113,18 @@ fn handshake() -> Vec<Sample> {
 }
 
 fn requests() -> Vec<Sample> {
-    let acquire = |model_id, kind| Request::Acquire { model: model(model_id), kind };
+    let acquire = |model_id, kind, events| {
+        let model = model(model_id);
+        Request::Acquire { model, kind, events }
+    };
     let embed = |target, texts, delivery| Request::Embed(EmbedRequest { target, texts, delivery });
     let by_lease = embed(Target::Lease(LeaseId(7)), 2, Delivery::Auto);
     let by_model = embed(Target::Model(model("builtin")), 1, Delivery::Inline);
     vec![
         request("request-ping", 1, Request::Ping),
-        request("request-acquire", 2, acquire("builtin", Some(ModelKind::Embedding))),
-        request("request-acquire-text2text", 3, acquire("t5", Some(ModelKind::Text2Text))),
-        request("request-acquire-any", 4, acquire("m", None)),
+        request("request-acquire", 2, acquire("builtin", Some(ModelKind::Embedding), false)),
+        request("request-acquire-text2text", 3, acquire("t5", Some(ModelKind::Text2Text), false)),
+        request("request-acquire-any", 4, acquire("m", None, true)),
         request("request-release", 5, Request::Release { lease: LeaseId(7) }),
         with_tail(request("request-embed", 6, by_lease), texts(&["ember", "glüht"])),
         with_tail(request("request-embed-by-model", 7, by_model), texts(&["hi"])),
@@ -115,6 +132,21 @@ fn requests() -> Vec<Sample> {
         request("request-model-config", 9, Request::ModelConfig { model: model("embedding") }),
         request("request-status", 10, Request::Status),
         sample("cancel", 6, Message::Cancel),
+    ]
+}
+
+/// What those ask who look after the daemon.
+fn care_requests() -> Vec<Sample> {
+    let preload = |events| Request::Preload { model: model("embedding"), events };
+    vec![
+        request("request-preload", 11, preload(false)),
+        request("request-preload-with-events", 12, preload(true)),
+        request("request-unload", 13, Request::Unload { model: model("embedding") }),
+        request("request-cleanup-unused-models", 14, Request::CleanupUnusedModels),
+        request("request-clear-embedding-cache", 15, Request::ClearEmbeddingCache),
+        request("request-reload", 16, Request::Reload),
+        request("request-why", 17, Request::Why { model: model("embedding") }),
+        request("request-plan", 18, Request::Plan { model: model("embedding") }),
     ]
 }
 
@@ -167,7 +199,67 @@ fn responses() -> Vec<Sample> {
     ]
 }
 
-fn leased(id: &str, kind: ModelKind) -> Leased {
+/// What they are answered.
+fn care_responses() -> Vec<Sample> {
+    let preloaded = Preloaded { was_loaded: false, load_ms: 4_200 };
+    let freed = |models: &[&str], bytes| {
+        Response::Freed(Freed { models: models.iter().map(|id| model(id)).collect(), bytes })
+    };
+    let cleared = CacheCleared { entries: 6_001, bytes: 6_002 };
+    let change = |key: &str, value: &str, effect: &str| SettingChange {
+        key: key.into(),
+        value: value.into(),
+        effect: effect.into(),
+    };
+    let reloaded = Reloaded {
+        changed: vec![change("models.embedding.idle_seconds", "60", "now")],
+        unchanged: vec![change("segments.backend", "", "with the next start")],
+    };
+    vec![
+        response("response-preloaded", 11, Response::Preloaded(preloaded)),
+        response("response-freed", 13, freed(&["embedding"], 90_000_000)),
+        response("response-freed-nothing", 14, freed(&[], 0)),
+        response("response-cache-cleared", 15, Response::CacheCleared(cleared)),
+        response("response-reloaded", 16, Response::Reloaded(reloaded)),
+        response("response-decisions", 17, Response::Decisions(decisions())),
+    ]
+}
+
+/// A decision of each kind, so that the file holds the position of each.
+fn decisions() -> Vec<Decision> {
+    let evicts = |verdict| if verdict == Verdict::Load { vec![model("old")] } else { vec![] };
+    let verdicts = [
+        (Verdict::Load, 7_001),
+        (Verdict::Wait, 7_002),
+        (Verdict::Refuse, 7_003),
+        (Verdict::Evict, 7_004),
+        (Verdict::Unload, 7_005),
+        (Verdict::Fail, 7_006),
+        (Verdict::Stay, 0),
+    ];
+    let decision = |(verdict, age_ms)| Decision {
+        model: model("embedding"),
+        verdict,
+        device: "cuda:0".into(),
+        need_bytes: 90_000_000,
+        evicts: evicts(verdict),
+        reasons: vec![Reason("100 MB are free".into())],
+        age_ms,
+    };
+    verdicts.map(decision).into()
+}
+
+fn events() -> Vec<Sample> {
+    let fetching =
+        Event::Fetching { file: "model.safetensors".into(), done_bytes: 8_001, total_bytes: 8_002 };
+    vec![
+        event("event-fetching", 12, fetching),
+        event("event-waiting-for-room", 12, Event::WaitingForRoom),
+        event("event-reading", 12, Event::Reading { need_bytes: 8_003 }),
+    ]
+}
+
+pub(crate) fn leased(id: &str, kind: ModelKind) -> Leased {
     Leased {
         lease: LeaseId(7),
         model: ModelInfo {
@@ -202,62 +294,4 @@ fn summaries() -> Vec<ModelSummary> {
         failure: (state == ModelState::Failed).then(|| "no file".into()),
     };
     states.map(summary).into()
-}
-
-fn status() -> Status {
-    let client = || "demo".to_owned();
-    Status {
-        daemon: DaemonStatus {
-            version: "0.1.0".into(),
-            pid: 4711,
-            uptime_ms: 1_001,
-            resident_bytes: 1_002,
-            requests: 1_003,
-        },
-        models: vec![ModelStatus {
-            id: model("builtin"),
-            model_type: "embedding".into(),
-            source: "builtin:static-minilm".into(),
-            state: ModelState::Ready,
-            info: Some(leased("builtin", ModelKind::Embedding).model),
-            failure: None,
-            loads: 2_001,
-            load_ms: 2_002,
-            workers: 2_003,
-            leases: 2_004,
-            requests: 2_005,
-            texts: 2_006,
-            tokens: 2_007,
-            batches: 2_008,
-            rows_inline: 2_009,
-            rows_shared: 2_010,
-            queued_texts: 2_011,
-            idle_ms: Some(2_012),
-        }],
-        leases: vec![LeaseStatus {
-            lease: LeaseId(7),
-            model: model("builtin"),
-            pid: 3_001,
-            uid: 3_002,
-            client: client(),
-            age_ms: 3_003,
-        }],
-        connections: vec![ConnectionStatus {
-            connection: 4_001,
-            pid: 4_002,
-            uid: 4_003,
-            client: client(),
-            age_ms: 4_004,
-            requests_in_flight: 4_005,
-            segments: 4_006,
-            segment_bytes: 4_007,
-            held_bytes: 4_008,
-        }],
-        segments: SegmentStatus {
-            backend: SegmentBackend::Memfd,
-            segments: 5_001,
-            segment_bytes: 5_002,
-            total_credit_bytes: 5_003,
-        },
-    }
 }

@@ -1,0 +1,94 @@
+//! What the daemon answered, and whether that is an answer to what was asked.
+
+use crate::error::{Error, ProtocolError};
+use crate::view::Embeddings;
+use emberd_protocol::{
+    CacheCleared, Decision, Freed, LeaseId, Leased, ModelSummary, Preloaded, Reloaded, Response,
+    Status,
+};
+
+/// An answer, its rows taken out.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Rows(Embeddings),
+    Other(Response),
+}
+
+/// One method for each answer that can be wanted: `what` of it, or that it is out of place.
+macro_rules! wanted {
+    ($($name:ident: $variant:pat => $value:expr => $type:ty),* $(,)?) => {
+        $(pub(crate) fn $name(self) -> Result<$type, Error> {
+            match self {
+                Self::Other($variant) => Ok($value),
+                other => Err(other.out_of_place()),
+            }
+        })*
+    };
+}
+
+impl Answer {
+    wanted!(
+        pong: Response::Pong => () => (),
+        leased: Response::Leased(leased) => leased => Leased,
+        released: Response::Released => () => (),
+        models: Response::AvailableModels(models) => models => Vec<ModelSummary>,
+        config: Response::ModelConfig(keys) => keys => Vec<(String, String)>,
+        status: Response::Status(status) => *status => Status,
+        preloaded: Response::Preloaded(preloaded) => preloaded => Preloaded,
+        freed: Response::Freed(freed) => freed => Freed,
+        cleared: Response::CacheCleared(cleared) => cleared => CacheCleared,
+        reloaded: Response::Reloaded(reloaded) => reloaded => Reloaded,
+        decisions: Response::Decisions(decisions) => decisions => Vec<Decision>,
+    );
+
+    /// The one decision.
+    pub(crate) fn decision(self) -> Result<Decision, Error> {
+        let [decision] = <[Decision; 1]>::try_from(self.decisions()?)
+            .map_err(|_| ProtocolError::OutOfPlace("another number of decisions"))?;
+        Ok(decision)
+    }
+
+    /// One row for each of so many texts.
+    pub(crate) fn rows(self, texts: usize) -> Result<Embeddings, Error> {
+        match self {
+            Self::Rows(rows) if rows.len() == texts => Ok(rows),
+            Self::Rows(_) => Err(ProtocolError::OutOfPlace("another number of rows").into()),
+            other @ Self::Other(_) => Err(other.out_of_place()),
+        }
+    }
+
+    /// A failure of the request is an error.
+    pub(crate) fn or_failure(self) -> Result<Self, Error> {
+        match self {
+            Self::Other(Response::Failed(failure)) => Err(failure.into()),
+            answer => Ok(answer),
+        }
+    }
+
+    /// The lease that it grants.
+    pub(crate) fn lease(&self) -> Option<LeaseId> {
+        match self {
+            Self::Other(Response::Leased(leased)) => Some(leased.lease),
+            _ => None,
+        }
+    }
+
+    fn out_of_place(&self) -> Error {
+        let name = match self {
+            Self::Rows(_) | Self::Other(Response::Embedded(_)) => "rows",
+            Self::Other(Response::Failed(_)) => "a failure",
+            Self::Other(Response::Pong) => "a pong",
+            Self::Other(Response::Leased(_)) => "a lease",
+            Self::Other(Response::Released) => "a release",
+            Self::Other(Response::AvailableModels(_)) => "a list of models",
+            Self::Other(Response::ModelConfig(_)) => "a model's configuration",
+            Self::Other(Response::Status(_)) => "a status",
+            Self::Other(Response::Preloaded(_)) => "word of a preload",
+            Self::Other(Response::Freed(_)) => "word of freed models",
+            Self::Other(Response::CacheCleared(_)) => "word of a cleared cache",
+            Self::Other(Response::Reloaded(_)) => "word of a reload",
+            Self::Other(Response::Decisions(_)) => "decisions",
+        };
+        ProtocolError::OutOfPlace(name).into()
+    }
+}

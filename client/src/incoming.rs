@@ -1,0 +1,161 @@
+//! What the daemon sends, checked: answers with their rows, events, segments.
+
+use crate::answer::Answer;
+use crate::connection::Connection;
+use crate::error::{ProtocolError, TransportError};
+use crate::lock;
+use crate::reader::Reader;
+use crate::segment::Rows;
+use crate::table::Death;
+use crate::view::{Embeddings, Values};
+use emberd_protocol::{
+    ElementType, Embedded, Event, Frame, FrameKind, Place, Response, SegmentId, SegmentRetire,
+    SlotRef, rows_len_bytes,
+};
+use std::io;
+use std::sync::Arc;
+
+/// How a read went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Bytes came, and every frame that is whole was handed out.
+    Some,
+    /// Nothing is there. Only where reads never wait.
+    None,
+}
+
+impl Connection {
+    /// Reads once, and hands out every frame that is whole.
+    pub(crate) fn read_some(self: &Arc<Self>) -> Result<Progress, Death> {
+        let mut reader = lock(&self.reader);
+        match reader.fill(&self.socket) {
+            Ok(0) => {
+                let path = self.path.clone();
+                return Err(Death::Transport(TransportError::Disconnected { path }));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::None),
+            Err(error) => return Err(self.lost(&error)),
+        }
+        while let Some(frame) = reader.decoder.next().map_err(ProtocolError::from)? {
+            self.take_in(&mut reader, frame)?;
+        }
+        // Descriptors come with the first byte of their frame: all of them have found theirs, but
+        // for the one that a frame may have of which the rest is yet to come.
+        if reader.descriptors.len() > usize::from(reader.decoder.is_mid_frame()) {
+            return Err(ProtocolError::Descriptors.into());
+        }
+        Ok(Progress::Some)
+    }
+
+    fn take_in(self: &Arc<Self>, reader: &mut Reader, frame: Frame) -> Result<(), ProtocolError> {
+        match frame.kind {
+            FrameKind::Response => {
+                let id = frame.id;
+                let answer = self.answer(reader, frame)?;
+                self.deliver(id, answer);
+            }
+            FrameKind::Event => {
+                let event: Event = frame.decode()?;
+                let wake = lock(&self.table).happened(frame.id, event)?;
+                wake.now();
+            }
+            // Memory of a user who is not trusted could change while it is read.
+            FrameKind::Segment if !self.accepts_segments => {
+                return Err(ProtocolError::OutOfPlace("a segment"));
+            }
+            FrameKind::Segment => reader.announce(&frame)?,
+            FrameKind::Retire => {
+                let SegmentRetire { segment } = frame.decode()?;
+                if self.is_live(segment) {
+                    let why = "it is retired while its rows are held";
+                    return Err(ProtocolError::Segment { segment, why });
+                }
+                reader.retire(segment)?;
+            }
+            FrameKind::Hello
+            | FrameKind::Request
+            | FrameKind::Cancel
+            | FrameKind::Free
+            | FrameKind::Welcome
+            | FrameKind::Refusal => {
+                return Err(ProtocolError::OutOfPlace("a frame of another kind"));
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(
+        self: &Arc<Self>,
+        reader: &Reader,
+        mut frame: Frame,
+    ) -> Result<Answer, ProtocolError> {
+        let tail = std::mem::take(&mut frame.tail);
+        let response: Response = frame.decode()?;
+        let Response::Embedded(embedded) = response else {
+            if !tail.is_empty() {
+                return Err(ProtocolError::OutOfPlace("bytes behind an answer"));
+            }
+            return Ok(Answer::Other(response));
+        };
+        let values = self.values(reader, &embedded, &tail)?;
+        if values.count() != embedded.rows as usize * embedded.dimension as usize {
+            return Err(ProtocolError::Slot("the values are not as many as the rows need"));
+        }
+        Ok(Answer::Rows(Embeddings::new(embedded, values)))
+    }
+
+    fn values(
+        self: &Arc<Self>,
+        reader: &Reader,
+        embedded: &Embedded,
+        tail: &[u8],
+    ) -> Result<Values, ProtocolError> {
+        let ElementType::F32 = embedded.element;
+        let slot = match embedded.place {
+            Place::Inline => {
+                let (values, rest) = tail.as_chunks::<4>();
+                if !rest.is_empty() {
+                    return Err(ProtocolError::Slot("the rows end within a value"));
+                }
+                return Ok(Values::Inline(values.iter().map(|v| f32::from_le_bytes(*v)).collect()));
+            }
+            Place::Slot(slot) => slot,
+        };
+        let wanted = rows_len_bytes(embedded.rows, embedded.dimension, embedded.element);
+        if wanted != Some(slot.len_bytes) || !tail.is_empty() {
+            return Err(ProtocolError::Slot("the slot's length is not that of the rows"));
+        }
+        let segment = reader.segment(slot.segment)?;
+        match segment.rows(&slot)? {
+            Rows::Mapped(rows) => {
+                self.claim(&slot)?;
+                Ok(Values::shared(rows, slot, self))
+            }
+            Rows::Copied(values) => {
+                self.free(slot);
+                Ok(Values::Inline(values))
+            }
+        }
+    }
+
+    /// Notes that a view shows a slot, unless another view shows a part of it.
+    fn claim(&self, slot: &SlotRef) -> Result<(), ProtocolError> {
+        let mut live = lock(&self.live);
+        let end = slot.offset + slot.len_bytes; // checked against the segment's end before
+        let overlapping = live
+            .range((slot.segment, 0)..(slot.segment, end))
+            .next_back()
+            .is_some_and(|(_, other_end)| *other_end > slot.offset);
+        if overlapping {
+            return Err(ProtocolError::Slot("the slot is shown by a living view"));
+        }
+        live.insert((slot.segment, slot.offset), end);
+        Ok(())
+    }
+
+    /// Whether a view shows a part of a segment.
+    fn is_live(&self, segment: SegmentId) -> bool {
+        lock(&self.live).range((segment, 0)..=(segment, u64::MAX)).next().is_some()
+    }
+}

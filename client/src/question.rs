@@ -1,0 +1,129 @@
+//! What a client asks, ready to be sent, and to be sent again.
+
+use crate::error::Error;
+use emberd_protocol::{
+    Delivery, EmbedRequest, ErrorCode, Failure, Frame, FrameKind, LeaseId, Limits, MAX_FRAME_BYTES,
+    ModelId, ModelKind, Request, Target, TextBuilder,
+};
+
+/// A request and its frame, which can be sent over and over.
+#[derive(Debug)]
+pub(crate) struct Question {
+    request: Request,
+    frame: Frame,
+}
+
+impl Question {
+    /// # Errors
+    /// When it is too large for a frame.
+    pub(crate) fn new(request: Request) -> Result<Self, Error> {
+        Self::with_tail(request, Vec::new())
+    }
+
+    fn with_tail(request: Request, tail: Vec<u8>) -> Result<Self, Error> {
+        let mut frame = Frame::message(FrameKind::Request, 0, &request).map_err(too_large)?;
+        frame.tail = tail;
+        if frame.len_bytes() > MAX_FRAME_BYTES {
+            return Err(too_large(frame.len_bytes()));
+        }
+        Ok(Self { request, frame })
+    }
+
+    /// A lease on a model.
+    pub(crate) fn acquire(
+        model: ModelId,
+        kind: Option<ModelKind>,
+        events: bool,
+    ) -> Result<Self, Error> {
+        Self::new(Request::Acquire { model, kind, events })
+    }
+
+    /// Rows for texts.
+    pub(crate) fn embed<T: AsRef<str>>(target: Target, texts: &[T]) -> Result<Self, Error> {
+        let mut builder = TextBuilder::default();
+        for text in texts {
+            builder.push(text.as_ref()).map_err(|error| over(error.to_string()))?;
+        }
+        let count = u32::try_from(texts.len()).map_err(|_| over("too many texts".into()))?;
+        let request =
+            Request::Embed(EmbedRequest { target, texts: count, delivery: Delivery::Auto });
+        Self::with_tail(request, builder.into_bytes())
+    }
+
+    /// Rows for texts, with a lease that [`Question::aim`] names before each sending.
+    pub(crate) fn embed_leased<T: AsRef<str>>(texts: &[T]) -> Result<Self, Error> {
+        Self::embed(Target::Lease(LeaseId(0)), texts)
+    }
+
+    /// Names the lease to embed with. The texts stay as they are.
+    pub(crate) fn aim(&mut self, lease: LeaseId) -> Result<(), Error> {
+        if let Request::Embed(embed) = &mut self.request {
+            embed.target = Target::Lease(lease);
+            let frame = Frame::message(FrameKind::Request, 0, &self.request).map_err(too_large)?;
+            self.frame.body = frame.body;
+        }
+        Ok(())
+    }
+
+    /// The frame, unless the connection's limits forbid it.
+    pub(crate) fn frame(&mut self, limits: &Limits) -> Result<&mut Frame, Error> {
+        match &self.request {
+            Request::Embed(EmbedRequest { texts, .. }) if *texts > limits.max_texts => {
+                let most = limits.max_texts;
+                Err(over(format!(
+                    "{texts} texts are more than the {most} of one request: split them"
+                )))
+            }
+            _ => Ok(&mut self.frame),
+        }
+    }
+
+    pub(crate) fn wants_events(&self) -> bool {
+        matches!(
+            self.request,
+            Request::Acquire { events: true, .. } | Request::Preload { events: true, .. }
+        )
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_release(&self) -> bool {
+        matches!(self.request, Request::Release { .. })
+    }
+
+    /// Whether asking again changes nothing, whatever became of the first time.
+    pub(crate) fn is_safe_to_repeat(&self) -> bool {
+        match self.request {
+            Request::Ping
+            | Request::Acquire { .. } // a lease ended with the connection that took it
+            | Request::Embed(_)
+            | Request::AvailableModels
+            | Request::ModelConfig { .. }
+            | Request::Status
+            | Request::Preload { .. }
+            | Request::Why { .. }
+            | Request::Plan { .. } => true,
+            Request::Release { .. }
+            | Request::Unload { .. }
+            | Request::CleanupUnusedModels
+            | Request::ClearEmbeddingCache
+            | Request::Reload => false,
+        }
+    }
+}
+
+/// An id that cannot exist is not configured anywhere: the daemon need not be asked.
+pub(crate) fn model_id(id: &str) -> Result<ModelId, Error> {
+    ModelId::new(id)
+        .map_err(|error| Failure::new(ErrorCode::ModelNotConfigured, error.to_string()).into())
+}
+
+fn over(message: String) -> Error {
+    Failure::new(ErrorCode::LimitExceeded, message).into()
+}
+
+fn too_large(what: impl std::fmt::Display) -> Error {
+    over(format!(
+        "the request is too large for a frame of {MAX_FRAME_BYTES} bytes ({what}): send fewer \
+         texts at once"
+    ))
+}
