@@ -20,9 +20,23 @@ pub(crate) enum Command {
     /// Turn texts into rows of numbers.
     Embed(Embed),
     /// Show what the daemon holds and does.
-    Status(Reading),
+    Status(StatusArgs),
     /// List the models that the daemon knows.
     Models(Reading),
+    /// Bring a model into memory ahead of its use.
+    Preload(OfModel),
+    /// Take a model out of memory that nobody holds.
+    Unload(OfModel),
+    /// Take all models out of memory that nobody holds or uses.
+    Cleanup(Reading),
+    /// Take all rows out of the embedding cache.
+    ClearCache(Reading),
+    /// Let the daemon read its settings again.
+    Reload(Reading),
+    /// Tell what was decided about a model, and why.
+    Why(OfModel),
+    /// Tell what a load of a model would do now.
+    Plan(OfModel),
     /// Show or check settings.
     #[command(subcommand)]
     Config(Config),
@@ -81,7 +95,7 @@ Examples:
 pub(crate) struct Embed {
     #[command(flatten)]
     pub(crate) socket: SocketArg,
-    /// The model [default: `embedding` if the daemon has it, else `builtin`]
+    /// The model [default: `embedding` where settings name one or it is loaded, else `builtin`]
     #[arg(long, short, value_name = "ID")]
     pub(crate) model: Option<ModelId>,
     /// Texts.
@@ -117,6 +131,26 @@ pub(crate) struct Reading {
     /// For programs.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+    /// Show it again and again, until interrupted.
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+    /// Seconds between two looks.
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS", requires = "watch")]
+    pub(crate) every: f64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OfModel {
+    /// Its id.
+    pub(crate) id: ModelId,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
 }
 
 #[derive(Debug, Subcommand)]

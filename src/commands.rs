@@ -1,6 +1,8 @@
 //! One function for each command.
 
+mod admin;
 mod config;
+mod decisions;
 mod embed;
 mod models;
 mod npy;
@@ -10,7 +12,7 @@ use crate::args::{Args, Command, SocketArg};
 use crate::exit::CommandError;
 use crate::{output, serve};
 use clap::CommandFactory;
-use emberd_client::{Client, ConnectError, Error};
+use emberd_client::Client;
 
 /// Does what the command line asks.
 pub(crate) fn run(args: Args) -> Result<(), CommandError> {
@@ -19,6 +21,13 @@ pub(crate) fn run(args: Args) -> Result<(), CommandError> {
         Command::Embed(args) => embed::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Models(args) => models::run(&args),
+        Command::Preload(args) => admin::preload(&args),
+        Command::Unload(args) => admin::unload(&args),
+        Command::Cleanup(args) => admin::cleanup(&args),
+        Command::ClearCache(args) => admin::clear_cache(&args),
+        Command::Reload(args) => admin::reload(&args),
+        Command::Why(args) => decisions::why(&args),
+        Command::Plan(args) => decisions::plan(&args),
         Command::Config(args) => config::run(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -37,17 +46,8 @@ pub(crate) fn run(args: Args) -> Result<(), CommandError> {
 /// A connection to the daemon that the command line or the environment names.
 fn connect(socket: &SocketArg) -> Result<Client, CommandError> {
     let builder = || Client::builder().name("emberd");
-    Ok(again(|| match &socket.socket {
+    Ok(match &socket.socket {
         Some(path) => builder().connect_to(path),
         None => builder().connect(),
-    })?)
-}
-
-/// Asks once more where the daemon was there and has gone: it may have been restarted. Nothing
-/// that these commands ask for does harm when it is done twice.
-fn again<T>(ask: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
-    match ask() {
-        Err(Error::Transport(_) | Error::Connect(ConnectError::Closed { .. })) => ask(),
-        result => result,
-    }
+    }?)
 }

@@ -22,8 +22,19 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), CommandError> {
     line(&text)
 }
 
+/// Writes a value as one line of JSON.
+pub(crate) fn json_line<T: Serialize>(value: &T) -> Result<(), CommandError> {
+    let text = serde_json::to_string(value).map_err(|error| failed()(error.into()))?;
+    line(&text)
+}
+
 /// Writes rows of cells under a header, in columns.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> Result<(), CommandError> {
+    bytes(table_text(header, rows).as_bytes())
+}
+
+/// Rows of cells under a header, in columns.
+pub(crate) fn table_text(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = header
         .iter()
         .enumerate()
@@ -40,7 +51,7 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> Result<(), Command
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
-    bytes(text.as_bytes())
+    text
 }
 
 /// A number of bytes for people.

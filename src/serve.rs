@@ -2,21 +2,22 @@
 
 use crate::args::Serve;
 use crate::detach::{self, Caller, Side};
-use crate::exit::CommandError;
+use crate::exit::{self, CommandError};
 use crate::listen;
 use crate::output;
-use emberd_daemon::Daemon;
 use emberd_daemon::settings::Settings;
+use emberd_daemon::{Daemon, DaemonBuilder};
 use emberd_protocol::ModelState;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Threads for sockets and timers: models compute on their own.
@@ -30,7 +31,7 @@ pub(crate) fn run(mut args: Serve) -> Result<(), CommandError> {
     // Everything that can be refused is refused while there is still a terminal to say it on,
     // and paths are made absolute before the folder changes.
     make_absolute(&mut args)?;
-    let settings = settings(args.settings.as_deref(), std::mem::take(&mut args.models))?;
+    let settings = settings(args.settings.as_deref(), args.models.clone())?;
     let filter = EnvFilter::try_new(&args.log)
         .map_err(|error| CommandError::Usage(format!("--log {:?}: {error}", args.log)))?;
     let mut caller = Caller::none();
@@ -52,10 +53,12 @@ pub(crate) fn settings(
     file: Option<&Path>,
     models: Vec<(emberd_protocol::ModelId, PathBuf)>,
 ) -> Result<Settings, CommandError> {
-    let mut settings = match file {
-        Some(file) => Settings::read(file, &[])?,
-        None => Settings::default(),
+    // A variable that is no text cannot be a setting.
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
     };
+    let variables = std::env::vars_os().filter_map(text);
+    let mut settings = Settings::read(file, variables, &[])?;
     for (id, folder) in models {
         if id.as_str() == emberd_daemon::settings::BUILTIN_ID {
             let message = format!("--model {id}=...: this id is the built-in model's");
@@ -93,7 +96,12 @@ fn serve(
         .enable_all()
         .build()
         .map_err(CommandError::io("cannot start the runtime"))?;
-    let result = runtime.block_on(listen_and_run(args.socket.socket, settings, caller));
+    let (file, models) = (args.settings, args.models);
+    let read_again = move || {
+        self::settings(file.as_deref(), models.clone()).map_err(|error| exit::chain(&error))
+    };
+    let builder = Daemon::builder(settings).settings_reader(read_again);
+    let result = runtime.block_on(listen_and_run(args.socket.socket, builder, caller));
     // Blocking tasks (segments being made) are not waited for: the process ends with them.
     Runtime::shutdown_background(runtime);
     result
@@ -101,15 +109,16 @@ fn serve(
 
 async fn listen_and_run(
     socket: Option<PathBuf>,
-    settings: Settings,
+    builder: DaemonBuilder,
     caller: &mut Caller,
 ) -> Result<(), CommandError> {
     let stop = stop_signal().map_err(CommandError::io("cannot handle signals"))?;
+    let hangup = signal(SignalKind::hangup()).map_err(CommandError::io("cannot handle signals"))?;
     let mut door = listen::open(socket)?;
     let Some(listener) = door.take_listener() else {
         return Err(listen::ListenError::NoPath.into());
     };
-    let daemon = Daemon::builder(settings).build()?;
+    let daemon = builder.build()?;
     let place = match &door.path {
         Some(path) => path.display().to_string(),
         None => "the socket that systemd opened".into(),
@@ -124,6 +133,7 @@ async fn listen_and_run(
             notify(&[NotifyState::Stopping]);
         }) => {}
         () = told => {}
+        () = reload_on_signal(&daemon, hangup) => {}
     }
     tracing::info!("emberd has stopped");
     Ok(())
@@ -133,14 +143,21 @@ async fn listen_and_run(
 fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
         }
     })
+}
+
+/// Reads the settings again at each SIGHUP. Never ends.
+async fn reload_on_signal(daemon: &Daemon, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        // What came of it is in the log and in the status.
+        let _ = daemon.reload().await;
+    }
+    std::future::pending().await
 }
 
 /// Keeps systemd's status line and watchdog up to date; does nothing without systemd. Never ends.

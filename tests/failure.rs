@@ -1,34 +1,13 @@
-use crate::support::{Daemon, Raw, code, code_of, eventually, texts};
+use crate::support::{Daemon, Raw, code, code_of, eventually, texts, tiny_model};
 use emberd_client::Error;
 use emberd_protocol::{
     Delivery, EmbedRequest, ErrorCode, Frame, FrameKind, ModelId, ModelKind, ModelState, Request,
     Response, Target, TextBuilder,
 };
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 fn id(id: &str) -> ModelId {
     ModelId::new(id).unwrap()
-}
-
-/// A tiny model that works, to be damaged.
-fn tiny_model(into: &Path) -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/tests/data/bert-mean-norm");
-    let folder = into.join("model");
-    copy(&from, &folder);
-    folder
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 #[test]
@@ -49,7 +28,8 @@ fn an_unknown_model_is_told_with_what_there_is() {
 fn the_wrong_kind_is_told() {
     let daemon = Daemon::start();
     let mut raw = Raw::welcomed(&daemon);
-    let request = Request::Acquire { model: id("builtin"), kind: Some(ModelKind::Text2Text) };
+    let request =
+        Request::Acquire { model: id("builtin"), kind: Some(ModelKind::Text2Text), events: false };
     assert_eq!(code(&raw.ask(&request, Vec::new())), ErrorCode::WrongModelType);
     assert_eq!(daemon.leases(), 0);
 }
@@ -74,6 +54,7 @@ fn broken(file: &str, break_it: impl FnOnce(&Path)) {
     assert!(client.embedding_model("builtin").is_ok());
     std::fs::remove_dir_all(&model).unwrap();
     tiny_model(folder.path());
+    assert!(!client.preload("broken").unwrap().was_loaded);
     assert_eq!(client.embedding_model("broken").unwrap().embed_one("mended").unwrap().len(), 1);
 }
 

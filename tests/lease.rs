@@ -46,7 +46,8 @@ fn a_second_release_is_a_reference_error_and_so_is_use_after_release() {
 fn a_foreign_or_invented_lease_is_a_reference_error_and_harms_its_holder_not() {
     let daemon = Daemon::start();
     let (mut holder, mut thief) = (Raw::welcomed(&daemon), Raw::welcomed(&daemon));
-    let acquire = Request::Acquire { model: ModelId::new("builtin").unwrap(), kind: None };
+    let acquire =
+        Request::Acquire { model: ModelId::new("builtin").unwrap(), kind: None, events: false };
     let Response::Leased(leased) = holder.ask(&acquire, Vec::new()) else { panic!("no lease") };
     for id in [leased.lease, LeaseId(0), LeaseId(u64::MAX)] {
         let response = thief.ask(&Request::Release { lease: id }, Vec::new());

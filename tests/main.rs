@@ -9,6 +9,10 @@ mod failure;
 mod hostile;
 /// Counting, sharing, release, and the death of a holder.
 mod lease;
+/// Loading, unloading, evicting, and what is told of it.
+mod life;
+/// Settings that are read again while the daemon runs.
+mod reload;
 /// The daemon dies and comes back; two want the same socket.
 mod restart;
 /// Rows: inline and through shared memory, their limits and their way back.

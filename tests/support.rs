@@ -29,6 +29,27 @@ pub(crate) fn example(name: &str) -> PathBuf {
     path
 }
 
+/// A tiny model that works, to be damaged.
+pub(crate) fn tiny_model(into: &Path) -> PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/tests/data/bert-mean-norm");
+    let folder = into.join("model");
+    copy(&from, &folder);
+    folder
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
 /// The real model's folder, where `scripts/test` could get it.
 pub(crate) fn minilm() -> Option<PathBuf> {
     let folder = std::env::var_os("EMBERD_TEST_MINILM").map(PathBuf::from);
@@ -167,6 +188,11 @@ impl Daemon {
             entries.filter_map(|entry| is_memfd(entry).then_some(())).count() == SPARE_SEGMENTS
         });
         self.descriptors()
+    }
+
+    /// The file of [`Daemon::with_settings`].
+    pub(crate) fn settings_file(&self) -> PathBuf {
+        self.folder.path().join("emberd.toml")
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

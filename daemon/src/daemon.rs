@@ -2,23 +2,27 @@
 
 use crate::connection::split;
 use crate::engine::model::EmbeddingModel;
+use crate::error::RequestError;
+use crate::latency::Latencies;
 use crate::lease::ConnectionId;
 use crate::loader::{CustomError, Loaders};
 use crate::registry::Registry;
+use crate::reload;
 use crate::segment::{DEFAULT_SPARES, SegmentError, Spares, TotalCredit, backend};
 use crate::session::{self, Connection, refuse};
 use crate::settings::{ModelSettings, Settings};
 use crate::sync::lock;
-use emberd_protocol::{ModelId, RefusalReason, Status};
+use arc_swap::ArcSwap;
+use emberd_protocol::{CacheCleared, ModelId, RefusalReason, Reloaded, Status};
 use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::tokio::Listener as _;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 /// A pause after the system had no descriptor or memory for a new connection.
@@ -26,7 +30,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What every connection reaches.
 pub(crate) struct Shared {
-    pub(crate) settings: Settings,
+    settings: ArcSwap<Settings>,
+    /// Where settings are read from again.
+    reader: Option<Box<SettingsReader>>,
+    /// Why the last reading changed nothing.
+    pub(crate) reload_error: Mutex<Option<String>>,
+    pub(crate) latencies: Latencies,
     pub(crate) registry: Arc<Registry>,
     pub(crate) connections: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
     pub(crate) spares: Arc<Spares>,
@@ -34,15 +43,76 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// Requests answered.
     pub(crate) requests: AtomicU64,
+    /// Connections that are open.
+    open: AtomicUsize,
     /// Whether the daemon is stopping.
     pub(crate) draining: watch::Sender<bool>,
 }
 
+/// Reads the settings again.
+type SettingsReader = dyn Fn() -> Result<Settings, String> + Send + Sync;
+
+impl Shared {
+    /// The settings that are in force.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Reads the settings again, and puts what can change into force. A fault in them changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// When they cannot be read, or there is nothing to read them from.
+    pub(crate) async fn reload(self: &Arc<Self>) -> Result<Reloaded, RequestError> {
+        let shared = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || match &shared.reader {
+            Some(read) => read(),
+            None => Err("this daemon was not given a file to read them from".to_owned()),
+        });
+        let read = read.await.map_err(|_| RequestError::Defect("reading settings panicked"))?;
+        *lock(&self.reload_error) = read.as_ref().err().cloned();
+        let new = read.map_err(|error| {
+            tracing::error!(error, "the settings were not changed");
+            RequestError::Reload(error)
+        })?;
+        let (settings, reloaded) =
+            reload::merge(&self.settings(), new, |id| !self.registry.seen(id).copies.is_empty());
+        self.registry.reconfigure(&settings);
+        self.credit.set_limit(settings.segments.total_bytes);
+        self.settings.store(Arc::new(settings));
+        for change in &reloaded.changed {
+            tracing::info!(key = change.key, value = change.value, "setting changed");
+        }
+        for change in &reloaded.unchanged {
+            tracing::warn!(key = change.key, effect = change.effect, "setting not changed");
+        }
+        Ok(reloaded)
+    }
+
+    /// Counts one more connection, if there is room for it.
+    fn enter(&self) -> bool {
+        let limit = self.settings().limits.connections;
+        let enter = |open: usize| (open < limit).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter).is_ok()
+    }
+
+    /// Takes all rows out of the embedding cache.
+    pub(crate) fn clear_cache(&self) -> CacheCleared {
+        CacheCleared::default()
+    }
+}
+
 /// Puts a daemon together.
-#[derive(Debug)]
 pub struct DaemonBuilder {
     settings: Settings,
     loaders: Loaders,
+    reader: Option<Box<SettingsReader>>,
+}
+
+impl fmt::Debug for DaemonBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DaemonBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
 }
 
 /// A daemon that is ready to take connections.
@@ -64,6 +134,17 @@ impl DaemonBuilder {
         self
     }
 
+    /// Tells how settings are read again, when a client or [`Daemon::reload`] asks for it. What
+    /// it answers as an error is for people.
+    #[must_use]
+    pub fn settings_reader<F>(mut self, read: F) -> Self
+    where
+        F: Fn() -> Result<Settings, String> + Send + Sync + 'static,
+    {
+        self.reader = Some(Box::new(read));
+        self
+    }
+
     /// The daemon. Loads no model: the first lease does.
     ///
     /// # Errors
@@ -80,8 +161,12 @@ impl DaemonBuilder {
             credit: TotalCredit::new(segments.total_bytes),
             started: Instant::now(),
             requests: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
             draining: watch::Sender::new(false),
-            settings: self.settings,
+            latencies: Latencies::default(),
+            reload_error: Mutex::default(),
+            reader: self.reader,
+            settings: ArcSwap::from_pointee(self.settings),
         };
         Ok(Daemon { shared: Arc::new(shared) })
     }
@@ -91,13 +176,22 @@ impl Daemon {
     /// Starts to put a daemon together.
     #[must_use]
     pub fn builder(settings: Settings) -> DaemonBuilder {
-        DaemonBuilder { settings, loaders: Loaders::default() }
+        DaemonBuilder { settings, loaders: Loaders::default(), reader: None }
     }
 
     /// What the daemon holds and does.
     #[must_use]
     pub fn status(&self) -> Status {
         crate::status::of(&self.shared)
+    }
+
+    /// Reads the settings again, and puts what can change into force; answers what did and what
+    /// did not. A fault in them changes nothing.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub async fn reload(&self) -> Result<Reloaded, String> {
+        self.shared.reload().await.map_err(|error| error.to_string())
     }
 
     /// Takes connections until `shutdown` ends, then drains: no new connection or work is taken,
@@ -107,7 +201,8 @@ impl Daemon {
     /// removed is the listener's business.
     pub async fn run(&self, listener: Listener, shutdown: impl Future<Output = ()>) {
         let mut sessions = JoinSet::new();
-        let permits = Arc::new(Semaphore::new(self.shared.settings.limits.connections));
+        let time = tokio::spawn(Arc::clone(&self.shared.registry).keep_time());
+        let _ends_with_this = AbortOnDrop(time.abort_handle());
         let mut shutdown = std::pin::pin!(shutdown);
         let mut last_id = 0;
         loop {
@@ -122,13 +217,15 @@ impl Daemon {
                     Ok(stream) => {
                         last_id += 1;
                         let (shared, id) = (Arc::clone(&self.shared), ConnectionId(last_id));
-                        match Arc::clone(&permits).try_acquire_owned() {
-                            Ok(permit) => sessions.spawn(async move {
+                        if self.shared.enter() {
+                            let entered = Entered(Arc::clone(&shared));
+                            sessions.spawn(async move {
                                 session::serve(shared, stream, id).await;
-                                drop(permit);
-                            }),
-                            Err(_) => sessions.spawn(turn_away(stream)),
-                        };
+                                drop(entered);
+                            });
+                        } else {
+                            sessions.spawn(turn_away(stream));
+                        }
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
@@ -145,7 +242,7 @@ impl Daemon {
         tracing::info!(connections = sessions.len(), "stopping");
         self.shared.draining.send_replace(true);
         let ended = async { while sessions.join_next().await.is_some() {} };
-        if timeout(self.shared.settings.limits.drain, ended).await.is_err() {
+        if timeout(self.shared.settings().limits.drain, ended).await.is_err() {
             tracing::warn!(connections = sessions.len(), "work did not end in time: cut off");
         }
         sessions.shutdown().await;
@@ -155,7 +252,24 @@ impl Daemon {
 
 impl fmt::Debug for Daemon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Daemon").field("settings", &self.shared.settings).finish_non_exhaustive()
+        f.debug_struct("Daemon").field("settings", &self.shared.settings()).finish_non_exhaustive()
+    }
+}
+
+/// A connection that is counted.
+struct Entered(Arc<Shared>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -82,7 +82,8 @@ async fn reserve(
     let too_large = |len_bytes| RequestError::InlineTooLarge { len_bytes, limit: MAX_INLINE_BYTES };
     let len_bytes = rows_len_bytes(rows, dimension, ElementType::F32).ok_or(too_large(u64::MAX))?;
     let (rows, dimension) = (rows as usize, dimension as usize);
-    let settings = &shared.settings.segments;
+    let settings = shared.settings();
+    let settings = &settings.segments;
     let shares = delivery == Delivery::Auto && len_bytes > u64::from(settings.inline_bytes);
     if let Some(pool) = connection.pool.as_ref().filter(|_| shares) {
         let slot = pool.reserve(len_bytes, settings.wait).await?;

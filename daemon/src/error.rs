@@ -46,7 +46,9 @@ pub(crate) enum RequestError {
         reasons: Vec<String>,
     },
     /// It is not shared.
-    #[error("model \"{0}\" is not shared: each holder gets a copy of its own, and there is none to preload")]
+    #[error(
+        "model \"{0}\" is not shared: each holder gets a copy of its own, and there is none to preload"
+    )]
     NotShared(ModelId),
     /// It cannot be unloaded.
     #[error("model \"{model}\" cannot be unloaded: {source}; `emberd status` tells whose")]
@@ -153,7 +155,9 @@ impl RequestError {
             Self::NoPlace { .. } => ErrorCode::DeviceError,
             Self::NotShared(_) | Self::Reload(_) => ErrorCode::InvalidRequest,
             Self::Unload { source: UnloadError::Held(_), .. } => ErrorCode::ReferenceError,
-            Self::Unload { source: UnloadError::NotConfigured, .. } => ErrorCode::ModelNotConfigured,
+            Self::Unload { source: UnloadError::NotConfigured, .. } => {
+                ErrorCode::ModelNotConfigured
+            }
             Self::NotAdmin => ErrorCode::PermissionDenied,
             Self::WrongKind { .. } => ErrorCode::WrongModelType,
             Self::Lease(LeaseError::NotHeld(LeaseId(_))) => ErrorCode::ReferenceError,

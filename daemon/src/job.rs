@@ -8,6 +8,7 @@ use emberd_protocol::TextBlock;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// Texts, where their rows go, and who waits for them.
@@ -17,6 +18,8 @@ pub(crate) struct Job {
     pub(crate) connection: ConnectionId,
     /// What to embed.
     pub(crate) texts: TextBlock,
+    /// When it came.
+    pub(crate) queued: Instant,
     /// Each row once, taken when its text is read.
     rows: Mutex<Vec<Option<Row>>>,
     /// Rows not yet written.
@@ -77,6 +80,7 @@ impl Job {
         let (sender, done) = oneshot::channel();
         let job = Arc::new(Self {
             connection,
+            queued: Instant::now(),
             remaining: AtomicUsize::new(rows.len()),
             rows: Mutex::new(rows.into_iter().map(Some).collect()),
             texts,

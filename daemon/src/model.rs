@@ -88,14 +88,15 @@ impl ModelSlot {
     pub(crate) fn load(
         &self,
         loaders: &Loaders,
-        prepared: Option<Prepared>,
+        prepared: Option<&Prepared>,
         device: Device,
         workers: usize,
     ) -> Result<LoadedModel, LoadFailure> {
         let started = Instant::now();
         let settings = self.settings();
-        let model = loaders.load(&self.id, &settings, prepared.as_ref(), device)?;
-        let loaded = self.start(&model, &settings, device, workers).map_err(LoadFailure::Threads)?;
+        let model = loaders.load(&self.id, &settings, prepared, device)?;
+        let loaded =
+            self.start(&model, &settings, device, workers).map_err(LoadFailure::Threads)?;
         let took = started.elapsed();
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
         self.counters.load_ms.store(millis(took), Ordering::Relaxed);

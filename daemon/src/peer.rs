@@ -27,6 +27,12 @@ impl Peer {
         Ok(Self { pid, uid })
     }
 
+    /// Whether it may change the daemon for everybody: the daemon's own user and root may.
+    #[must_use]
+    pub(crate) fn is_admin(&self) -> bool {
+        self.uid == 0 || self.uid == geteuid().as_raw()
+    }
+
     /// Whether it may use this daemon: the daemon's own user and root may.
     #[must_use]
     pub(crate) fn is_permitted(&self) -> bool {

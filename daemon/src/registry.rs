@@ -29,6 +29,9 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 /// How long an unload waits for those that still look at the model (a status, an answer on its way).
 const LAST_LOOKS: Duration = Duration::from_secs(10);
 
+/// The keeper of time looks at least this often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Where news of a load go.
 pub(crate) type Events = mpsc::UnboundedSender<Event>;
 
@@ -47,6 +50,8 @@ pub(crate) struct Registry {
 
 struct Inner {
     scheduler: Scheduler,
+    /// When the keeper of time wakes by itself.
+    wakes_at: Instant,
     models: BTreeMap<ModelId, Arc<ModelSlot>>,
     resident: HashMap<CopyId, Arc<LoadedModel>>,
     /// The files of models that are about to be loaded.
@@ -55,9 +60,11 @@ struct Inner {
 }
 
 struct Pending {
-    sender: oneshot::Sender<Result<Held, WaitError>>,
+    sender: oneshot::Sender<Answer>,
     events: Option<Events>,
 }
+
+type Answer = Result<Held, WaitError>;
 
 /// What a waiter gets. Dropped unclaimed, it is given back.
 #[derive(Debug)]
@@ -114,7 +121,7 @@ impl Drop for HeldLease {
 struct InQueue {
     registry: Arc<Registry>,
     id: WaiterId,
-    receiver: oneshot::Receiver<Result<Held, WaitError>>,
+    receiver: oneshot::Receiver<Answer>,
 }
 
 impl Drop for InQueue {
@@ -138,6 +145,7 @@ impl Registry {
         };
         let inner = Inner {
             scheduler,
+            wakes_at: Instant::now(),
             models: settings.models.iter().map(slot).collect(),
             resident: HashMap::new(),
             prepared: HashMap::new(),
@@ -165,12 +173,6 @@ impl Registry {
         self.inner().models.values().map(Arc::clone).collect()
     }
 
-    /// The types that it can load.
-    #[must_use]
-    pub(crate) fn custom_types(&self) -> Vec<String> {
-        self.loaders.custom_types()
-    }
-
     /// A lease, with the model that it holds.
     ///
     /// # Errors
@@ -191,10 +193,7 @@ impl Registry {
     ///
     /// # Errors
     /// When it cannot be loaded.
-    pub(crate) async fn use_model(
-        self: &Arc<Self>,
-        model: &ModelId,
-    ) -> Result<Use, RequestError> {
+    pub(crate) async fn use_model(self: &Arc<Self>, model: &ModelId) -> Result<Use, RequestError> {
         match self.wait(model, Want::Use, None).await? {
             Held::Use(using) => Ok(using),
             _ => Err(RequestError::Defect("another thing was granted than a model")),
@@ -240,10 +239,9 @@ impl Registry {
         events: Option<Events>,
     ) -> Result<Preloaded, RequestError> {
         match self.wait(&slot.id, Want::Preload, events).await? {
-            Held::Preloaded { was_loaded } => Ok(Preloaded {
-                was_loaded,
-                load_ms: slot.counters.load_ms.load(Ordering::Relaxed),
-            }),
+            Held::Preloaded { was_loaded } => {
+                Ok(Preloaded { was_loaded, load_ms: slot.counters.load_ms.load(Ordering::Relaxed) })
+            }
             _ => Err(RequestError::Defect("another thing was granted than a preload")),
         }
     }
@@ -296,18 +294,16 @@ impl Registry {
         self: &Arc<Self>,
         slot: &Arc<ModelSlot>,
     ) -> Result<Decision, RequestError> {
-        let (registry, slot) = (Arc::clone(self), Arc::clone(slot));
+        let (registry, slot, model) = (Arc::clone(self), Arc::clone(slot), slot.id.clone());
         let planned = tokio::task::spawn_blocking(move || {
             let prepared = registry.prepare(&slot, false)?;
             registry.refresh_devices();
-            Ok(registry.inner().scheduler.plan(&slot.id, prepared.need).ok_or(slot.id.clone()))
+            Ok(registry.inner().scheduler.plan(&slot.id, prepared.need))
         });
         match planned.await {
-            Ok(Ok(Ok(decision))) => Ok(decision),
-            Ok(Ok(Err(_))) | Err(_) => Err(RequestError::Defect("a plan could not be made")),
-            Ok(Err((model, cause))) => {
-                Err(RequestError::Load { model, source: Arc::new(cause), retry_in: None })
-            }
+            Ok(Ok(Some(decision))) => Ok(decision),
+            Ok(Ok(None)) | Err(_) => Err(RequestError::Defect("a plan could not be made")),
+            Ok(Err(source)) => Err(RequestError::Load { model, source, retry_in: None }),
         }
     }
 
@@ -381,9 +377,12 @@ impl Registry {
         // The first one to be set is the one that is meant.
         let _ = self.runtime.set(Handle::current());
         loop {
-            let deadline = self.inner().scheduler.next_deadline();
-            let far = Instant::now() + Duration::from_secs(24 * 60 * 60);
-            let wake = deadline.unwrap_or(far).min(far);
+            let wake = {
+                let mut inner = self.inner();
+                let far = Instant::now() + LONGEST_SLEEP;
+                inner.wakes_at = inner.scheduler.next_deadline().unwrap_or(far).min(far);
+                inner.wakes_at
+            };
             tokio::select! {
                 () = tokio::time::sleep_until(wake.into()) => {
                     self.change(|inner| inner.scheduler.tick(Instant::now()));
@@ -442,14 +441,14 @@ impl Registry {
     fn act(self: &Arc<Self>) {
         // What is dropped or sent here may come back to this lock.
         let mut answers = Vec::new();
-        {
+        let is_earlier = {
             let mut inner = self.inner();
             for action in inner.scheduler.take_actions() {
                 match action {
-                    Action::Prepare { model } => self.start_preparing(&mut inner, model),
+                    Action::Prepare { model } => self.start_preparing(&mut inner, &model),
                     Action::Load { copy, model, device, bytes } => {
                         inner.tell(&model, &Event::Reading { need_bytes: bytes });
-                        self.start_loading(&mut inner, copy, model, device, bytes);
+                        self.start_loading(&mut inner, copy, &model, device, bytes);
                     }
                     Action::Unload { copy } => self.start_unloading(&mut inner, copy),
                     Action::Grant { waiter, granted } => {
@@ -469,12 +468,15 @@ impl Registry {
                     }
                 }
             }
-        }
+            inner.scheduler.next_deadline().is_some_and(|deadline| deadline < inner.wakes_at)
+        };
         for (sender, answer) in answers {
             // One that has gone gives back what it was granted by dropping it.
             let _ = sender.send(answer);
         }
-        self.changed.notify_one();
+        if is_earlier {
+            self.changed.notify_one();
+        }
     }
 
     fn grant(
@@ -482,7 +484,7 @@ impl Registry {
         inner: &mut Inner,
         waiter: WaiterId,
         granted: Granted,
-    ) -> Option<(oneshot::Sender<Result<Held, WaitError>>, Result<Held, WaitError>)> {
+    ) -> Option<(oneshot::Sender<Answer>, Answer)> {
         let (Granted::Lease(_, copy) | Granted::Use(copy) | Granted::Preloaded { copy, .. }) =
             granted;
         let model = inner.resident.get(&copy).map(Arc::clone)?;
@@ -508,12 +510,12 @@ impl Registry {
 
     // ---- threads
 
-    fn start_preparing(self: &Arc<Self>, inner: &mut Inner, model: ModelId) {
-        let Some(slot) = inner.models.get(&model).map(Arc::clone) else { return };
+    fn start_preparing(self: &Arc<Self>, inner: &mut Inner, model: &ModelId) {
+        let Some(slot) = inner.models.get(model).map(Arc::clone) else { return };
         let registry = Arc::clone(self);
         let work = move || {
             let result = catch_unwind(AssertUnwindSafe(|| registry.prepare(&slot, true)));
-            let result = result.unwrap_or_else(|_| Err((slot.id.clone(), LoadFailure::Panicked)));
+            let result = result.unwrap_or_else(|_| Err(Arc::new(LoadFailure::Panicked)));
             registry.refresh_devices();
             registry.change(|inner| {
                 let need = result.map(|prepared| {
@@ -521,13 +523,12 @@ impl Registry {
                     inner.prepared.insert(slot.id.clone(), prepared);
                     need
                 });
-                let need = need.map_err(|(_, cause)| Arc::new(cause));
                 inner.scheduler.prepared(&slot.id, need, Instant::now());
             });
         };
         if let Err(cause) = Builder::new().name(format!("prepare:{model}")).spawn(work) {
             let cause = Arc::new(LoadFailure::Threads(cause));
-            inner.scheduler.prepared(&model, Err(cause), Instant::now());
+            inner.scheduler.prepared(model, Err(cause), Instant::now());
             self.again();
         }
     }
@@ -537,26 +538,27 @@ impl Registry {
         self: &Arc<Self>,
         slot: &ModelSlot,
         may_fetch: bool,
-    ) -> Result<Prepared, (ModelId, LoadFailure)> {
+    ) -> Result<Prepared, Arc<LoadFailure>> {
         let tell = |event: Event| self.inner().tell(&slot.id, &event);
         self.loaders
             .prepare(&slot.settings(), self.cpu_workers, self.runtime.get(), may_fetch, &tell)
-            .map_err(|cause| (slot.id.clone(), cause))
+            .map_err(Arc::new)
     }
 
     fn start_loading(
         self: &Arc<Self>,
         inner: &mut Inner,
         copy: CopyId,
-        model: ModelId,
+        model: &ModelId,
         device: Device,
         bytes: u64,
     ) {
-        let Some(slot) = inner.models.get(&model).map(Arc::clone) else { return };
-        let prepared = inner.prepared.get(&model).cloned();
+        let Some(slot) = inner.models.get(model).map(Arc::clone) else { return };
+        let prepared = inner.prepared.get(model).cloned();
         let registry = Arc::clone(self);
         let work = move || {
-            let load = || slot.load(&registry.loaders, prepared, device, registry.cpu_workers);
+            let load =
+                || slot.load(&registry.loaders, prepared.as_ref(), device, registry.cpu_workers);
             let result = catch_unwind(AssertUnwindSafe(load));
             let result = result.unwrap_or_else(|_| Err(LoadFailure::Panicked));
             if let Err(cause) = &result {

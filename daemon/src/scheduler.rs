@@ -23,7 +23,6 @@ mod random;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use device::shown;
 pub use device::{Device, DeviceChoice, DeviceFigures, Need};
 pub use placement::{Placement, PlacementVerdict, Resident, Standing, Wish, place};
 
@@ -415,12 +414,7 @@ impl Scheduler {
     }
 
     /// A copy is in memory and takes so much there, or it could not be loaded.
-    pub fn loaded(
-        &mut self,
-        copy: CopyId,
-        result: Result<u64, Arc<LoadFailure>>,
-        now: Instant,
-    ) {
+    pub fn loaded(&mut self, copy: CopyId, result: Result<u64, Arc<LoadFailure>>, now: Instant) {
         let Some(resident) = self.copies.get_mut(&copy) else { return };
         let model = resident.model.clone();
         match result {
@@ -473,7 +467,12 @@ impl Scheduler {
             .collect();
         for copy in due {
             let seconds = self.policy.unload_after.as_secs();
-            self.start_unload(copy, Verdict::Unload, format!("nobody used it for {seconds} s"), now);
+            self.start_unload(
+                copy,
+                Verdict::Unload,
+                format!("nobody used it for {seconds} s"),
+                now,
+            );
         }
         self.settle(now);
     }
@@ -523,6 +522,10 @@ impl Scheduler {
         now: Instant,
     ) {
         self.policy = policy;
+        for copy in self.surplus() {
+            let reason = "fewer models may be loaded now (sharing.max_shared_models)".into();
+            self.start_unload(copy, Verdict::Unload, reason, now);
+        }
         for (id, policy) in models {
             let is_resident = self.copies.values().any(|copy| copy.model == id);
             let model = self.models.entry(id).or_insert_with(|| Model::new(policy));
@@ -608,8 +611,7 @@ impl Scheduler {
             (stays.device, stays.need_bytes) = (copy.device.to_string(), copy.bytes);
             return Some(stays);
         }
-        let wish =
-            Wish { need, choice: self.choice(model), is_shared, avoid: state.avoid };
+        let wish = Wish { need, choice: self.choice(model), is_shared, avoid: state.avoid };
         let placement = place(&wish, &self.policy, &self.devices, &self.residents());
         Some(self.told(model, need, &placement))
     }
@@ -644,8 +646,7 @@ impl Scheduler {
             return self.refuse(id, WaitError::NotShared);
         }
         let its = |copy: &Copy| {
-            copy.model == model
-                && if is_shared { copy.is_shared } else { copy.waiter == Some(id) }
+            copy.model == model && if is_shared { copy.is_shared } else { copy.waiter == Some(id) }
         };
         if let Some((copy, resident)) = self.copies.iter().find(|(_, copy)| its(copy)) {
             // What is on its way in will be granted; what is on its way out must have left.
@@ -687,7 +688,12 @@ impl Scheduler {
             (PlacementVerdict::MakeRoom(copies), device) => {
                 taken.mark(device, is_shared);
                 for copy in copies {
-                    self.start_unload(copy, Verdict::Evict, format!("to make room for \"{model}\""), now);
+                    self.start_unload(
+                        copy,
+                        Verdict::Evict,
+                        format!("to make room for \"{model}\""),
+                        now,
+                    );
                 }
                 self.tell_waiting(id);
             }
@@ -873,6 +879,18 @@ impl Scheduler {
         self.copies.iter().filter(|(_, copy)| is_wanted(copy)).map(|(id, _)| *id).collect()
     }
 
+    /// The idle models that are more than may be loaded, those that were used longest ago.
+    fn surplus(&self) -> Vec<CopyId> {
+        let stays = |copy: &&Copy| {
+            copy.is_shared && !matches!(copy.state, CopyState::Draining | CopyState::Unloading)
+        };
+        let count = self.copies.values().filter(stays).count();
+        let mut idle = self.copies_where(|copy| copy.is_shared && self.is_idle(copy));
+        idle.sort_by_key(|copy| self.copies.get(copy).map(|copy| copy.last_used));
+        idle.truncate(count.saturating_sub(self.policy.max_shared_models));
+        idle
+    }
+
     fn residents(&self) -> Vec<Resident> {
         let standing = |copy: &Copy| match copy.state {
             CopyState::Loading => Standing::Coming,
@@ -909,7 +927,12 @@ impl Scheduler {
             verdict,
             device: placement.device.map(|device| device.to_string()).unwrap_or_default(),
             need_bytes: need_bytes.unwrap_or(need.cpu_bytes),
-            evicts: evicted.iter().filter_map(model_of).collect::<BTreeSet<_>>().into_iter().collect(),
+            evicts: evicted
+                .iter()
+                .filter_map(model_of)
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
             reasons: placement.reasons.iter().cloned().map(Reason).collect(),
             age_ms: 0,
         }

@@ -9,8 +9,10 @@ use crate::connection::{ConnectionError, Reader, Writer, split};
 use crate::daemon::Shared;
 use crate::dispatch::{self, Answer, Handled, Work};
 use crate::error::RequestError;
+use crate::latency::Kind;
 use crate::lease::ConnectionId;
 use crate::peer::Peer;
+use crate::registry::Events;
 use crate::segment::SegmentPool;
 use crate::sync::lock;
 use emberd_protocol::{
@@ -23,6 +25,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -49,6 +52,8 @@ pub(crate) struct Connection {
     /// Requests not yet answered, by the client's id. Who takes one out answers it, so that each
     /// is answered once and a task is never aborted while it writes.
     in_flight: Mutex<HashMap<u64, AbortHandle>>,
+    /// As many of them as it was promised.
+    max_in_flight: usize,
 }
 
 impl Connection {
@@ -68,7 +73,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId)
         }
     };
     let (mut reader, writer) = split(stream);
-    let patience = shared.settings.limits.handshake;
+    let patience = shared.settings().limits.handshake;
     let mut draining = shared.draining.subscribe();
     let greeting = timeout(patience, handshake(&shared, &mut reader, &writer, peer));
     let greeted = tokio::select! {
@@ -90,7 +95,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId)
         }
     };
     let pool = hello.accepts_segments.then(|| {
-        let credit = shared.settings.segments.credit_bytes;
+        let credit = shared.settings().segments.credit_bytes;
         SegmentPool::new(Arc::clone(&shared.spares), credit, Arc::clone(&shared.credit))
     });
     let connection = Arc::new(Connection {
@@ -101,10 +106,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId)
         pool,
         writer,
         in_flight: Mutex::default(),
+        max_in_flight: shared.settings().limits.requests_in_flight as usize,
     });
     lock(&shared.connections).insert(id, Arc::clone(&connection));
     let _registered = Registered { shared: Arc::clone(&shared), id };
-    let mut session = Session { shared, connection, tasks: JoinSet::new(), parked: None };
+    let (tasks, news) = (JoinSet::new(), JoinSet::new());
+    let mut session = Session { shared, connection, tasks, news, parked: None };
     if let Err(error) = session.run(&mut reader).await {
         match error {
             ConnectionError::Socket(error) if is_departure(&error) => {
@@ -166,7 +173,7 @@ async fn handshake(
         refuse(writer, RefusalReason::ShuttingDown, "the daemon is stopping").await?;
         return Ok(None);
     }
-    let settings = &shared.settings;
+    let settings = shared.settings();
     let welcome = Welcome {
         daemon_version: env!("CARGO_PKG_VERSION").into(),
         daemon_pid: std::process::id(),
@@ -194,12 +201,21 @@ pub(crate) async fn refuse(
     writer.write(&Frame::message(FrameKind::Refusal, 0, &refusal)?).await
 }
 
+/// A request that waits for something.
+struct Request {
+    work: Work,
+    kind: Kind,
+    arrived: Instant,
+}
+
 struct Session {
     shared: Arc<Shared>,
     connection: Arc<Connection>,
     tasks: JoinSet<()>,
+    /// What writes news of requests.
+    news: JoinSet<()>,
     /// A request over the limit, by its id. Nothing more is read until it can start.
-    parked: Option<(u64, Work)>,
+    parked: Option<(u64, Request)>,
 }
 
 impl Session {
@@ -210,7 +226,6 @@ impl Session {
         let mut retire = interval(RETIRE_EVERY);
         retire.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut wanted = self.shared.credit.wanted();
-        let idle = self.shared.settings.segments.idle;
         while !is_draining || !self.tasks.is_empty() {
             let has_segments = self.connection.pool.as_ref().is_some_and(|p| p.segments() > 0);
             // A client with too much in flight is slowed down: its socket is not read. One that
@@ -234,7 +249,10 @@ impl Session {
                 () = sleep(LOOK_EVERY), if !may_read => if reader.is_abandoned() {
                     return Ok(());
                 },
-                _ = retire.tick(), if has_segments => self.retire_idle(idle).await?,
+                _ = retire.tick(), if has_segments => {
+                    let idle = self.shared.settings().segments.idle;
+                    self.retire_idle(idle).await?;
+                }
                 // Another connection has no room for its result.
                 Ok(()) = wanted.changed(), if has_segments => {
                     self.retire_idle(Duration::ZERO).await?;
@@ -271,13 +289,20 @@ impl Session {
         if lock(&self.connection.in_flight).contains_key(&id) {
             return Err(ConnectionError::IdInUse(id));
         }
-        match dispatch::handle(&self.shared, &self.connection, frame) {
+        let arrived = Instant::now();
+        let (news, connection) = (&mut self.news, &self.connection);
+        let events = || Self::events(news, connection, id);
+        let (kind, handled) = dispatch::handle(&self.shared, connection, frame, events);
+        match handled {
             Handled::Now(result) => {
                 self.shared.requests.fetch_add(1, Ordering::Relaxed);
-                respond(&self.connection, id, result).await
+                let responded = respond(&self.connection, id, result).await;
+                self.shared.latencies.note(kind, arrived.elapsed());
+                responded
             }
             Handled::Later(work) => {
-                let limit = self.shared.settings.limits.requests_in_flight as usize;
+                let work = Request { work, kind, arrived };
+                let limit = self.connection.max_in_flight;
                 if self.tasks.len() < limit {
                     self.start(id, work);
                 } else {
@@ -288,7 +313,8 @@ impl Session {
         }
     }
 
-    fn start(&mut self, id: u64, work: Work) {
+    fn start(&mut self, id: u64, request: Request) {
+        let Request { work, kind, arrived } = request;
         let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
         // The lock is held until the task stands in the table: it cannot be done before.
         let mut in_flight = lock(&self.connection.in_flight);
@@ -304,8 +330,28 @@ impl Session {
             if respond(&connection, id, result).await.is_err() {
                 connection.writer.shutdown();
             }
+            shared.latencies.note(kind, arrived.elapsed());
         });
         in_flight.insert(id, task);
+    }
+
+    /// A way for news of a request; they are written while it is in flight, and end with it.
+    fn events(news: &mut JoinSet<()>, connection: &Arc<Connection>, id: u64) -> Events {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        while news.try_join_next().is_some() {}
+        let connection = Arc::clone(connection);
+        news.spawn(async move {
+            while let Some(event) = receiver.recv().await {
+                let Ok(frame) = Frame::message(FrameKind::Event, id, &event) else { continue };
+                let turn = connection.writer.turn().await;
+                // Looked at when the turn has come: behind its answer there is no news.
+                let is_in_flight = lock(&connection.in_flight).contains_key(&id);
+                if !is_in_flight || turn.write(&frame, None).await.is_err() {
+                    break;
+                }
+            }
+        });
+        sender
     }
 
     async fn cancel(&mut self, id: u64) -> Result<(), ConnectionError> {

@@ -7,8 +7,8 @@
 mod file;
 mod table;
 
-pub use file::{Problem, SettingsError};
 pub use crate::scheduler::DeviceChoice;
+pub use file::{Problem, SettingsError};
 pub use table::{KeyLine, Origin};
 
 use emberd_protocol::{ModelId, SegmentBackend};
@@ -55,7 +55,7 @@ pub struct Settings {
 }
 
 /// One model.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSettings {
     /// What it is: `embedding`, `text2text`, or a type that the program registered.
     pub model_type: String,
@@ -92,109 +92,6 @@ pub struct SharingSettings {
     pub unload_after: Duration,
     /// Whether a lease keeps its model in memory.
     pub reference_counting: bool,
-}
-
-/// Shared memory.
-    pub segments: SegmentSettings,
-    /// Bounds on clients.
-    pub limits: LimitSettings,
-    /// What was set, and where; the rest are defaults.
-    origins: BTreeMap<String, Origin>,
-}
-
-/// One model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelSettings {
-    /// What it is: `embedding`, or a type that the program registered.
-    pub model_type: String,
-    /// Where its files are.
-    pub source: ModelSource,
-    /// Where it computes. This version has the CPU alone.
-    pub device: DeviceChoice,
-    /// Values in a row, if fewer than the model has.
-    pub dimension: Option<usize>,
-    /// Texts computed together, at most.
-    pub batch_size: usize,
-}
-
-/// Shared memory.
-    pub segments: SegmentSettings,
-    /// Bounds on clients.
-    pub limits: LimitSettings,
-    /// What was set, and where; the rest are defaults.
-    origins: BTreeMap<String, Origin>,
-}
-
-/// One model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelSettings {
-    /// What it is: `embedding`, `text2text`, or a type that the program registered.
-    pub model_type: String,
-    /// Its name on the hub, or `builtin:…`.
-    pub name: Option<String>,
-    /// Which revision on the hub: a branch, a tag or a commit.
-    pub revision: String,
-    /// A folder with its files; taken first if it holds the model.
-    pub local_path: Option<PathBuf>,
-    /// Where it computes.
-    pub device: DeviceChoice,
-    /// Whether all who use it share one copy; else each lease has its own.
-    pub shared: bool,
-    /// Values in a row, if fewer than the model has.
-    pub dimension: Option<usize>,
-    /// Texts computed together, at most.
-    pub batch_size: usize,
-    /// Whether its rows are kept in the embedding cache.
-    pub cache_embeddings: bool,
-    /// Tokens of an input that are used (text2text).
-    pub max_input_length: usize,
-    /// Tokens of an output (text2text).
-    pub max_output_length: usize,
-}
-
-/// Who shares what, and for how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SharingSettings {
-    /// Whether models are shared at all.
-    pub enabled: bool,
-    /// Shared models in memory at once.
-    pub max_shared_models: usize,
-    /// A shared model that nobody holds or uses leaves the memory after this time.
-    pub unload_after: Duration,
-    /// Whether a lease keeps its model in memory.
-    pub reference_counting: bool,
-}
-
-/// Shared memory.
-    pub segments: SegmentSettings,
-    /// Bounds on clients.
-    pub limits: LimitSettings,
-    /// What was set, and where; the rest are defaults.
-    origins: BTreeMap<String, Origin>,
-}
-
-/// One model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelSettings {
-    /// What it is: `embedding`, or a type that the program registered.
-    pub model_type: String,
-    /// Where its files are.
-    pub source: ModelSource,
-    /// Where it computes. This version has the CPU alone.
-    pub device: DeviceChoice,
-    /// Values in a row, if fewer than the model has.
-    pub dimension: Option<usize>,
-    /// Texts computed together, at most.
-    pub batch_size: usize,
-}
-
-/// Where a model's files come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ModelSource {
-    /// Inside the program.
-    Builtin(String),
-    /// A folder.
-    Folder(PathBuf),
 }
 
 /// Shared memory.
@@ -262,9 +159,9 @@ impl Settings {
             name: Some(BUILTIN_STATIC.into()),
             ..ModelSettings::default()
         };
-        let id = ModelId::new(BUILTIN_ID).expect("the constant is a model id");
+        let models = ModelId::new(BUILTIN_ID).map(|id| (id, builtin)).into_iter().collect();
         Self {
-            models: BTreeMap::from([(id, builtin)]),
+            models,
             cpu_workers: 0,
             device_preference: DeviceChoice::Auto,
             gpu_memory_fraction: 0.8,

@@ -1,48 +1,71 @@
-//! What the daemon tells of itself.
+//! What the daemon tells of itself. Counters and short locks only: it may be asked every second
+//! under full load.
 
 use crate::daemon::Shared;
-use crate::lease::Usage;
-use crate::registry::{ModelSlot, Seen};
+use crate::memory::resident_bytes;
+use crate::model::ModelSlot;
+use crate::registry::Seen;
+use crate::scheduler::CopyState;
 use crate::session::Connection;
 use crate::sync::lock;
 use emberd_protocol::{
-    ConnectionStatus, DaemonStatus, LeaseStatus, ModelState, ModelStatus, SegmentStatus, Status,
+    CacheStatus, ConnectionStatus, DaemonStatus, DeviceStatus, LeaseStatus, ModelState,
+    ModelStatus, SegmentStatus, Status,
 };
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A model's state in the protocol's words.
-pub(crate) fn state(seen: &Seen, leases: usize) -> ModelState {
-    match seen {
-        Seen::Configured => ModelState::Configured,
-        Seen::Loading => ModelState::Loading,
-        Seen::Failed(_) => ModelState::Failed,
-        Seen::Loaded(_) if leases > 0 => ModelState::Ready,
-        Seen::Loaded(_) => ModelState::Idle,
+/// A model's state in the protocol's words: that of its copy which is furthest on its way in.
+#[must_use]
+pub(crate) fn state(seen: &Seen) -> ModelState {
+    let rank = |state: &CopyState| match state {
+        CopyState::Ready => 0,
+        CopyState::Loading => 1,
+        CopyState::Draining => 2,
+        CopyState::Unloading => 3,
+    };
+    match seen.copies.iter().map(|(copy, _)| copy.state).min_by_key(rank) {
+        Some(CopyState::Ready) if seen.leases > 0 => ModelState::Ready,
+        Some(CopyState::Ready) => ModelState::Idle,
+        Some(CopyState::Loading) => ModelState::Loading,
+        Some(CopyState::Draining) => ModelState::Draining,
+        Some(CopyState::Unloading) => ModelState::Unloading,
+        None if seen.is_preparing => ModelState::Loading,
+        None if seen.failed.is_some() => ModelState::Failed,
+        None => ModelState::Configured,
     }
 }
 
 /// Everything at this moment.
+#[must_use]
 pub(crate) fn of(shared: &Shared) -> Status {
     let now = Instant::now();
     let connections: Vec<Arc<Connection>> =
         lock(&shared.connections).values().map(Arc::clone).collect();
-    let leases = {
-        let table = lock(&shared.leases);
-        table.iter().map(|(id, lease)| (id, lease.clone())).collect::<Vec<_>>()
-    };
-    let leases = leases.into_iter().filter_map(|(id, lease)| {
-        let holder = connections.iter().find(|connection| connection.id == lease.connection)?;
+    let by_id: HashMap<_, _> = connections.iter().map(|c| (c.id, c)).collect();
+    let overview = shared.registry.overview();
+    let leases = overview.leases.into_iter().filter_map(|(id, lease)| {
+        let holder = by_id.get(&lease.connection)?;
         Some(LeaseStatus {
             lease: id,
             model: lease.model,
             pid: holder.peer.pid,
             uid: holder.peer.uid,
             client: holder.name.clone(),
-            age_ms: millis(now - lease.since),
+            age_ms: millis(now.saturating_duration_since(lease.since)),
         })
     });
+    let devices = overview.devices.into_iter().map(|(figures, used_bytes)| DeviceStatus {
+        device: figures.device.to_string(),
+        name: figures.name,
+        total_bytes: figures.total_bytes,
+        free_bytes: figures.free_bytes,
+        budget_bytes: figures.budget_bytes,
+        used_bytes,
+    });
+    let settings = shared.settings();
     Status {
         daemon: DaemonStatus {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -50,55 +73,57 @@ pub(crate) fn of(shared: &Shared) -> Status {
             uptime_ms: millis(now - shared.started),
             resident_bytes: resident_bytes(),
             requests: load(&shared.requests),
+            reload_error: lock(&shared.reload_error).clone(),
         },
         leases: leases.collect(),
-        models: shared
-            .registry
-            .iter()
-            .map(|slot| {
-                let usage = lock(&shared.leases).usage(&slot.id);
-                model(slot, usage, now)
-            })
-            .collect(),
+        models: shared.registry.slots().iter().map(|slot| model(shared, slot, now)).collect(),
         connections: connections.iter().map(|c| connection(c, now)).collect(),
         segments: SegmentStatus {
-            backend: shared.settings.segments.backend,
+            backend: settings.segments.backend,
             segments: shared.credit.segments(),
             segment_bytes: shared.credit.used_bytes(),
             total_credit_bytes: shared.credit.limit_bytes(),
         },
+        cache: CacheStatus::default(),
+        devices: devices.collect(),
+        latencies: shared.latencies.told(),
     }
 }
 
-fn model(slot: &ModelSlot, usage: Usage, now: Instant) -> ModelStatus {
-    let seen = slot.seen();
-    let loaded = match &seen {
-        Seen::Loaded(model) => Some(model),
-        Seen::Configured | Seen::Loading | Seen::Failed(_) => None,
-    };
+fn model(shared: &Shared, slot: &ModelSlot, now: Instant) -> ModelStatus {
+    let seen = shared.registry.seen(&slot.id);
+    let loaded: Vec<_> = seen.copies.iter().filter_map(|(_, model)| model.as_ref()).collect();
     let counters = &slot.counters;
+    let settings = slot.settings();
+    let until = |at: Instant| millis(at.saturating_duration_since(now));
     ModelStatus {
         id: slot.id.clone(),
-        model_type: slot.settings.model_type.clone(),
-        source: slot.settings.source.to_string(),
-        state: state(&seen, usage.leases),
-        info: loaded.map(|model| model.info.clone()),
-        failure: match &seen {
-            Seen::Failed(failure) => Some(crate::error::chain(failure.as_ref())),
-            Seen::Configured | Seen::Loading | Seen::Loaded(_) => None,
-        },
+        source: settings.source(),
+        model_type: settings.model_type,
+        state: state(&seen),
+        info: loaded.first().map(|model| model.info.clone()),
+        failure: seen.failed.as_ref().map(|failed| crate::error::chain(&*failed.cause)),
+        retry_in_ms: seen.failed.as_ref().map(|failed| until(failed.retry_at)),
+        copies: count(seen.copies.len()),
+        memory_bytes: seen.copies.iter().map(|(copy, _)| copy.bytes).sum(),
         loads: load(&counters.loads),
+        unloads: load(&counters.unloads),
         load_ms: load(&counters.load_ms),
-        workers: loaded.map_or(0, |model| count(model.workers())),
-        leases: count(usage.leases),
+        workers: count(loaded.iter().map(|model| model.workers()).sum()),
+        leases: count(seen.leases),
         requests: load(&counters.requests),
         texts: load(&counters.work.texts),
         tokens: load(&counters.work.tokens),
         batches: load(&counters.work.batches),
         rows_inline: load(&counters.rows_inline),
         rows_shared: load(&counters.rows_shared),
-        queued_texts: loaded.map_or(0, |model| model.queue.queued_texts() as u64),
-        idle_ms: usage.last_used.map(|at| millis(now.saturating_duration_since(at))),
+        texts_cached: load(&counters.rows_cached),
+        busy: count(seen.copies.iter().map(|(copy, _)| copy.uses).sum()),
+        queued_texts: loaded.iter().map(|model| model.queue.queued_texts() as u64).sum(),
+        queue_wait_p50_us: counters.work.waits.quantile_us(0.5),
+        queue_wait_p99_us: counters.work.waits.quantile_us(0.99),
+        idle_ms: seen.last_used.map(|at| millis(now.saturating_duration_since(at))),
+        unload_in_ms: seen.unload_at.map(until),
     }
 }
 
@@ -115,16 +140,6 @@ fn connection(connection: &Connection, now: Instant) -> ConnectionStatus {
         segment_bytes: pool.map_or(0, crate::segment::SegmentPool::segment_bytes),
         held_bytes: pool.map_or(0, crate::segment::SegmentPool::held_bytes),
     }
-}
-
-/// Resident memory of this process, from the kernel; 0 where it does not tell.
-fn resident_bytes() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|statm| statm.split_whitespace().nth(1)?.parse::<u64>().ok());
-    let page_bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
-    let page_bytes = page_bytes.and_then(|bytes| u64::try_from(bytes).ok());
-    pages.zip(page_bytes).map_or(0, |(pages, bytes)| pages * bytes)
 }
 
 fn load(counter: &AtomicU64) -> u64 {

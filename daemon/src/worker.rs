@@ -6,6 +6,7 @@
 
 use crate::engine::model::{ComputeError, Computer, EmbeddingModel};
 use crate::job::{Entry, JobError};
+use crate::latency::Times;
 use crate::queue::{Part, Queue, Work};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(crate) struct WorkDone {
     pub(crate) tokens: AtomicU64,
     /// Batches computed.
     pub(crate) batches: AtomicU64,
+    /// How long texts waited, from their arrival until they were computed.
+    pub(crate) waits: Times,
 }
 
 /// The running threads. Dropping closes the queue and waits for the work inside to end.
@@ -124,6 +127,9 @@ impl Worker {
     }
 
     fn compute(&mut self, mut batch: Vec<Entry>) {
+        for same in batch.chunk_by(|a, b| Arc::ptr_eq(&a.job, &b.job)) {
+            self.done.waits.note_many(same[0].job.queued.elapsed(), same.len() as u64);
+        }
         let (sequences, mut rows): (Vec<_>, Vec<_>) =
             batch.iter_mut().map(|entry| (&entry.sequence, entry.row.as_mut_slice())).unzip();
         let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();

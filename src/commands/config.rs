@@ -1,6 +1,6 @@
 //! `emberd config`: settings, before and behind a running daemon.
 
-use super::{again, connect};
+use super::connect;
 use crate::args::Config;
 use crate::exit::CommandError;
 use crate::{output, serve};
@@ -28,12 +28,12 @@ pub(super) fn run(args: Config) -> Result<(), CommandError> {
             output::table(&["KEY", "VALUE", "FROM"], &rows)
         }
         Config::Check { file } => {
-            let settings = Settings::read(&file, &[])?;
+            let settings = Settings::read(Some(&file), [], &[])?;
             output::line(&format!("{}: good, {} models", file.display(), settings.models.len()))
         }
         Config::Model { id, reading } => {
             let client = connect(&reading.socket)?;
-            let keys = again(|| client.model_config(id.as_str()))?;
+            let keys = client.model_config(id.as_str())?;
             if reading.json {
                 let keys: serde_json::Map<_, _> =
                     keys.into_iter().map(|(key, value)| (key, value.into())).collect();

@@ -1,10 +1,12 @@
 //! `emberd embed`: texts from arguments, a file or standard input; rows to a file or standard
 //! output.
 
-use super::{again, connect, npy};
+use super::{connect, npy};
 use crate::args::{Embed, RowFormat};
 use crate::exit::CommandError;
 use emberd_client::{Client, Embeddings};
+use emberd_daemon::settings::DEFAULT_EMBEDDING;
+use emberd_protocol::ModelState;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::fs::File;
@@ -27,7 +29,7 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
         Some(id) => id.to_string(),
         None => usual_model(&client)?,
     };
-    let model = again(|| client.embedding_model(&name))?;
+    let model = client.embedding_model(&name)?;
     let place = args.output.as_deref();
     let failed = |source| CommandError::io(format!("cannot write {}", shown(place)))(source);
     let mut output = RowOutput::open(place).map_err(failed)?;
@@ -40,7 +42,7 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
     let mut first = 0;
     while first < texts.len() {
         let batch = next_batch(&texts[first..], args.batch as usize);
-        let rows = again(|| model.embed(batch))?;
+        let rows = model.embed(batch)?;
         truncated += rows.truncated().len();
         match args.format {
             RowFormat::Npy => write_values(out, &rows),
@@ -106,9 +108,14 @@ impl Drop for RowOutput {
     }
 }
 
+/// The default from the hub, where nobody has asked for it yet, is not fetched for a trial.
 fn usual_model(client: &Client) -> Result<String, CommandError> {
-    let models = again(|| client.available_models())?;
-    let has_usual = models.iter().any(|model| model.id.as_str() == USUAL_MODEL);
+    let models = client.available_models()?;
+    let has_usual = models.iter().any(|model| {
+        let is_meant = model.source != DEFAULT_EMBEDDING
+            || matches!(model.state, ModelState::Ready | ModelState::Idle | ModelState::Loading);
+        model.id.as_str() == USUAL_MODEL && is_meant
+    });
     Ok(if has_usual { USUAL_MODEL } else { BUILTIN_MODEL }.to_owned())
 }
 

@@ -1,13 +1,13 @@
 //! `emberd models`: what the daemon knows.
 
-use super::{again, connect};
+use super::connect;
 use crate::args::Reading;
 use crate::exit::CommandError;
 use crate::output;
 
 pub(super) fn run(args: &Reading) -> Result<(), CommandError> {
     let client = connect(&args.socket)?;
-    let models = again(|| client.available_models())?;
+    let models = client.available_models()?;
     if args.json {
         return output::json(&models);
     }

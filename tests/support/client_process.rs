@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! client_process hold SOCKET MODEL ROWS   lease and rows in hand, "held"; waits for a line
+//! client_process ask-once SOCKET MODEL ROWS   no lease, "asking", asks; "answered"
 //! client_process ask SOCKET MODEL ROWS    lease, "asking", asks; "answered" when rows came
 //! ```
 //! After `hold` is told to go on it sums its rows again, asks once more, and says "lost CODE" or
@@ -24,7 +25,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: client_process hold|ask SOCKET MODEL ROWS".into());
     };
     let texts: Vec<String> = (0..rows.parse()?).map(|n| format!("text number {n}")).collect();
-    let model = Client::connect_to(Path::new(socket))?.embedding_model(model)?;
+    // What goes wrong is to be seen.
+    let client = Client::builder().repeat_requests(false).connect_to(Path::new(socket))?;
+    if mode == "ask-once" {
+        say("asking")?;
+        client.generate_embeddings(&texts, model)?;
+        return Ok(say("answered")?);
+    }
+    let model = client.embedding_model(model)?;
     if mode == "ask" {
         say("asking")?;
         model.embed(&texts)?;

@@ -81,7 +81,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let types = ["gated".to_owned()];
     let settings = match args.next() {
-        Some(file) => Settings::read(Path::new(&file), &types)?,
+        Some(file) => Settings::read(Some(Path::new(&file)), [], &types)?,
         None => Settings::parse("models.gated.type = \"gated\"", Path::new("built in"), &types)?,
     };
     let gate = PathBuf::from(gate);

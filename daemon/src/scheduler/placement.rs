@@ -303,8 +303,11 @@ impl Room<'_> {
 
     fn names(&self, copies: &[CopyId]) -> String {
         let of = |copy: &CopyId| self.residents.iter().find(|resident| resident.copy == *copy);
-        let names: Vec<String> =
-            copies.iter().filter_map(of).map(|resident| format!("\"{}\"", resident.model)).collect();
+        let names: Vec<String> = copies
+            .iter()
+            .filter_map(of)
+            .map(|resident| format!("\"{}\"", resident.model))
+            .collect();
         names.join(", ")
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 /// connection has taken do not count.
 #[derive(Debug)]
 pub struct TotalCredit {
-    limit_bytes: u64,
+    limit_bytes: AtomicU64,
     used_bytes: AtomicU64,
     segments: AtomicU32,
     /// Told whenever a share comes back.
@@ -24,7 +24,7 @@ impl TotalCredit {
     #[must_use]
     pub fn new(limit_bytes: u64) -> Arc<Self> {
         Arc::new(Self {
-            limit_bytes,
+            limit_bytes: AtomicU64::new(limit_bytes),
             used_bytes: AtomicU64::new(0),
             segments: AtomicU32::new(0),
             freed: Notify::new(),
@@ -41,7 +41,13 @@ impl TotalCredit {
     /// What they may have.
     #[must_use]
     pub fn limit_bytes(&self) -> u64 {
-        self.limit_bytes
+        self.limit_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Other bounds for what is taken from now on.
+    pub fn set_limit(&self, limit_bytes: u64) {
+        self.limit_bytes.store(limit_bytes, Ordering::Relaxed);
+        self.freed.notify_waiters();
     }
 
     /// How many segments count.
@@ -66,7 +72,8 @@ impl TotalCredit {
 
     /// Takes `len_bytes` for one segment, if that much is left.
     pub(super) fn share(self: &Arc<Self>, len_bytes: u64) -> Option<Share> {
-        let taken = |used: u64| used.checked_add(len_bytes).filter(|sum| *sum <= self.limit_bytes);
+        let limit = self.limit_bytes();
+        let taken = |used: u64| used.checked_add(len_bytes).filter(|sum| *sum <= limit);
         self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).ok()?;
         self.segments.fetch_add(1, Ordering::Relaxed);
         Some(Share { total: Arc::clone(self), len_bytes })

@@ -1,9 +1,7 @@
 //! From a TOML text and environment variables to settings, or to everything that is wrong with them.
 
 use super::table::{self, Key, Origin, Rule};
-use super::{
-    BUILTIN_ID, BUILTIN_STATIC, EMBEDDING_TYPE, ModelSettings, Settings, TEXT2TEXT_TYPE,
-};
+use super::{BUILTIN_ID, BUILTIN_STATIC, EMBEDDING_TYPE, Settings, TEXT2TEXT_TYPE};
 use emberd_protocol::ModelId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -294,15 +292,13 @@ impl Reader<'_> {
         };
         // As it would stand in a file: a number or a yes where it is one, else a text.
         let bare = format!("{key} = {value}");
-        let is_bare = matches!(
-            DeTable::parse(&format!("x = {value}")).ok().and_then(|table| {
-                table.get_ref().get("x").map(|value| match value.get_ref() {
-                    DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => true,
-                    _ => false,
-                })
-            }),
-            Some(true)
-        ) && !value.contains('\n');
+        let is_number_or_yes = |value: &Spanned<DeValue<'_>>| {
+            matches!(value.get_ref(), DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_))
+        };
+        let as_value = format!("x = {value}");
+        let is_bare = !value.contains('\n')
+            && DeTable::parse(&as_value)
+                .is_ok_and(|table| table.get_ref().get("x").is_some_and(is_number_or_yes));
         let text =
             if is_bare { bare } else { format!("{key} = {}", toml::Value::String(value.into())) };
         let layer =
@@ -442,7 +438,8 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Settings, Vec<String>> {
-        match super::parse(Some((text, Path::new("/etc/emberd/x.toml"))), [], &["mine".to_owned()]) {
+        match super::parse(Some((text, Path::new("/etc/emberd/x.toml"))), [], &["mine".to_owned()])
+        {
             Ok(settings) => Ok(settings),
             Err(SettingsError::Wrong(problems)) => {
                 Err(problems.iter().map(ToString::to_string).collect())
@@ -466,7 +463,7 @@ mod tests {
         let (dotted, tables) = (dotted.unwrap(), tables.unwrap());
         assert_eq!(dotted.models, tables.models);
         assert_eq!(dotted.segments.wait.as_millis(), 7);
-        assert_eq!(dotted.models[&id("a")].source, ModelSource::Folder("/etc/emberd/m".into()));
+        assert_eq!(dotted.models[&id("a")].local_path, Some("/etc/emberd/m".into()));
         assert!(dotted.models.contains_key(&id(BUILTIN_ID)));
         let line = |key: &str| dotted.lines().into_iter().find(|line| line.key == key).unwrap();
         assert_eq!(line("segments.wait_ms").origin.to_string(), "/etc/emberd/x.toml:3");
@@ -477,31 +474,146 @@ mod tests {
     #[test]
     fn everything_that_is_wrong_is_told_at_once_with_its_line_and_what_would_be_right() {
         let problems = parse(
-            "segments.wait_ms = -1\nsegmants.wait_ms = 3\nembedding_cache.enabled = true\n\
+            "segments.wait_ms = -1\nsegmants.wait_ms = 3\nsharing.enabled = 1\n\
              models.a.type = \"embeding\"\nmodels.a.local_path = 3\nmodels.b.type = \"embedding\"\n\
-             models.c.type = \"text2text\"\nmodels.d.local_path = \"x\"\nmodels.d.batchsize = 4\n\
-             device_preference = \"gpu\"\nmodels.builtin.type = \"embedding\"\nmodels.\"é\".type = \"mine\"\n",
+             gpu_memory_fraction = 1.5\nmodels.d.local_path = \"x\"\nmodels.d.batchsize = 4\n\
+             device_preference = \"cuda\"\nmodels.builtin.type = \"embedding\"\nmodels.\"é\".type = \"mine\"\n\
+             models.e.type = \"embedding\"\nmodels.e.name = \"a/b/c\"\n\
+             models.f.type = \"text2text\"\nmodels.f.name = \"x/y\"\nmodels.f.dimension = 3\n\
+             models.g.type = \"embedding\"\nmodels.g.name = \"builtin:nothing\"\n\
+             sharing.max_shared_models = \"five\"\n",
         )
         .unwrap_err();
         let expected = [
             (1, "segments.wait_ms: expected a whole number from 0 to 86400000, found -1"),
             (2, "segmants.wait_ms: there is no such key: did you mean segments.wait_ms?"),
-            (3, "embedding_cache.enabled: known, but not yet acted on"),
-            (4, "models.a.type: \"embeding\" is no model type: use \"embedding\" or \"mine\""),
+            (3, "sharing.enabled: expected true or false, found 1"),
+            (
+                4,
+                "models.a.type: \"embeding\" is no model type: use \"embedding\" or \"text2text\" or \"mine\"",
+            ),
             (5, "models.a.local_path: expected a text in quotes, found 3"),
             (6, "models.b: give models.b.local_path"),
-            (7, "models.c.type: \"text2text\" models are not yet acted on"),
+            (7, "gpu_memory_fraction: expected a number above 0 and up to 1, found 1.5"),
             (8, "models.d.type: missing"),
             (9, "models.d.batchsize: there is no such key: did you mean models.d.batch_size?"),
-            (10, "device_preference: \"gpu\" is not possible"),
+            (10, "device_preference: \"cuda\" is not possible: use \"auto\", \"gpu\""),
             (11, "models.builtin: this id is the built-in model's"),
             (12, "models.é: \"é\" is no model id"),
+            (14, "models.e.name: \"a/b/c\" is not possible: give a name on the hub"),
+            (17, "models.f.dimension: means nothing for a model of type text2text"),
+            (19, "models.g.name: there is no such built-in model"),
+            (
+                20,
+                "sharing.max_shared_models: expected a whole number from 1 to 100000, found the text",
+            ),
         ];
         assert_eq!(problems.len(), expected.len(), "{problems:#?}");
         for (problem, (line, start)) in problems.iter().zip(expected) {
             let whole = format!("/etc/emberd/x.toml:{line}: {start}");
             assert!(problem.starts_with(&whole), "{problem}\nshould start with\n{whole}");
         }
+    }
+
+    fn with_variables(text: &str, variables: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
+        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        match super::parse(Some((text, Path::new("/x.toml"))), variables, &[]) {
+            Ok(settings) => Ok(settings),
+            Err(SettingsError::Wrong(problems)) => {
+                Err(problems.iter().map(ToString::to_string).collect())
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn variables_come_before_the_file_and_say_where_a_value_is_from() {
+        let settings = with_variables(
+            "sharing.max_shared_models = 3\nmodels.Min.type = \"embedding\"\nmodels.Min.name = \"a/b\"\n",
+            &[
+                ("EMBERD_SHARING__MAX_SHARED_MODELS", "7"),
+                ("EMBERD_SHARING__ENABLED", "false"),
+                ("EMBERD_DEVICE_PREFERENCE", "cpu"),
+                ("EMBERD_GPU_MEMORY_FRACTION", "0.5"),
+                ("EMBERD_MODELS__Min__LOCAL_PATH", "/m"),
+                ("EMBERD_SOCKET", "/not/ours"),
+                ("HOME", "/root"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(settings.sharing.max_shared_models, 7);
+        assert!(!settings.sharing.enabled);
+        assert_eq!(settings.device_preference.to_string(), "cpu");
+        assert_eq!(settings.gpu_memory_fraction.to_bits(), 0.5f64.to_bits());
+        let model = &settings.models[&id("Min")];
+        assert_eq!(
+            (model.name.as_deref(), model.local_path.clone()),
+            (Some("a/b"), Some("/m".into()))
+        );
+        let line = |key: &str| settings.lines().into_iter().find(|line| line.key == key).unwrap();
+        let origin = line("sharing.max_shared_models").origin.to_string();
+        assert_eq!(origin, "EMBERD_SHARING__MAX_SHARED_MODELS");
+        assert_eq!(line("models.Min.name").origin.to_string(), "/x.toml:3");
+    }
+
+    #[test]
+    fn a_variable_that_cannot_be_is_refused_by_its_name() {
+        let problems = with_variables(
+            "",
+            &[
+                ("EMBERD_SHARING__MAX_SHARED_MODEL", "7"),
+                ("EMBERD_SHARING__ENABLED", "maybe"),
+                ("EMBERD_MODELS__x__TYPE", "embedding"),
+                ("EMBERD_CPU_WORKERS", "3\nsharing.enabled = false"),
+            ],
+        )
+        .unwrap_err();
+        let expected = [
+            "EMBERD_CPU_WORKERS: cpu_workers: expected a whole number",
+            "EMBERD_MODELS__x__TYPE: models.x: give models.x.local_path",
+            "EMBERD_SHARING__ENABLED: sharing.enabled: expected true or false, found the text",
+            "EMBERD_SHARING__MAX_SHARED_MODEL: sharing.max_shared_model: there is no such key: did you",
+        ];
+        assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+        for (problem, start) in problems.iter().zip(expected) {
+            assert!(problem.starts_with(start), "{problem}");
+        }
+    }
+
+    #[test]
+    fn without_a_file_there_are_the_two_models_of_the_mission_and_the_built_in_one() {
+        let settings = super::parse(None, [], &[]).unwrap();
+        let line =
+            |key: &str| settings.lines().into_iter().find(|line| line.key == key).unwrap().value;
+        let expected = [
+            ("models.embedding.type", "\"embedding\""),
+            ("models.embedding.name", "\"mixedbread-ai/mxbai-embed-large-v1\""),
+            ("models.embedding.device", "\"auto\""),
+            ("models.embedding.shared", "true"),
+            ("models.embedding.dimension", "1024"),
+            ("models.embedding.batch_size", "32"),
+            ("models.embedding.cache_embeddings", "true"),
+            ("models.t5_summarizer.type", "\"text2text\""),
+            ("models.t5_summarizer.name", "\"google/flan-t5-large\""),
+            ("models.t5_summarizer.device", "\"cpu\""),
+            ("models.t5_summarizer.max_input_length", "512"),
+            ("models.t5_summarizer.max_output_length", "128"),
+            ("device_preference", "\"auto\""),
+            ("gpu_memory_fraction", "0.8"),
+            ("allow_gpu_growth", "true"),
+            ("sharing.enabled", "true"),
+            ("sharing.max_shared_models", "5"),
+            ("sharing.unload_after_seconds", "1800"),
+            ("sharing.reference_counting", "true"),
+        ];
+        for (key, value) in expected {
+            assert_eq!(line(key), value, "{key}");
+        }
+        assert!(settings.models.contains_key(&id(BUILTIN_ID)));
+        // A file that names models names all of them; one that names none leaves these.
+        let names = |settings: &Settings| settings.models.len();
+        assert_eq!(names(&parse("cpu_workers = 1").unwrap()), 3);
+        assert_eq!(names(&parse("models.a.type = \"mine\"").unwrap()), 2);
     }
 
     #[test]

@@ -336,7 +336,9 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn device(value: &str) -> Result<DeviceChoice, String> {
-    value.parse().map_err(|()| "use \"auto\", \"gpu\", \"cpu\", or one GPU such as \"cuda:0\"".into())
+    value
+        .parse()
+        .map_err(|()| "use \"auto\", \"gpu\", \"cpu\", or one GPU such as \"cuda:0\"".into())
 }
 
 /// A name that can be one on the hub, or of a model in the program.
@@ -346,8 +348,11 @@ fn check_name(name: &str) -> Result<(), String> {
     }
     let is_part = |part: &str| {
         let is_sound = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-        !part.is_empty() && part.chars().all(is_sound) && !part.contains("..")
-            && !part.starts_with(['.', '-']) && !part.ends_with(['.', '-'])
+        !part.is_empty()
+            && part.chars().all(is_sound)
+            && !part.contains("..")
+            && !part.starts_with(['.', '-'])
+            && !part.ends_with(['.', '-'])
     };
     let parts: Vec<&str> = name.split('/').collect();
     if parts.len() <= 2 && parts.iter().all(|part| is_part(part)) {

@@ -1,0 +1,89 @@
+//! What of new settings can be put into force while the daemon runs.
+
+use crate::settings::{ModelSettings, Settings};
+use emberd_protocol::{ModelId, Reloaded, SettingChange};
+use std::collections::BTreeMap;
+
+/// Keys that count from the next start only, and why.
+const FIXED: [(&str, &str); 5] = [
+    ("cpu_workers", "the workers of loaded models run: start the daemon again"),
+    ("gpu_memory_fraction", "memory was shared out with it: start the daemon again"),
+    ("allow_gpu_growth", "memory was shared out with it: start the daemon again"),
+    ("segments.backend", "connections use it: start the daemon again"),
+    ("embedding_cache.persist_to_disk", "its file is open, or is not: start the daemon again"),
+];
+
+/// Keys that count for connections that come later, or results, or models: not for those there are.
+const LATER: [(&str, &str); 3] = [
+    ("segments.credit_mib", "for new connections"),
+    ("segments.inline_kib", "from the next result on"),
+    ("limits.requests_in_flight", "for new connections"),
+];
+
+/// The settings in force after new ones were read, and what became of each key that differs.
+///
+/// `is_loaded` tells whether a model is in memory: its own settings count from its next load.
+pub(crate) fn merge(
+    old: &Settings,
+    new: Settings,
+    is_loaded: impl Fn(&ModelId) -> bool,
+) -> (Settings, Reloaded) {
+    let lines = |settings: &Settings| -> BTreeMap<String, String> {
+        settings.lines().into_iter().map(|line| (line.key, line.value)).collect()
+    };
+    let (before, after) = (lines(old), lines(&new));
+    let mut merged = new;
+    // What cannot change stays as it was.
+    merged.cpu_workers = old.cpu_workers;
+    merged.gpu_memory_fraction = old.gpu_memory_fraction;
+    merged.allow_gpu_growth = old.allow_gpu_growth;
+    merged.segments.backend = old.segments.backend;
+    let removed: Vec<(ModelId, ModelSettings)> = old
+        .models
+        .iter()
+        .filter(|(id, _)| !merged.models.contains_key(*id))
+        .map(|(id, model)| (id.clone(), model.clone()))
+        .collect();
+    merged.models.extend(removed);
+
+    let mut reloaded = Reloaded::default();
+    let keys = before.keys().chain(after.keys().filter(|key| !before.contains_key(*key)));
+    for key in keys.filter(|key| before.get(*key) != after.get(*key)) {
+        let value = after.get(key).cloned().unwrap_or_default();
+        let told = |effect: &str| SettingChange {
+            key: key.clone(),
+            value: value.clone(),
+            effect: effect.into(),
+        };
+        let model = key.strip_prefix("models.").and_then(|rest| {
+            let (id, _) = rest.rsplit_once('.')?;
+            ModelId::new(id).ok()
+        });
+        let fixed = FIXED.iter().find(|(fixed, _)| fixed == key);
+        let later = LATER.iter().find(|(later, _)| later == key);
+        match model {
+            Some(id) if !old.models.contains_key(&id) => {
+                reloaded.changed.push(told("a new model"));
+            }
+            Some(_) if value.is_empty() && !after.keys().any(|other| is_of(other, key)) => {
+                reloaded.unchanged.push(told("a model stays known until the daemon starts again"));
+            }
+            Some(id) if is_loaded(&id) => {
+                reloaded.unchanged.push(told("from the next load of the model on"));
+            }
+            Some(_) => reloaded.changed.push(told("now")),
+            None => match (fixed, later) {
+                (Some((_, why)), _) => reloaded.unchanged.push(told(why)),
+                (None, Some((_, when))) => reloaded.changed.push(told(when)),
+                (None, None) => reloaded.changed.push(told("now")),
+            },
+        }
+    }
+    (merged, reloaded)
+}
+
+/// Whether two keys are of the same model.
+fn is_of(key: &str, other: &str) -> bool {
+    let model = |key: &str| key.rsplit_once('.').map(|(model, _)| model.to_owned());
+    model(key) == model(other)
+}

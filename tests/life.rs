@@ -1,0 +1,267 @@
+use crate::support::{ClientProcess, Daemon, code_of, emberd, eventually, run, texts, tiny_model};
+use emberd_client::Client;
+use emberd_protocol::{ErrorCode, Event, ModelState, ModelStatus, Verdict};
+use std::path::Path;
+
+/// Settings of models `a`, `b`, `c`..., each in a folder of its own.
+fn models(folder: &Path, names: &[&str], more: &str) -> String {
+    let of = |name: &&str| {
+        let home = folder.join(name);
+        std::fs::create_dir_all(&home).unwrap();
+        let model = tiny_model(&home);
+        format!(
+            "models.{name}.type = \"embedding\"\nmodels.{name}.local_path = \"{}\"\n",
+            model.display()
+        )
+    };
+    names.iter().map(of).collect::<String>() + more
+}
+
+fn status_of(daemon: &Daemon, model: &str) -> ModelStatus {
+    let models = daemon.status().models;
+    models.into_iter().find(|status| status.id.as_str() == model).unwrap()
+}
+
+fn in_memory(daemon: &Daemon) -> Vec<String> {
+    let loaded = |model: &ModelStatus| model.copies > 0;
+    daemon.status().models.iter().filter(|m| loaded(m)).map(|m| m.id.to_string()).collect()
+}
+
+#[test]
+fn an_idle_model_leaves_after_its_time_and_comes_back_with_the_next_request() {
+    let daemon = Daemon::with_settings("sharing.unload_after_seconds = 1\n");
+    let model = daemon.model("builtin");
+    let first = model.embed(&texts(3)).unwrap();
+    assert_eq!(status_of(&daemon, "builtin").unload_in_ms, None, "it is held");
+    model.release().unwrap();
+    let status = status_of(&daemon, "builtin");
+    assert_eq!(status.state, ModelState::Idle);
+    assert!(status.unload_in_ms.is_some_and(|ms| ms <= 1000));
+    eventually("it has left", || status_of(&daemon, "builtin").state == ModelState::Configured);
+    let status = status_of(&daemon, "builtin");
+    assert_eq!((status.loads, status.unloads, status.copies), (1, 1, 0));
+    let again = daemon.client().generate_embeddings(&texts(3), "builtin").unwrap();
+    assert_eq!(first.as_slice(), again.as_slice());
+    assert_eq!(status_of(&daemon, "builtin").loads, 2);
+}
+
+#[test]
+fn a_leased_model_stays_however_long_nobody_asks() {
+    let daemon = Daemon::with_settings("sharing.unload_after_seconds = 0\n");
+    let held = ClientProcess::start(&daemon, "hold", "builtin", 500);
+    let client = daemon.client();
+    for _ in 0..50 {
+        client.cleanup_unused_models().unwrap();
+        assert_eq!(status_of(&daemon, "builtin").state, ModelState::Ready);
+    }
+    drop(held);
+    eventually("it has left", || in_memory(&daemon).is_empty());
+}
+
+#[test]
+fn leases_do_not_hold_where_references_are_not_counted() {
+    let daemon = Daemon::with_settings(
+        "sharing.unload_after_seconds = 0\nsharing.reference_counting = false\n",
+    );
+    let model = daemon.model("builtin");
+    eventually("it has left", || in_memory(&daemon).is_empty());
+    assert_eq!(daemon.leases(), 1);
+    assert_eq!(model.embed(&texts(3)).unwrap().len(), 3, "the lease is good all the same");
+}
+
+#[test]
+fn beyond_the_maximum_the_least_recently_used_idle_model_is_evicted() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = models(folder.path(), &["a", "b", "c"], "sharing.max_shared_models = 2\n");
+    let daemon = Daemon::with_settings(&settings);
+    let client = daemon.client();
+    let held = client.embedding_model("a").unwrap();
+    client.generate_embeddings(&texts(1), "b").unwrap();
+    client.generate_embeddings(&texts(1), "c").unwrap();
+    assert_eq!(in_memory(&daemon), ["a", "c"]);
+    let other = client.embedding_model("c").unwrap();
+    let failure = client.embedding_model("b").unwrap_err();
+    assert_eq!(failure.code(), Some(ErrorCode::LimitExceeded), "{failure}");
+    assert!(failure.to_string().contains("\"a\", \"c\""), "{failure}");
+    let why = client.why("b").unwrap();
+    let verdicts: Vec<_> = why.iter().map(|decision| decision.verdict).collect();
+    assert_eq!(verdicts[..2], [Verdict::Refuse, Verdict::Evict], "{why:?}");
+    let plan = client.plan("b").unwrap();
+    assert_eq!(plan.verdict, Verdict::Refuse);
+    drop((held, other));
+    eventually("room", || client.plan("b").unwrap().evicts.len() == 1);
+    assert_eq!(in_memory(&daemon), ["a", "c"], "a plan changes nothing");
+    assert_eq!(client.embedding_model("b").unwrap().embed(&texts(2)).unwrap().len(), 2);
+}
+
+#[test]
+fn a_model_that_is_not_shared_is_loaded_for_each_lease_and_dies_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for setting in ["models.a.shared = false\n", "sharing.enabled = false\n"] {
+        let daemon = Daemon::with_settings(&models(folder.path(), &["a"], setting));
+        let client = daemon.client();
+        let leases = [client.embedding_model("a").unwrap(), client.embedding_model("a").unwrap()];
+        assert_eq!(leases[0].embed(&texts(2)).unwrap().len(), 2);
+        assert_eq!(status_of(&daemon, "a").copies, 2);
+        leases[0].release().unwrap();
+        eventually("one is left", || status_of(&daemon, "a").copies == 1);
+        assert_eq!(leases[1].embed(&texts(2)).unwrap().len(), 2);
+        drop(leases);
+        eventually("none is left", || status_of(&daemon, "a").copies == 0);
+        assert_eq!(client.generate_embeddings(&texts(1), "a").unwrap().len(), 1);
+        eventually("none is left", || status_of(&daemon, "a").copies == 0);
+        let failure = client.preload("a").unwrap_err();
+        assert_eq!(failure.code(), Some(ErrorCode::InvalidRequest), "{failure}");
+    }
+}
+
+#[test]
+fn preload_unload_and_cleanup_tell_what_they_did() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::with_settings(&models(folder.path(), &["a", "b"], ""));
+    let client = daemon.client();
+    let mut events = Vec::new();
+    assert!(!client.preload_with("a", |event| events.push(event)).unwrap().was_loaded);
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, Event::Reading { need_bytes } if *need_bytes > 0)),
+        "{events:?}"
+    );
+    assert!(client.preload("a").unwrap().was_loaded);
+    let need = status_of(&daemon, "a").memory_bytes;
+    assert!(need > 400_000, "{need}");
+    let held = client.embedding_model("a").unwrap();
+    let failure = client.unload("a").unwrap_err();
+    assert_eq!(failure.code(), Some(ErrorCode::ReferenceError), "{failure}");
+    held.release().unwrap();
+    let freed = client.unload("a").unwrap();
+    assert_eq!((freed.models.len(), freed.bytes), (1, need));
+    assert!(in_memory(&daemon).is_empty());
+    assert!(client.unload("a").unwrap().models.is_empty());
+    assert_eq!(code_of(client.unload("nothing").map(drop)), ErrorCode::ModelNotConfigured);
+
+    client.preload("a").unwrap();
+    let used = client.embedding_model("b").unwrap();
+    let freed = client.cleanup_unused_models().unwrap();
+    assert_eq!(freed.models.iter().map(|id| id.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(in_memory(&daemon), ["b"]);
+    drop(used);
+}
+
+#[test]
+fn the_commands_say_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::with_settings(&models(folder.path(), &["a"], ""));
+    let ask = |args: &[&str]| {
+        let mut command = emberd(args);
+        command.env("EMBERD_SOCKET", daemon.socket());
+        let output = run(command, "");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(ask(&["why", "a"]).contains("nothing was decided"));
+    assert!(ask(&["plan", "a"]).contains("load on cpu, needs"));
+    assert!(ask(&["preload", "a"]).contains("a is in memory after"));
+    assert!(ask(&["preload", "a"]).contains("already"));
+    assert!(ask(&["plan", "a"]).contains("stay on cpu"));
+    assert!(ask(&["why", "a"]).contains("load on cpu"));
+    let json: serde_json::Value = serde_json::from_str(&ask(&["why", "a", "--json"])).unwrap();
+    assert_eq!(json[0]["verdict"], "load");
+    let status = ask(&["status"]);
+    assert!(status.contains("cpu x") && status.contains("DEVICE"), "{status}");
+    assert!(ask(&["unload", "a"]).contains("freed a ("));
+    assert!(ask(&["cleanup"]).contains("nothing"));
+    assert!(ask(&["clear-cache"]).contains("0 rows"));
+}
+
+#[test]
+fn a_failed_load_is_told_until_its_time_and_does_not_take_others_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = models(folder.path(), &["good", "bad"], "");
+    let daemon = Daemon::with_settings(&settings);
+    let file = folder.path().join("bad/model/model.safetensors");
+    let weights = std::fs::read(&file).unwrap();
+    std::fs::write(&file, b"nothing").unwrap();
+    let client = daemon.client();
+    for _ in 0..20 {
+        let failure = client.embedding_model("bad").unwrap_err();
+        assert_eq!(failure.code(), Some(ErrorCode::ModelLoadError));
+        assert!(failure.to_string().contains("the next try is in"), "{failure}");
+        assert_eq!(client.generate_embeddings(&texts(1), "good").unwrap().len(), 1);
+    }
+    let status = status_of(&daemon, "bad");
+    assert!(status.failure.is_some() && status.retry_in_ms.is_some_and(|ms| ms <= 60_000));
+    let failures = daemon.log().matches("load failed").count();
+    assert!(failures < 5, "it was tried {failures} times");
+    std::fs::write(&file, weights).unwrap();
+    eventually("its time comes", || client.embedding_model("bad").is_ok());
+    assert_eq!(status_of(&daemon, "bad").failure, None);
+}
+
+#[test]
+fn a_model_that_can_never_be_there_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon =
+        Daemon::with_settings(&models(folder.path(), &["a"], "models.a.device = \"cuda:7\"\n"));
+    let failure = daemon.client().embedding_model("a").unwrap_err();
+    assert_eq!(failure.code(), Some(ErrorCode::DeviceError), "{failure}");
+    assert!(failure.to_string().contains("cuda:7"), "{failure}");
+    let daemon =
+        Daemon::with_settings(&models(folder.path(), &["a"], "device_preference = \"gpu\"\n"));
+    let failure = daemon.client().embedding_model("a").unwrap_err();
+    assert_eq!(failure.code(), Some(ErrorCode::DeviceError), "{failure}");
+}
+
+#[test]
+fn work_that_runs_ends_before_its_model_leaves() {
+    let daemon = Daemon::gated(Some("sharing.max_shared_models = 1"));
+    let mut asker = ClientProcess::start(&daemon, "ask-once", "gated", 5);
+    let client = daemon.client();
+    eventually("it computes", || status_of(&daemon, "gated").busy == 1);
+    std::thread::scope(|scope| {
+        let unloading = scope.spawn(|| client.unload("gated").unwrap());
+        eventually("it drains", || status_of(&daemon, "gated").state == ModelState::Draining);
+        daemon.open_gate();
+        assert_eq!(unloading.join().unwrap().models.len(), 1);
+    });
+    assert_eq!(asker.line(), "answered");
+}
+
+#[test]
+fn memory_is_given_back_over_fifty_loads() {
+    let Some(folder) = crate::support::minilm() else { return };
+    let daemon = Daemon::with_args(&["--model", &format!("minilm={}", folder.display())]);
+    let client = daemon.client();
+    let round = || {
+        client.generate_embeddings(&texts(64), "minilm").unwrap();
+        assert_eq!(client.unload("minilm").unwrap().models.len(), 1);
+    };
+    // The first loads make what stays: threads' stacks, the allocator's arenas.
+    (0..5).for_each(|_| round());
+    let before = daemon.status().daemon.resident_bytes;
+    (0..50).for_each(|_| round());
+    let after = daemon.status().daemon.resident_bytes;
+    assert!(after as f64 <= before as f64 * 1.1, "{before} bytes before, {after} after");
+    let status = status_of(&daemon, "minilm");
+    assert_eq!((status.loads, status.unloads), (55, 55));
+}
+
+#[test]
+fn the_status_tells_of_times_tokens_and_devices() {
+    let daemon = Daemon::start();
+    let model = daemon.model("builtin");
+    model.embed(&texts(100)).unwrap();
+    let status = daemon.status();
+    let embed = status.latencies.iter().find(|latency| latency.kind == "embed").unwrap();
+    assert!(embed.count >= 1 && embed.p50_us > 0 && embed.p50_us <= embed.p99_us);
+    assert!(embed.p99_us <= embed.max_us);
+    assert_eq!(status.devices[0].device, "cpu");
+    assert!(status.devices[0].total_bytes > status.devices[0].free_bytes);
+    let builtin = status_of(&daemon, "builtin");
+    assert!(builtin.tokens > 100 && builtin.queue_wait_p99_us >= builtin.queue_wait_p50_us);
+    let client = Client::builder().name("tester").connect_to(daemon.socket()).unwrap();
+    let _lease = client.model("builtin").unwrap();
+    let lease = daemon.status().leases.into_iter().find(|lease| lease.client == "tester").unwrap();
+    assert_eq!(lease.pid, std::process::id());
+}
