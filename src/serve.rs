@@ -157,7 +157,7 @@ async fn reload_on_signal(daemon: &Daemon, mut hangup: Signal) {
         // What came of it is in the log and in the status.
         let _ = daemon.reload().await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Keeps systemd's status line and watchdog up to date; does nothing without systemd. Never ends.

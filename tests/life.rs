@@ -1,6 +1,6 @@
 use crate::support::{ClientProcess, Daemon, code_of, emberd, eventually, run, texts, tiny_model};
 use emberd_client::Client;
-use emberd_protocol::{ErrorCode, Event, ModelState, ModelStatus, Verdict};
+use emberd_protocol::{ErrorCode, Event, ModelId, ModelState, ModelStatus, Verdict};
 use std::path::Path;
 
 /// Settings of models `a`, `b`, `c`..., each in a folder of its own.
@@ -144,7 +144,7 @@ fn preload_unload_and_cleanup_tell_what_they_did() {
     client.preload("a").unwrap();
     let used = client.embedding_model("b").unwrap();
     let freed = client.cleanup_unused_models().unwrap();
-    assert_eq!(freed.models.iter().map(|id| id.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(freed.models.iter().map(ModelId::as_str).collect::<Vec<_>>(), ["a"]);
     assert_eq!(in_memory(&daemon), ["b"]);
     drop(used);
 }

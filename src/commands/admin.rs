@@ -4,7 +4,7 @@ use super::connect;
 use crate::args::{OfModel, Reading};
 use crate::exit::CommandError;
 use crate::output::{self, duration, size};
-use emberd_protocol::{Event, Freed};
+use emberd_protocol::{Event, Freed, ModelId};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
 
@@ -62,7 +62,7 @@ fn tell(freed: &Freed, json: bool) -> Result<(), CommandError> {
     if freed.models.is_empty() {
         return output::line("nothing was there to be freed");
     }
-    let names: Vec<_> = freed.models.iter().map(|model| model.as_str()).collect();
+    let names: Vec<_> = freed.models.iter().map(ModelId::as_str).collect();
     output::line(&format!("freed {} ({})", names.join(", "), size(freed.bytes)))
 }
 

@@ -4,7 +4,7 @@ use super::connect;
 use crate::args::OfModel;
 use crate::exit::CommandError;
 use crate::output::{self, duration, size};
-use emberd_protocol::Decision;
+use emberd_protocol::{Decision, ModelId};
 
 pub(super) fn why(args: &OfModel) -> Result<(), CommandError> {
     let decisions = connect(&args.reading.socket)?.why(args.id.as_str())?;
@@ -39,7 +39,7 @@ fn told(decision: &Decision) -> String {
         text = format!("{text}, needs {}", size(decision.need_bytes));
     }
     if !decision.evicts.is_empty() {
-        let names: Vec<_> = decision.evicts.iter().map(|model| model.as_str()).collect();
+        let names: Vec<_> = decision.evicts.iter().map(ModelId::as_str).collect();
         text = format!("{text}, evicts {}", names.join(", "));
     }
     text

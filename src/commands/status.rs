@@ -27,11 +27,8 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), CommandError> {
         let status = client.status()?;
         if args.reading.json {
             // A line for each look, where there are many.
-            if args.watch {
-                output::json_line(&status)?
-            } else {
-                output::json(&status)?
-            };
+            let write = if args.watch { output::json_line } else { output::json };
+            write(&status)?;
         } else {
             let clear = if args.watch && io::stdout().is_terminal() { CLEAR_SCREEN } else { "" };
             output::bytes(format!("{clear}{}", text(&status)).as_bytes())?;
