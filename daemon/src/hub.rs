@@ -10,6 +10,8 @@
 //! - Nothing that a hub says becomes part of a path unchecked.
 //! - A blob gets its name when it is whole, and a snapshot its files when all blobs are: a
 //!   download that was cut is never taken for a model.
+//! - This module reads no environment; the HTTP client below it looks for the system's proxies
+//!   (`HTTPS_PROXY`, `NO_PROXY`) and certificates itself.
 //! - The token goes to the hub's own host only, and into no log and no message.
 
 mod api;
@@ -27,6 +29,7 @@ mod tests;
 mod tries;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::{Api, Listing, Patience, Remote};
 use cache::ModelCache;
@@ -36,6 +39,10 @@ use tries::Tries;
 
 pub use error::HubError;
 pub use settings::{HubSettings, Token};
+
+/// Progress is told after so many bytes, or a five-hundredth of all where that is more: many may
+/// listen.
+const PROGRESS_STEP: u64 = 64 * 1024;
 
 /// How far the download of a model is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,19 +163,20 @@ impl Hub {
         let mut done_bytes: u64 = there.iter().map(|file| size_of(&folder.join(file))).sum();
         let total_bytes =
             remotes.iter().fold(done_bytes, |sum, remote| sum.saturating_add(remote.size));
+        let step = PROGRESS_STEP.max(total_bytes / 500);
+        let told_bytes = AtomicU64::new(0);
         for remote in &remotes {
             let before = done_bytes;
             let tell = |bytes: u64| {
-                let file = remote.file.clone();
-                progress(HubProgress {
-                    file,
-                    done_bytes: before.saturating_add(bytes),
-                    total_bytes,
-                });
+                let done_bytes = before.saturating_add(bytes);
+                let is_edge = bytes == 0 || bytes == remote.size;
+                if is_edge || done_bytes.abs_diff(told_bytes.load(Ordering::Relaxed)) >= step {
+                    told_bytes.store(done_bytes, Ordering::Relaxed);
+                    progress(HubProgress { file: remote.file.clone(), done_bytes, total_bytes });
+                }
             };
-            Download { api: &api, cache, name, commit: &commit, remote, progress: &tell }
-                .run()
-                .await?;
+            let commit = &commit;
+            Download { api: &api, cache, name, commit, remote, progress: &tell }.run().await?;
             tell(remote.size);
             done_bytes = done_bytes.saturating_add(remote.size);
         }

@@ -154,7 +154,9 @@ mod tests {
         std::fs::write(home.path().join("token"), "from-file\n").unwrap();
         std::fs::write(home.path().join("other"), "from-other").unwrap();
         let other = format!("{folder}/other");
-        let token = |variables| settings(variables).token.map(|token| token.reveal().to_owned());
+        let token = |variables: &[(&str, &str)]| {
+            settings(variables).token.map(|token| token.reveal().to_owned())
+        };
         assert_eq!(token(&[("HF_TOKEN", "secret"), ("HF_HOME", folder)]).unwrap(), "secret");
         assert_eq!(token(&[("HF_HOME", folder)]).unwrap(), "from-file");
         assert_eq!(token(&[("HF_HOME", folder), ("HF_TOKEN_PATH", &other)]).unwrap(), "from-other");
