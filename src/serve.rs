@@ -5,6 +5,7 @@ use crate::detach::{self, Caller, Side};
 use crate::exit::{self, CommandError};
 use crate::listen;
 use crate::output;
+use emberd_daemon::hub::HubSettings;
 use emberd_daemon::settings::Settings;
 use emberd_daemon::{Daemon, DaemonBuilder};
 use emberd_protocol::ModelState;
@@ -100,7 +101,8 @@ fn serve(
     let read_again = move || {
         self::settings(file.as_deref(), models.clone()).map_err(|error| exit::chain(&error))
     };
-    let builder = Daemon::builder(settings).settings_reader(read_again);
+    let hub = HubSettings::from_variables(|name| std::env::var_os(name));
+    let builder = Daemon::builder(settings).settings_reader(read_again).hub(hub);
     let result = runtime.block_on(listen_and_run(args.socket.socket, builder, caller));
     // Blocking tasks (segments being made) are not waited for: the process ends with them.
     Runtime::shutdown_background(runtime);

@@ -3,6 +3,7 @@
 use crate::connection::split;
 use crate::engine::model::EmbeddingModel;
 use crate::error::RequestError;
+use crate::hub::HubSettings;
 use crate::latency::Latencies;
 use crate::lease::ConnectionId;
 use crate::loader::{CustomError, Loaders};
@@ -131,6 +132,14 @@ impl DaemonBuilder {
             + 'static,
     {
         self.loaders.register(name, loader);
+        self
+    }
+
+    /// Tells where models are fetched by name. Without it those that are named only cannot be
+    /// loaded.
+    #[must_use]
+    pub fn hub(mut self, settings: HubSettings) -> Self {
+        self.loaders.set_hub(settings);
         self
     }
 

@@ -147,7 +147,8 @@ impl RequestError {
                 | LoadFailure::NoSuchType(_)
                 | LoadFailure::NoGeneration
                 | LoadFailure::NoSource
-                | LoadFailure::NoHub(_) => ErrorCode::ModelLoadError,
+                | LoadFailure::NoHub(_)
+                | LoadFailure::Hub(_) => ErrorCode::ModelLoadError,
                 LoadFailure::Threads(_) | LoadFailure::OutOfMemory(_) => ErrorCode::DeviceError,
                 LoadFailure::Panicked => ErrorCode::Internal,
             },
@@ -203,6 +204,11 @@ impl RequestError {
     fn is_retryable(&self) -> bool {
         if let Self::NoPlace { verdict, .. } = self {
             return *verdict != PlacementVerdict::Never;
+        }
+        if let Self::Load { source, .. } = self
+            && let LoadFailure::Hub(error) = &**source
+        {
+            return error.is_retryable();
         }
         match self.code() {
             ErrorCode::Overloaded | ErrorCode::ShuttingDown => true,

@@ -34,6 +34,7 @@ mod dispatch;
 mod embed;
 pub mod engine;
 mod error;
+pub mod hub;
 mod job;
 mod latency;
 pub mod lease;

@@ -2,6 +2,7 @@
 
 use crate::engine::model::EmbeddingModel;
 use crate::engine::{LoadError, builtin_static_minilm, folder_need, holds_model, load_folder};
+use crate::hub::{Hub, HubError, HubProgress, HubSettings};
 use crate::model::CPU_BATCH_TOKENS;
 use crate::scheduler::{Device, Need};
 use crate::settings::{BUILTIN_STATIC, EMBEDDING_TYPE, ModelSettings, TEXT2TEXT_TYPE};
@@ -22,6 +23,9 @@ type CustomLoader =
 #[derive(Default)]
 pub(crate) struct Loaders {
     custom: BTreeMap<String, Box<CustomLoader>>,
+    hub: Option<Hub>,
+    /// What of the hub is here already.
+    hub_cache: Option<Hub>,
 }
 
 /// Why a model could not be brought up.
@@ -51,9 +55,12 @@ pub enum LoadFailure {
     /// The settings name no files.
     #[error("the settings name neither a folder nor a name on the hub")]
     NoSource,
-    /// There is no hub.
-    #[error("\"{0}\" is a name on the hub, which this program was built without")]
+    /// The program that made this daemon gave it no hub.
+    #[error("\"{0}\" is a name on the hub, and this daemon was not told of one: give a local_path")]
     NoHub(String),
+    /// The hub, or the cache before it.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The device had no memory for it.
     #[error("the device has no memory for it: {0}")]
     OutOfMemory(String),
@@ -85,6 +92,13 @@ impl Loaders {
         self.custom.insert(model_type.into(), Box::new(loader));
     }
 
+    /// Models may be fetched by name.
+    pub(crate) fn set_hub(&mut self, settings: HubSettings) {
+        let offline = HubSettings { is_offline: true, ..settings.clone() };
+        self.hub_cache = Some(Hub::new(offline));
+        self.hub = Some(Hub::new(settings));
+    }
+
     /// The registered types.
     #[must_use]
     pub(crate) fn custom_types(&self) -> Vec<String> {
@@ -100,9 +114,9 @@ impl Loaders {
         &self,
         settings: &ModelSettings,
         cpu_workers: usize,
-        _runtime: Option<&Handle>,
-        _may_fetch: bool,
-        _tell: &dyn Fn(Event),
+        runtime: Option<&Handle>,
+        may_fetch: bool,
+        tell: &(dyn Fn(Event) + Sync + Send),
     ) -> Result<Prepared, LoadFailure> {
         if self.custom.contains_key(&settings.model_type) {
             // What a loader of the program's own will take, only it knows.
@@ -124,7 +138,22 @@ impl Loaders {
             Some(name) if name.starts_with("builtin:") => {
                 Err(LoadFailure::NoSuchBuiltin(name.into()))
             }
-            Some(name) => Err(LoadFailure::NoHub(name.into())),
+            Some(name) => {
+                let hub = if may_fetch { &self.hub } else { &self.hub_cache };
+                let Some((hub, runtime)) = hub.as_ref().zip(runtime) else {
+                    return Err(LoadFailure::NoHub(name.into()));
+                };
+                let progress = |progress: HubProgress| {
+                    tell(Event::Fetching {
+                        file: progress.file,
+                        done_bytes: progress.done_bytes,
+                        total_bytes: progress.total_bytes,
+                    });
+                };
+                let folder = runtime.block_on(hub.folder(name, &settings.revision, &progress))?;
+                let need = folder_need(&folder, cpu_workers, CPU_BATCH_TOKENS)?;
+                Ok(Prepared { files: Files::Folder(folder), need })
+            }
             None => Err(LoadFailure::NoSource),
         }
     }
