@@ -209,6 +209,7 @@ impl Api {
             return Err(self.trouble(format!("its storage at {host} answers {status}")));
         }
         Err(match status {
+            StatusCode::UNAUTHORIZED if is_no_model(text("x-error-code")) => self.no_model(name),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.needs_token(name),
             StatusCode::NOT_FOUND => match text("x-error-code") {
                 Some("RepoNotFound") => self.no_model(name),
@@ -225,6 +226,9 @@ impl Api {
 
     fn explain(&self, name: &str, revision: &str, error: HFError) -> HubError {
         match error {
+            HFError::AuthRequired { context } if is_no_model(context.error_code.as_deref()) => {
+                self.no_model(name)
+            }
             HFError::AuthRequired { .. } | HFError::Forbidden { .. } => self.needs_token(name),
             HFError::RepoNotFound { .. } => self.no_model(name),
             HFError::RevisionNotFound { context, .. } => {
@@ -282,6 +286,11 @@ impl Api {
     pub(super) fn answer(&self, what: &str) -> HubError {
         HubError::Answer { endpoint: self.settings.endpoint.clone(), what: what.to_owned() }
     }
+}
+
+/// To one whom it does not know, the hub says 401 for what does not exist too.
+fn is_no_model(code: Option<&str>) -> bool {
+    code == Some("RepoNotFound")
 }
 
 fn no_revision(name: &str, revision: &str) -> HubError {
