@@ -19,6 +19,7 @@ mod cache;
 mod choose;
 mod download;
 mod error;
+mod explain;
 mod holding;
 mod names;
 mod settings;
