@@ -19,6 +19,7 @@ mod cache;
 mod choose;
 mod download;
 mod error;
+mod explain;
 mod holding;
 mod names;
 mod settings;
@@ -113,7 +114,7 @@ impl Hub {
         };
         // Who has something to fall back on is not kept waiting for a hub in trouble.
         let tries = if cached.is_some() { 1 } else { self.patience.tries };
-        match (self.from_hub(&cache, name, revision, tries, progress).await, cached) {
+        match (self.ask(&cache, name, revision, tries, progress).await, cached) {
             (Err(error), Some(folder)) if error.is_retryable() => {
                 tracing::warn!(
                     model = name, revision, %error, folder = %folder.display(),
@@ -125,7 +126,7 @@ impl Hub {
         }
     }
 
-    async fn from_hub(
+    async fn ask(
         &self,
         cache: &ModelCache,
         name: &str,

@@ -1,15 +1,15 @@
 //! What the hub is asked: what a revision is, what it holds, and what a file of it is.
 
-use std::error::Error as _;
 use std::time::Duration;
 
-use hf_hub::{HFClient, HFError, split_id};
+use hf_hub::{HFClient, split_id};
 use reqwest::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, RETRY_AFTER,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue,
 };
 use reqwest::redirect::Policy;
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, Url};
 
+use super::explain::chain;
 use super::names::{is_blob_name, is_commit};
 use super::{HubError, HubSettings};
 
@@ -61,7 +61,7 @@ pub(super) struct Remote {
 /// The hub as one who asks it about one model sees it.
 #[derive(Debug)]
 pub(super) struct Api {
-    settings: HubSettings,
+    pub(super) settings: HubSettings,
     /// hf-hub, for the hub's own interface.
     ///
     /// Version 1.0.0 is not used for files: it does not go on with a download that was cut, does
@@ -186,118 +186,4 @@ impl Api {
             .extend(file.split('/'));
         Ok(url)
     }
-
-    /// What an answer about a file means, unless it is a good one.
-    pub(super) fn check(
-        &self,
-        name: &str,
-        commit: &str,
-        file: &str,
-        response: &reqwest::Response,
-    ) -> Result<(), HubError> {
-        let status = response.status();
-        if status.is_success() {
-            return Ok(());
-        }
-        let text =
-            |header: &str| response.headers().get(header).and_then(|value| value.to_str().ok());
-        let is_hub = Url::parse(&self.settings.endpoint)
-            .is_ok_and(|endpoint| endpoint.origin() == response.url().origin());
-        if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS && !is_hub {
-            // Addresses of storage are good for a while only: the hub gives another one.
-            let host = response.url().host_str().unwrap_or_default();
-            return Err(self.trouble(format!("its storage at {host} answers {status}")));
-        }
-        Err(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.needs_token(name),
-            StatusCode::NOT_FOUND => match text("x-error-code") {
-                Some("RepoNotFound") => self.no_model(name),
-                Some("RevisionNotFound") => no_revision(name, commit),
-                _ => self.answer(&format!("it lists {file} and does not have it")),
-            },
-            StatusCode::TOO_MANY_REQUESTS => {
-                let seconds = text(RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());
-                self.too_many(seconds.map(Duration::from_secs))
-            }
-            _ => self.other(status),
-        })
-    }
-
-    fn explain(&self, name: &str, revision: &str, error: HFError) -> HubError {
-        match error {
-            HFError::AuthRequired { .. } | HFError::Forbidden { .. } => self.needs_token(name),
-            HFError::RepoNotFound { .. } => self.no_model(name),
-            HFError::RevisionNotFound { context, .. } => {
-                // A missing repository is reported as a missing revision: the hub's own code tells.
-                let code = context.as_ref().and_then(|context| context.error_code.as_deref());
-                if code == Some("RevisionNotFound") {
-                    no_revision(name, revision)
-                } else {
-                    self.no_model(name)
-                }
-            }
-            HFError::RateLimited { retry_after, .. } => self.too_many(retry_after),
-            HFError::Http { context } => self.other(context.status),
-            HFError::Request { source, .. } if source.is_decode() && !source.is_timeout() => {
-                self.answer(&chain(&source.without_url()))
-            }
-            HFError::Request { source, .. } => self.unreachable(&source),
-            other => self.answer(&other.to_string()),
-        }
-    }
-
-    fn other(&self, status: StatusCode) -> HubError {
-        if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
-            self.trouble(format!("it answers {status}"))
-        } else {
-            self.answer(&format!("it answers {status}"))
-        }
-    }
-
-    fn needs_token(&self, name: &str) -> HubError {
-        let had_token = self.settings.token.is_some();
-        HubError::NeedsToken {
-            name: name.into(),
-            endpoint: self.settings.endpoint.clone(),
-            had_token,
-        }
-    }
-
-    fn no_model(&self, name: &str) -> HubError {
-        HubError::NoSuchModel { name: name.into(), endpoint: self.settings.endpoint.clone() }
-    }
-
-    fn too_many(&self, retry_after: Option<Duration>) -> HubError {
-        HubError::TooManyRequests { endpoint: self.settings.endpoint.clone(), retry_after }
-    }
-
-    pub(super) fn unreachable(&self, error: &reqwest::Error) -> HubError {
-        self.trouble(chain(error))
-    }
-
-    fn trouble(&self, why: String) -> HubError {
-        HubError::Unreachable { endpoint: self.settings.endpoint.clone(), why }
-    }
-
-    pub(super) fn answer(&self, what: &str) -> HubError {
-        HubError::Answer { endpoint: self.settings.endpoint.clone(), what: what.to_owned() }
-    }
-}
-
-fn no_revision(name: &str, revision: &str) -> HubError {
-    HubError::NoSuchRevision { name: name.to_owned(), revision: revision.to_owned() }
-}
-
-/// What went wrong below, without the address: one of storage is a secret for a while.
-pub(super) fn chain(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() { "timed out".to_owned() } else { String::new() };
-    let mut source = error.source();
-    while let Some(error) = source {
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    if text.is_empty() { "the request failed".to_owned() } else { text }
 }

@@ -12,8 +12,9 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncWriteExt;
 
 use super::HubError;
-use super::api::{Api, Remote, chain};
+use super::api::{Api, Remote};
 use super::cache::ModelCache;
+use super::explain::chain;
 use super::tries::Tries;
 
 /// Between two looks at a lock that another process holds.

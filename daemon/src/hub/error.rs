@@ -50,8 +50,8 @@ pub enum HubError {
     },
     /// The model is private or gated.
     #[error(
-        "{endpoint} refuses {name} ({}): set HF_TOKEN to a token that may read it; accept the \
-         licence at {endpoint}/{name}",
+        "{endpoint} refuses {name} ({}): check its name; if it is right, set HF_TOKEN to a token \
+         that may read it, and accept the licence at {endpoint}/{name}",
         if *had_token { "with the token that is set" } else { "no token is set" }
     )]
     NeedsToken {
