@@ -114,7 +114,7 @@ impl Daemon {
         Self::spawn(folder, command)
     }
 
-    fn spawn(folder: TempDir, mut command: Command) -> Self {
+    pub(crate) fn spawn(folder: TempDir, mut command: Command) -> Self {
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let mut daemon = Self { folder, child };

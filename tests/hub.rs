@@ -1,0 +1,188 @@
+//! Models by name, from a stand-in for the hub: the real program over real HTTP.
+//!
+//! What the hub itself may do wrong is tested beside the code that speaks to it.
+
+use crate::support::{Daemon, code_of, emberd, eventually, texts, tiny_model};
+use emberd_protocol::{ErrorCode, Event};
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// Serves the files of one model as the hub does.
+struct StandIn {
+    address: String,
+    /// Answers with files, and what they were asked for.
+    files_sent: Arc<AtomicUsize>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl StandIn {
+    fn start(folder: PathBuf) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (files_sent, asked) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Vec<_>>>::default());
+        let (sent, log) = (Arc::clone(&files_sent), Arc::clone(&asked));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (folder, sent, log) = (folder.clone(), Arc::clone(&sent), Arc::clone(&log));
+                // One that hangs up in the middle is none of this server's business.
+                std::thread::spawn(move || drop(serve(stream, &folder, &sent, &log)));
+            }
+        });
+        Self { address, files_sent, asked }
+    }
+
+    fn settings(folder: &Path) -> String {
+        let file = folder.join("emberd.toml");
+        let text = "models.hubbed.type = \"embedding\"\nmodels.hubbed.name = \"org/tiny\"\n\
+                    models.absent.type = \"embedding\"\nmodels.absent.name = \"org/absent\"\n";
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
+    /// A daemon that takes this for the hub, with its cache in `home`.
+    fn daemon(&self, home: &Path, offline: bool) -> Daemon {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command =
+            emberd(&["serve", "--settings", &Self::settings(folder.path()), "--socket"]);
+        command.arg(folder.path().join("emberd.sock"));
+        command.env("HF_ENDPOINT", &self.address).env("HF_HOME", home).env("NO_PROXY", "*");
+        command.env("HF_HUB_OFFLINE", if offline { "1" } else { "0" });
+        Daemon::spawn(folder, command)
+    }
+}
+
+fn serve(
+    mut stream: TcpStream,
+    folder: &Path,
+    sent: &AtomicUsize,
+    log: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    loop {
+        let (mut request, mut line) = (String::new(), String::new());
+        if reader.read_line(&mut request)? == 0 {
+            return Ok(());
+        }
+        while reader.read_line(&mut line)? > 2 {
+            line.clear();
+        }
+        log.lock().unwrap().push(request.trim().to_owned());
+        let mut words = request.split(' ');
+        let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let (status, head, body) = answer(path, folder);
+        if method == "GET" && path.contains("/resolve/") {
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+        let length = body.len();
+        write!(stream, "HTTP/1.1 {status}\r\n{head}Content-Length: {length}\r\n\r\n")?;
+        if method == "GET" {
+            stream.write_all(&body)?;
+        }
+    }
+}
+
+fn answer(path: &str, folder: &Path) -> (&'static str, String, Vec<u8>) {
+    let path = path.split('?').next().unwrap_or(path);
+    if path.starts_with("/api/models/org/tiny") {
+        let mut names = Vec::new();
+        list(folder, "", &mut names);
+        let siblings: Vec<_> =
+            names.iter().map(|name| serde_json::json!({"rfilename": name})).collect();
+        let body = serde_json::json!({"id": "org/tiny", "sha": COMMIT, "siblings": siblings});
+        let head = "Content-Type: application/json\r\n".to_owned();
+        return ("200 OK", head, body.to_string().into_bytes());
+    }
+    let file = path
+        .strip_prefix("/org/tiny/resolve/")
+        .and_then(|rest| rest.split_once('/'))
+        .map(|(_, file)| folder.join(file));
+    match file.and_then(|file| std::fs::read(file).ok()) {
+        Some(bytes) => {
+            let mut head = format!("X-Repo-Commit: {COMMIT}\r\nAccept-Ranges: bytes\r\n");
+            // As for a file of the repository itself: the hash that git gives it.
+            let etag = format!("{:040x}", bytes.len() as u128 * 0x1_0000_0001);
+            write!(head, "ETag: \"{etag}\"\r\n").unwrap();
+            ("200 OK", head, bytes)
+        }
+        None => {
+            let head = "X-Error-Code: RepoNotFound\r\n".to_owned();
+            ("404 Not Found", head, b"{\"error\": \"Repository not found\"}".to_vec())
+        }
+    }
+}
+
+fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            list(&entry.path(), &format!("{name}/"), names);
+        } else {
+            names.push(name);
+        }
+    }
+}
+
+#[test]
+fn a_model_is_fetched_once_for_all_who_wait_and_is_there_offline_afterwards() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let hub = StandIn::start(tiny_model(files.path()));
+    let daemon = hub.daemon(home.path(), false);
+    let heard = Mutex::new(vec![Vec::new(); 4]);
+    std::thread::scope(|scope| {
+        for at in 0..4 {
+            let (daemon, heard) = (&daemon, &heard);
+            scope.spawn(move || {
+                let client = daemon.client();
+                client
+                    .preload_with("hubbed", |event| heard.lock().unwrap()[at].push(event))
+                    .unwrap();
+                assert_eq!(client.generate_embeddings(&texts(2), "hubbed").unwrap().len(), 2);
+            });
+        }
+    });
+    let status = daemon.status();
+    let model = status.models.iter().find(|model| model.id.as_str() == "hubbed").unwrap();
+    assert_eq!((model.loads, model.source.as_str()), (1, "org/tiny"));
+    let sent = hub.files_sent.load(Ordering::Relaxed);
+    assert!(sent > 3, "{:?}", hub.asked.lock().unwrap());
+    let asked = hub.asked.lock().unwrap().clone();
+    let mut gets: Vec<_> =
+        asked.iter().filter(|line| line.starts_with("GET") && line.contains("/resolve/")).collect();
+    gets.sort();
+    gets.dedup();
+    assert_eq!(gets.len(), sent, "each file was sent once: {asked:?}");
+    let told = heard.into_inner().unwrap();
+    let is_whole = |event: &Event| {
+        matches!(event, Event::Fetching { done_bytes, total_bytes, .. }
+            if done_bytes == total_bytes && *total_bytes > 400_000)
+    };
+    assert!(told.iter().any(|events| events.iter().any(is_whole)), "{told:?}");
+
+    // Another daemon, no hub.
+    let offline = StandIn { address: "http://127.0.0.1:9".into(), ..hub }.daemon(home.path(), true);
+    let rows = offline.client().generate_embeddings(&texts(2), "hubbed").unwrap();
+    assert_eq!(rows.len(), 2);
+    let plan = offline.client().plan("absent").unwrap_err();
+    assert!(plan.to_string().contains("org/absent"), "{plan}");
+    let failure = offline.client().embedding_model("absent").unwrap_err();
+    assert_eq!(failure.code(), Some(ErrorCode::ModelLoadError), "{failure}");
+    assert!(failure.to_string().contains("HF_HUB_OFFLINE"), "{failure}");
+}
+
+#[test]
+fn a_model_that_the_hub_does_not_have_is_told_and_the_daemon_goes_on() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let hub = StandIn::start(tiny_model(files.path()));
+    let daemon = hub.daemon(home.path(), false);
+    let client = daemon.client();
+    assert_eq!(code_of(client.embedding_model("absent").map(drop)), ErrorCode::ModelLoadError);
+    let told = client.embedding_model("absent").unwrap_err().to_string();
+    assert!(told.contains("org/absent"), "{told}");
+    eventually("the other one loads", || client.embedding_model("hubbed").is_ok());
+}
