@@ -1,169 +1,229 @@
-//! Why a model could not be had by its name, and what to do about it.
+//! Why a model could not be had by name, and what to do about it.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Why a model could not be had by its name. Each message says what to do.
+/// What went wrong between a model's name and its folder.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// No request may be sent, and the cache does not hold the model.
+    /// No request was made with it.
     #[error(
-        "offline, and {} does not hold all of {name} at revision {revision} ({missing}): \
-         switch HF_HUB_OFFLINE off, or carry the model there, or set local_path", cache.display()
+        "{name:?} is no name of a model on the hub: write \"organisation/name\" or \"name\", of letters, digits, '.', '_' and '-'"
+    )]
+    BadName {
+        /// As given.
+        name: String,
+    },
+    /// No request was made with it.
+    #[error(
+        "{revision:?} is no revision: write a commit (40 hexadecimal digits), a branch or a tag"
+    )]
+    BadRevision {
+        /// As given.
+        revision: String,
+    },
+    /// No variable tells where models are kept.
+    #[error("there is no folder to keep models in: set HF_HOME or HOME")]
+    NoCache,
+    /// Requests are forbidden and the cache lacks the model.
+    #[error(
+        "model {name} (revision {revision}) is not in {}, and the hub may not be asked: unset HF_HUB_OFFLINE once, copy the model there, or set local_path",
+        cache.display()
     )]
     Offline {
-        /// The model.
+        /// Of the model.
         name: String,
-        /// Its revision.
+        /// Of the model.
         revision: String,
-        /// The cache folder.
+        /// Where it was looked for.
         cache: PathBuf,
-        /// What is not there.
-        missing: String,
     },
-    /// The hub has no such model.
-    #[error("{endpoint} has no model {name}: check its name; a private one needs HF_TOKEN")]
-    NoSuchModel {
-        /// The model.
+    /// The hub does not know it.
+    #[error(
+        "{endpoint} has no {what} for model {name}, revision {revision}: check both in the settings{}",
+        private_hint(what)
+    )]
+    NotFound {
+        /// The repository, the revision, or a file.
+        what: Missing,
+        /// Of the model.
         name: String,
+        /// Of the model.
+        revision: String,
         /// The hub.
         endpoint: String,
     },
-    /// The model has no such revision.
-    #[error("{name} has no revision {revision}: name a branch, a tag or a full commit hash of it")]
-    NoSuchRevision {
-        /// The model.
-        name: String,
-        /// The revision.
-        revision: String,
-    },
-    /// The repository holds nothing that a loader could use.
+    /// The hub does not show it to whoever asks.
     #[error(
-        "{name} holds no {missing} that can be used: name a SentenceTransformers or transformers model"
-    )]
-    NoModel {
-        /// The model.
-        name: String,
-        /// What it lacks.
-        missing: &'static str,
-    },
-    /// The model is private or gated.
-    #[error(
-        "{endpoint} refuses {name} ({}): check its name; if it is right, set HF_TOKEN to a token \
-         that may read it, and accept the licence at {endpoint}/{name}",
-        if *had_token { "with the token that is set" } else { "no token is set" }
+        "{endpoint} does not give out model {name} ({status}): set HF_TOKEN to a token that may read it; accept the licence at {endpoint}/{name} if it has one; check the name"
     )]
     NeedsToken {
-        /// The model.
+        /// Of the model.
         name: String,
         /// The hub.
         endpoint: String,
-        /// Whether a token was sent.
-        had_token: bool,
+        /// 401 or 403.
+        status: u16,
     },
-    /// The hub wants to be asked less often.
-    #[error("{endpoint} was asked too often{}: wait, or set HF_TOKEN, which is allowed more", after(*retry_after))]
+    /// The hub wants fewer requests.
+    #[error(
+        "{endpoint} has had too many requests: try again after {} s, or set HF_TOKEN",
+        after.as_secs()
+    )]
     TooManyRequests {
         /// The hub.
         endpoint: String,
-        /// How long the hub wants to be left alone.
-        retry_after: Option<Duration>,
+        /// When it will answer again.
+        after: Duration,
     },
-    /// There was no answer, or only that the hub is in trouble itself.
-    #[error(
-        "cannot reach the model hub at {endpoint} ({why}): check the network, HTTPS_PROXY and \
-         HF_ENDPOINT, or set local_path"
-    )]
+    /// No answer came.
+    #[error("cannot reach {endpoint}: check the network and HF_ENDPOINT, or set local_path")]
     Unreachable {
         /// The hub.
         endpoint: String,
-        /// What happened.
-        why: String,
-    },
-    /// A download broke off again and again. What has arrived is kept and gone on with.
-    #[error(
-        "the download of {file} broke off at {done_bytes} of {total_bytes} bytes ({why}): try again, \
-         it goes on from there"
-    )]
-    CutShort {
-        /// The file.
-        file: String,
-        /// What has arrived.
-        done_bytes: u64,
-        /// Its size.
-        total_bytes: u64,
-        /// What happened.
-        why: String,
-    },
-    /// What arrived is not what was announced. It was thrown away.
-    #[error(
-        "{file} is not what the hub announced ({what}) and was thrown away: try again, or mistrust the hub or proxy"
-    )]
-    Mismatch {
-        /// The file.
-        file: String,
-        /// What differs.
-        what: String,
-    },
-    /// The cache cannot be written, or the disk is full.
-    #[error("cannot write {}: make room or give it rights, or set HF_HUB_CACHE to another folder", path.display())]
-    CannotWrite {
-        /// Where.
-        path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: reqwest::Error,
     },
-    /// No model can have this name.
+    /// A connection stands, and nothing comes.
     #[error(
-        "\"{name}\" is no model name: write org/name, of letters, digits, \".\", \"_\" and \"-\", without \"..\" or \"--\""
+        "{endpoint} has said nothing for {} s: check the network, or try again later",
+        after.as_secs()
     )]
-    BadName {
-        /// The name.
-        name: String,
+    Silent {
+        /// The hub.
+        endpoint: String,
+        /// How long was waited.
+        after: Duration,
     },
-    /// No revision can be called so.
-    #[error(
-        "\"{revision}\" is no revision: write a branch, a tag or a commit hash, of letters, digits, \".\", \"_\", \"-\" and \"/\""
-    )]
-    BadRevision {
-        /// The revision.
-        revision: String,
+    /// The hub is in trouble.
+    #[error("{endpoint} answers {status}: try again later")]
+    Server {
+        /// The hub.
+        endpoint: String,
+        /// The status.
+        status: u16,
     },
-    /// The hub lists a file outside the model's folder.
-    #[error(
-        "the hub lists a file outside the folder of {name} ({file:?}): nothing was loaded; mistrust this hub"
-    )]
-    Escapes {
-        /// The model.
-        name: String,
-        /// The file.
-        file: String,
-    },
-    /// The hub's answer makes no sense.
-    #[error("{endpoint} does not answer as a model hub does ({what}): check HF_ENDPOINT")]
+    /// What came makes no sense.
+    #[error("{endpoint} does not answer as a hub does ({what}): check HF_ENDPOINT")]
     Answer {
         /// The hub.
         endpoint: String,
-        /// What is wrong with it.
-        what: String,
+        /// What is wrong.
+        what: &'static str,
     },
+    /// The connection ended before the file did. What came is kept for the next try.
+    #[error("{file} was cut off at {done} of {size} bytes: try again, it goes on from there")]
+    CutShort {
+        /// In the repository.
+        file: String,
+        /// How much there is.
+        done: u64,
+        /// How much there should be.
+        size: u64,
+    },
+    /// The file is not what the hub said it would be. What came was removed.
+    #[error(
+        "{file} came with {what} {found} instead of {expected} and was removed: try again; if it stays, something on the way changes files"
+    )]
+    Mismatch {
+        /// In the repository.
+        file: String,
+        /// The size or the hash.
+        what: &'static str,
+        /// What came.
+        found: String,
+        /// What was announced.
+        expected: String,
+    },
+    /// The disk is full, or the folder cannot be written.
+    #[error("cannot write {}: make room or set HF_HOME to a folder that can be written", path.display())]
+    Cache {
+        /// What could not be written.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing was fetched.
+    #[error(
+        "model {name} lists a file outside of its folder ({file:?}): do not use this model or this hub"
+    )]
+    Escapes {
+        /// Of the model.
+        name: String,
+        /// As listed.
+        file: String,
+    },
+    /// It may be something else, such as a dataset.
+    #[error("{name} has no {missing}: choose a model with safetensors weights and a config.json")]
+    NotAModel {
+        /// Of the model.
+        name: String,
+        /// What every model has.
+        missing: &'static str,
+    },
+}
+
+/// What a hub does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// There is no model of this name.
+    Repository,
+    /// The model has no such commit, branch or tag.
+    Revision,
+    /// The hub lists a file that it does not have.
+    File,
+    /// It did not say which.
+    Either,
 }
 
 impl HubError {
     /// Whether the same request may succeed later without anybody doing anything.
     #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
+    pub const fn is_retryable(&self) -> bool {
+        match self {
             Self::TooManyRequests { .. }
-                | Self::Unreachable { .. }
-                | Self::CutShort { .. }
-                | Self::Mismatch { .. }
-        )
+            | Self::Unreachable { .. }
+            | Self::Silent { .. }
+            | Self::Server { .. }
+            | Self::CutShort { .. } => true,
+            Self::BadName { .. }
+            | Self::BadRevision { .. }
+            | Self::NoCache
+            | Self::Offline { .. }
+            | Self::NotFound { .. }
+            | Self::NeedsToken { .. }
+            | Self::Answer { .. }
+            | Self::Mismatch { .. }
+            | Self::Cache { .. }
+            | Self::Escapes { .. }
+            | Self::NotAModel { .. } => false,
+        }
+    }
+
+    /// The way to say that the cache could not be written.
+    pub(super) fn cache(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Cache { path, source }
     }
 }
 
-fn after(delay: Option<Duration>) -> String {
-    delay.map_or_else(String::new, |delay| format!(" and wants {} s of rest", delay.as_secs()))
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Repository => "repository",
+            Self::Revision => "such revision",
+            Self::File => "such file",
+            Self::Either => "repository or no such revision",
+        })
+    }
+}
+
+/// The hub hides what may not be seen.
+const fn private_hint(what: &Missing) -> &'static str {
+    match what {
+        Missing::Repository | Missing::Either => "; a private model needs HF_TOKEN",
+        Missing::Revision | Missing::File => "",
+    }
 }

@@ -1,4 +1,4 @@
-//! Where the hub is, where its files are kept, and who asks: from variables that are handed in.
+//! What the environment says about the hub, as Python's `huggingface_hub` understands it.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -6,36 +6,68 @@ use std::path::{Path, PathBuf};
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// Where models are kept when nobody says where and there is no home folder, as for a service.
-const HOMELESS_CACHE: &str = "/var/cache";
-
-/// How the model hub is reached, and where its files are kept.
+/// Where models by name come from and where they are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubSettings {
-    /// The folder that holds `models--org--name` folders. Python's `huggingface_hub` shares it.
+    /// The folder with a folder for each model (`models--org--name`). Empty where no variable
+    /// tells it, not even `HOME`; then no model can be had by name.
     pub cache: PathBuf,
-    /// The hub's address, without a slash at its end.
+    /// The hub, without a slash at the end.
     pub endpoint: String,
-    /// Who asks, for private and gated models.
+    /// Shown to the hub, and to nobody that it redirects to.
     pub token: Option<Token>,
-    /// Whether only the cache is used and no request is ever sent.
+    /// No request is made; only what is in the cache is used.
     pub is_offline: bool,
 }
 
-/// An access token. It is never shown, not even by `{:?}`.
+/// A secret that says to the hub who asks. It is never shown, not even in debug output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
+impl HubSettings {
+    /// Takes the settings from variables: `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HOME`,
+    /// `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH` and `HF_HUB_OFFLINE`. An empty one counts as
+    /// not set. Where no variable holds a token, its file is read.
+    pub fn from_variables(variables: impl Fn(&str) -> Option<OsString>) -> Self {
+        let variable = |name: &str| variables(name).filter(|value| !value.is_empty());
+        let text = |name: &str| Some(variable(name)?.to_string_lossy().trim().to_owned());
+        let user = variable("HOME").map(PathBuf::from);
+        let path = |name: &str| Some(expanded(&PathBuf::from(variable(name)?), user.as_deref()));
+
+        let home = path("HF_HOME")
+            .or_else(|| Some(path("XDG_CACHE_HOME")?.join("huggingface")))
+            .or_else(|| Some(user.as_ref()?.join(".cache/huggingface")));
+        let cache = path("HF_HUB_CACHE").or_else(|| Some(home.as_ref()?.join("hub")));
+        let token_file = path("HF_TOKEN_PATH").or_else(|| Some(home.as_ref()?.join("token")));
+        let endpoint = text("HF_ENDPOINT").filter(|endpoint| !endpoint.is_empty());
+        let token = text("HF_TOKEN").or_else(|| std::fs::read_to_string(token_file?).ok());
+        let is_yes =
+            |value: String| ["1", "true", "yes", "on"].contains(&&*value.to_ascii_lowercase());
+        Self {
+            cache: cache.unwrap_or_default(),
+            endpoint: endpoint
+                .map_or_else(|| DEFAULT_ENDPOINT.into(), |url| url.trim_end_matches('/').into()),
+            token: token.and_then(|token| Token::new(&token)),
+            is_offline: text("HF_HUB_OFFLINE").is_some_and(is_yes),
+        }
+    }
+}
+
 impl Token {
-    /// Takes a token, or nothing when it is blank.
+    /// A token without the blanks around it; none if nothing is left, or if it has characters that
+    /// no token has, which could not be sent.
     #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
-        let text = text.trim();
-        (!text.is_empty()).then(|| Self(text.to_owned()))
+    pub fn new(token: &str) -> Option<Self> {
+        let token = token.trim();
+        let can_be_sent = token.bytes().all(|byte| byte.is_ascii_graphic());
+        if !can_be_sent {
+            tracing::warn!("the hub's token has blanks or other odd characters and is not used");
+        }
+        (can_be_sent && !token.is_empty()).then(|| Self(token.to_owned()))
     }
 
-    /// The token itself, for the one header that carries it.
-    pub(super) fn reveal(&self) -> &str {
+    /// What is sent.
+    pub(super) fn secret(&self) -> &str {
         &self.0
     }
 }
@@ -46,67 +78,11 @@ impl fmt::Debug for Token {
     }
 }
 
-impl HubSettings {
-    /// Takes the settings from variables named as Python's `huggingface_hub` names them, with its
-    /// precedence: `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HOME`; `HF_ENDPOINT`; `HF_TOKEN`,
-    /// then the file that `HF_TOKEN_PATH` names or `token` in `HF_HOME`, unless
-    /// `HF_HUB_DISABLE_IMPLICIT_TOKEN`; `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`.
-    ///
-    /// An empty variable counts as none. Reads the token file, and nothing else.
-    #[must_use]
-    pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let text = |name: &str| set(name).map(|value| value.to_string_lossy().into_owned());
-        let user_home = set("HOME").map(PathBuf::from);
-        let folder = |name: &str| set(name).map(|value| expand(value, user_home.as_deref()));
-
-        let hub_home = folder("HF_HOME").unwrap_or_else(|| {
-            folder("XDG_CACHE_HOME")
-                .or_else(|| user_home.as_ref().map(|home| home.join(".cache")))
-                .unwrap_or_else(|| PathBuf::from(HOMELESS_CACHE))
-                .join("huggingface")
-        });
-        let endpoint = text("HF_ENDPOINT").unwrap_or_default();
-        let endpoint = match endpoint.trim_end_matches('/') {
-            "" => DEFAULT_ENDPOINT,
-            given => given,
-        };
-        let is_true = |name: &str| text(name).is_some_and(|value| is_true(&value));
-        let token = || {
-            if is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
-                return None;
-            }
-            let named = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].into_iter().filter_map(text);
-            named.filter_map(|value| Token::new(&value)).next().or_else(|| {
-                let file = folder("HF_TOKEN_PATH").unwrap_or_else(|| hub_home.join("token"));
-                Token::new(&std::fs::read_to_string(file).ok()?)
-            })
-        };
-        Self {
-            cache: folder("HF_HUB_CACHE")
-                .or_else(|| folder("HUGGINGFACE_HUB_CACHE"))
-                .unwrap_or_else(|| hub_home.join("hub")),
-            endpoint: endpoint.to_owned(),
-            token: token(),
-            // The second counts only where the first says nothing.
-            is_offline: match text("HF_HUB_OFFLINE") {
-                Some(value) => self::is_true(&value),
-                None => is_true("TRANSFORMERS_OFFLINE"),
-            },
-        }
-    }
-}
-
-fn is_true(value: &str) -> bool {
-    ["1", "on", "yes", "true"].iter().any(|yes| value.trim().eq_ignore_ascii_case(yes))
-}
-
-/// A leading `~` is the user's home, as in Python.
-fn expand(path: OsString, home: Option<&Path>) -> PathBuf {
-    let path = PathBuf::from(path);
-    match (path.strip_prefix("~"), home) {
-        (Ok(rest), Some(home)) => home.join(rest),
-        _ => path,
+/// `~/x` is what people write where no shell reads it.
+fn expanded(path: &Path, user: Option<&Path>) -> PathBuf {
+    match (path.strip_prefix("~"), user) {
+        (Ok(rest), Some(user)) => user.join(rest),
+        _ => path.to_owned(),
     }
 }
 
@@ -116,65 +92,62 @@ mod tests {
 
     fn settings(variables: &[(&str, &str)]) -> HubSettings {
         HubSettings::from_variables(|name| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
+            let (_, value) = variables.iter().find(|(key, _)| *key == name)?;
+            Some(value.into())
         })
     }
 
     #[test]
-    fn the_cache_is_where_python_looks_for_it() {
-        let cache = |variables| settings(variables).cache;
-        assert_eq!(cache(&[("HOME", "/h")]), Path::new("/h/.cache/huggingface/hub"));
-        assert_eq!(
-            cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]),
-            Path::new("/x/huggingface/hub")
-        );
-        assert_eq!(cache(&[("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/hf")]), Path::new("/hf/hub"));
-        assert_eq!(cache(&[("HOME", "/h"), ("HF_HOME", "~/hf")]), Path::new("/h/hf/hub"));
-        assert_eq!(cache(&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/c")]), Path::new("/c"));
-        assert_eq!(
-            cache(&[("HF_HOME", ""), ("HOME", "/h")]),
-            Path::new("/h/.cache/huggingface/hub")
-        );
-        assert_eq!(cache(&[]), Path::new("/var/cache/huggingface/hub"));
+    fn the_cache_is_where_python_has_it() {
+        for (variables, cache) in [
+            (vec![("HOME", "/u")], "/u/.cache/huggingface/hub"),
+            (vec![("HOME", "/u"), ("XDG_CACHE_HOME", "/x")], "/x/huggingface/hub"),
+            (vec![("HOME", "/u"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/h")], "/h/hub"),
+            (vec![("HF_HOME", "/h"), ("HF_HUB_CACHE", "/c")], "/c"),
+            (vec![("HF_HOME", "~/h"), ("HOME", "/u")], "/u/h/hub"),
+            (vec![("HF_HOME", ""), ("HOME", "/u")], "/u/.cache/huggingface/hub"),
+            (vec![], ""),
+        ] {
+            assert_eq!(settings(&variables).cache, Path::new(cache), "{variables:?}");
+        }
     }
 
     #[test]
-    fn the_endpoint_has_no_slash_at_its_end() {
-        assert_eq!(settings(&[]).endpoint, DEFAULT_ENDPOINT);
-        assert_eq!(
-            settings(&[("HF_ENDPOINT", "http://mirror:80/hf/")]).endpoint,
-            "http://mirror:80/hf"
-        );
+    fn the_endpoint_loses_its_last_slash() {
+        assert_eq!(settings(&[]).endpoint, "https://huggingface.co");
+        assert_eq!(settings(&[("HF_ENDPOINT", "http://h:1/")]).endpoint, "http://h:1");
     }
 
     #[test]
-    fn a_token_is_found_and_never_shown() {
-        let home = tempfile::tempdir().unwrap();
-        let folder = home.path().to_str().unwrap();
-        std::fs::write(home.path().join("token"), "from-file\n").unwrap();
-        std::fs::write(home.path().join("other"), "from-other").unwrap();
-        let other = format!("{folder}/other");
-        let token = |variables: &[(&str, &str)]| {
-            settings(variables).token.map(|token| token.reveal().to_owned())
-        };
-        assert_eq!(token(&[("HF_TOKEN", "secret"), ("HF_HOME", folder)]).unwrap(), "secret");
-        assert_eq!(token(&[("HF_HOME", folder)]).unwrap(), "from-file");
-        assert_eq!(token(&[("HF_HOME", folder), ("HF_TOKEN_PATH", &other)]).unwrap(), "from-other");
-        assert_eq!(token(&[("HF_TOKEN", "s"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), None);
-        assert_eq!(token(&[]), None);
-        let shown = format!("{:?}", settings(&[("HF_TOKEN", "secret")]));
-        assert!(!shown.contains("secret"), "{shown}");
-    }
-
-    #[test]
-    fn offline_is_said_in_several_ways() {
-        for yes in ["1", "true", "TRUE", "Yes", "on"] {
+    fn offline_is_what_python_takes_for_yes() {
+        for yes in ["1", "true", "TRUE", "Yes", "on", " ON "] {
             assert!(settings(&[("HF_HUB_OFFLINE", yes)]).is_offline, "{yes}");
         }
-        for no in ["0", "", "false", "2"] {
+        for no in ["", "0", "false", "no", "off", "2"] {
             assert!(!settings(&[("HF_HUB_OFFLINE", no)]).is_offline, "{no}");
         }
-        assert!(settings(&[("TRANSFORMERS_OFFLINE", "1")]).is_offline);
-        assert!(!settings(&[("HF_HUB_OFFLINE", "0"), ("TRANSFORMERS_OFFLINE", "1")]).is_offline);
+    }
+
+    #[test]
+    fn the_token_comes_from_the_variable_then_from_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().to_str().unwrap();
+        let other = folder.path().join("other");
+        std::fs::write(folder.path().join("token"), "in-home\n").unwrap();
+        std::fs::write(&other, "in-file").unwrap();
+        let other = other.to_str().unwrap();
+        let token = |variables: &[(&str, &str)]| settings(variables).token;
+        assert_eq!(token(&[("HF_HOME", home)]), Token::new("in-home"));
+        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN_PATH", other)]), Token::new("in-file"));
+        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", " direct\n")]), Token::new("direct"));
+        assert_eq!(token(&[("HF_HOME", other)]), None);
+        assert_eq!(Token::new(" \n"), None);
+        assert_eq!(Token::new("two\nlines"), None);
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let shown = format!("{:?}", settings(&[("HF_TOKEN", "hf_secret")]));
+        assert!(shown.contains("Token") && !shown.contains("secret"), "{shown}");
     }
 }

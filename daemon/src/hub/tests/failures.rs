@@ -1,189 +1,147 @@
-//! What is said and left when something fails.
+//! Each refusal is told for what it is, with what to do about it.
 
-use super::*;
+use super::super::HubError;
+use super::super::error::Missing;
+use super::super::stand_in::{Fault, NAME};
+use super::scene::{Scene, walk};
+use std::fs;
+use std::time::Duration;
 
-/// What goes wrong with a fault that does not end. Nothing must be left that looks whole.
-async fn failure(path: &'static str, what: What) -> HubError {
-    let (_server, cache, hub) = scene(fault(path, usize::MAX, what)).await;
-    let error = get(&hub, "main").await.unwrap_err();
-    assert_nothing_looks_whole(cache.path()).await;
-    assert!(!format!("{error} {error:?}").contains("hf_secret"));
-    error
-}
-
-#[tokio::test]
-async fn other_bytes_than_announced_are_refused() {
-    let error = failure("/storage/model", What::Garbage).await;
-    assert!(
-        matches!(&error, HubError::Mismatch { what, .. } if what.contains("SHA-256")),
-        "{error:?}"
-    );
-    for size in [799_999, 800_001, 0, u64::MAX] {
-        let error =
-            failure("resolve/0123456789abcdef0123456789abcdef01234567/model", What::Announce(size))
-                .await;
-        assert!(matches!(error, HubError::Mismatch { .. }), "{size}: {error:?}");
+/// One fault at the first matching request.
+#[track_caller]
+fn check(error: &HubError, is_expected: bool, is_retryable: bool, says: &[&str]) {
+    assert!(is_expected, "{error:?}");
+    assert_eq!(error.is_retryable(), is_retryable, "{error:?}");
+    let text = error.to_string();
+    for part in says {
+        assert!(text.contains(part), "{part:?} is not in {text:?}");
     }
 }
 
 #[tokio::test]
-async fn a_slow_hub_is_waited_for_and_a_stalled_one_is_not() {
-    let (_server, _cache, hub) = scene(fault("/resolve/", usize::MAX, What::Slow)).await;
-    assert_whole(&get(&hub, "main").await.unwrap());
-
-    let (_server, cache, mut hub) = scene(fault("/storage/", usize::MAX, What::Stall(5000))).await;
-    hub.patience = Patience { stall: Duration::from_millis(300), tries: 1, ..hub.patience };
-    let error = get(&hub, "main").await.unwrap_err();
-    assert!(
-        matches!(&error, HubError::CutShort { done_bytes: 5000, why, .. } if why.contains("timed out")),
-        "{error:?}"
-    );
-    assert_nothing_looks_whole(cache.path()).await;
-}
-
-#[tokio::test]
-async fn a_hub_that_wants_rest_gets_it() {
-    let rest = || What::Status(429, "Retry-After: 0\r\n");
-    let faults = ["/api/", "HEAD /org/tiny", "GET /org/tiny", "/storage/"].map(|path| Fault {
-        path,
-        times: 1,
-        what: rest(),
-    });
-    let (server, _cache, hub) = scene(faults.to_vec()).await;
-    assert_whole(&get(&hub, "main").await.unwrap());
-    assert_eq!((server.count("/api/"), server.count("/storage/")), (2, 2));
-
-    let error = failure("/api/", rest()).await;
-    assert!(matches!(error, HubError::TooManyRequests { retry_after: Some(Duration::ZERO), .. }));
-    // An hour is not waited for, but reported.
-    let error = failure("/api/", What::Status(429, "Retry-After: 3600\r\n")).await;
-    assert!(error.is_retryable() && error.to_string().contains("3600"), "{error}");
-}
-
-#[tokio::test]
-async fn refusals_say_what_to_do() {
-    for path in ["/api/", "HEAD /org", "GET /org"] {
-        for status in [401, 403] {
-            let error = failure(path, What::Status(status, "")).await;
-            assert!(matches!(error, HubError::NeedsToken { had_token: true, .. }), "{error:?}");
-            let text = error.to_string();
-            assert!(text.contains("HF_TOKEN") && text.contains("the licence at http"), "{text}");
-            assert!(!error.is_retryable());
+async fn a_closed_model_wants_a_token() {
+    for (status, header) in [(401, "X-Error-Code: GatedRepo"), (403, "X: y")] {
+        for place in ["/api/", "resolve"] {
+            let scene = Scene::new().await;
+            scene.server.fault(place, Fault::Status(status, header));
+            let error = scene.folder("main").await.unwrap_err();
+            let is_it = matches!(&error, HubError::NeedsToken { status: s, .. } if *s == status);
+            let licence = format!("{}/{NAME}", scene.server.url);
+            check(&error, is_it, false, &["HF_TOKEN", "licence", &licence]);
         }
     }
-    let error = failure("/api/", What::Status(401, "X-Error-Code: RepoNotFound\r\n")).await;
-    assert!(matches!(error, HubError::NoSuchModel { .. }), "{error:?}");
-    // Storage that refuses is asked by way of the hub again: its addresses grow old.
-    let error = failure("/storage/", What::Status(403, "")).await;
-    assert!(
-        matches!(&error, HubError::Unreachable { why, .. } if why.contains("storage")),
-        "{error:?}"
-    );
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_named() {
-    let (server, cache, hub) = scene(vec![]).await;
-    let error = hub.folder("org/none", "main", &|_| {}).await.unwrap_err();
-    assert!(
-        matches!(&error, HubError::NoSuchModel { name, .. } if name == "org/none"),
-        "{error:?}"
-    );
-    let error = get(&hub, "v9").await.unwrap_err();
-    assert!(
-        matches!(&error, HubError::NoSuchRevision { revision, .. } if revision == "v9"),
-        "{error:?}"
-    );
-    assert!(!error.is_retryable());
-    server.list("vocab.txt");
-    let error = get(&hub, "main").await.unwrap_err();
-    assert!(
-        matches!(&error, HubError::Answer { what, .. } if what.contains("vocab.txt")),
-        "{error:?}"
-    );
-    assert_nothing_looks_whole(cache.path()).await;
+async fn what_is_not_there_is_named() {
+    let scene = Scene::new().await;
+    let error = scene.folder_of("org/nothing", "main").await.unwrap_err();
+    let is_it = matches!(error, HubError::NotFound { what: Missing::Repository, .. });
+    check(&error, is_it, false, &["org/nothing", "main", "HF_TOKEN"]);
+
+    let error = scene.folder("v9").await.unwrap_err();
+    let is_it = matches!(error, HubError::NotFound { what: Missing::Revision, .. });
+    check(&error, is_it, false, &[NAME, "v9"]);
+
+    scene.server.fault("/api/", Fault::Status(404, "X: y"));
+    let error = scene.folder("main").await.unwrap_err();
+    let is_it = matches!(error, HubError::NotFound { what: Missing::Either, .. });
+    check(&error, is_it, false, &[NAME]);
+
+    scene.server.change(|state| state.also_listed.push("vocab.txt".into()));
+    let error = scene.folder("main").await.unwrap_err();
+    let is_it = matches!(error, HubError::NotFound { what: Missing::File, .. });
+    check(&error, is_it, false, &[NAME]);
 }
 
 #[tokio::test]
-async fn a_hub_in_trouble_is_asked_again() {
-    let (_server, _cache, hub) = scene(fault("/", 2, What::Status(503, ""))).await;
-    assert_whole(&get(&hub, "main").await.unwrap());
-    let error = failure("/api/", What::Status(500, "")).await;
-    assert!(matches!(error, HubError::Unreachable { .. }), "{error:?}");
-    for (path, what) in [
-        ("/api/", What::Nonsense),
-        ("HEAD /org", What::OtherCommit),
-        ("/api/", What::Status(418, "")),
-    ] {
-        let error = failure(path, what).await;
-        assert!(matches!(error, HubError::Answer { .. }), "{error:?}");
+async fn a_hub_that_wants_time_gets_it() {
+    for place in ["/api/", "resolve", "store"] {
+        let scene = Scene::new().await;
+        scene.server.fault(place, Fault::Status(429, "Retry-After: 0"));
+        scene.server.fault(place, Fault::Status(503, "X: y"));
+        let folder = scene.folder("main").await.unwrap();
+        scene.check_whole(&folder);
     }
 }
 
 #[tokio::test]
-async fn a_hub_that_is_gone_leaves_the_cache() {
-    let (mut server, cache, hub) = scene(vec![]).await;
-    let folder = get(&hub, "main").await.unwrap();
-    server.stop().await;
-    assert_eq!(get(&hub, "main").await.unwrap(), folder);
-    assert_eq!(get(&hub, COMMIT).await.unwrap(), folder);
-    let error = get(&hub, "v1").await.unwrap_err();
-    assert!(error.to_string().contains(&server.endpoint()), "{error}");
-    assert!(matches!(error, HubError::Unreachable { .. }) && error.is_retryable());
-    // A refusal is no trouble that the cache may hide.
-    let refusing = stand_in(fault("/api/", 9, What::Status(401, ""))).await;
-    let error = get(&hub_at(refusing.endpoint(), cache.path()), "main").await.unwrap_err();
-    assert!(matches!(error, HubError::NeedsToken { .. }));
+async fn a_hub_that_wants_too_much_time_is_told_of() {
+    let scene = Scene::new().await;
+    scene.server.fault("/api/", Fault::Status(429, "Retry-After: 3600"));
+    let error = scene.folder("main").await.unwrap_err();
+    let hour = Duration::from_secs(3600);
+    let is_it = matches!(error, HubError::TooManyRequests { after, .. } if after == hour);
+    check(&error, is_it, true, &["3600 s"]);
+    assert_eq!(scene.server.asked().len(), 1);
 }
 
 #[tokio::test]
-async fn offline_says_where_it_looked() {
-    let cache = tempfile::tempdir().unwrap();
-    let error = get(&offline(cache.path()), "main").await.unwrap_err();
-    let text = error.to_string();
-    assert!(text.contains(NAME) && text.contains(cache.path().to_str().unwrap()), "{text}");
-    assert!(text.contains("HF_HUB_OFFLINE") && text.contains("local_path"), "{text}");
-    assert!(!error.is_retryable());
+async fn a_hub_in_trouble_is_given_up_after_a_few_tries() {
+    let scene = Scene::new().await;
+    for _ in 0..3 {
+        scene.server.fault("/api/", Fault::Status(500, "X: y"));
+    }
+    let error = scene.folder("main").await.unwrap_err();
+    check(&error, matches!(error, HubError::Server { status: 500, .. }), true, &["500"]);
+    assert_eq!(scene.server.asked().len(), 3);
 }
 
 #[tokio::test]
-async fn hostile_listings_and_names_touch_nothing() {
-    for file in ["../../x", "/etc/x", "1_a/../../x", "a\\..\\x", ""] {
-        let (server, cache, hub) = scene(vec![]).await;
-        server.list(file);
-        let error = get(&hub, "main").await.unwrap_err();
-        assert!(matches!(error, HubError::Escapes { .. }), "{file}: {error:?}");
-        assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 0);
-    }
-    let (server, _cache, hub) = scene(vec![]).await;
-    for (name, revision) in [("../x", "main"), ("a/b/c", "main"), (NAME, "../main"), (NAME, "")] {
-        let error = hub.folder(name, revision, &|_| {}).await.unwrap_err();
-        assert!(matches!(error, HubError::BadName { .. } | HubError::BadRevision { .. }));
-    }
-    assert!(server.seen().is_empty());
+async fn silence_is_not_waited_out() {
+    let scene = Scene::new().await;
+    scene.server.fault("/api/", Fault::Silent);
+    let mut hub = scene.hub();
+    hub.patience.silence = Duration::from_millis(50);
+    let error = hub.folder(NAME, "main", &|_| {}).await.unwrap_err();
+    check(&error, matches!(error, HubError::Silent { .. }), true, &[&scene.server.url]);
 }
 
 #[tokio::test]
-async fn a_repository_without_a_model_is_refused() {
-    let cache = tempfile::tempdir().unwrap();
-    for files in [&[("README.md", &b"x"[..])][..], &[("config.json", b"{}"), ("vocab.txt", b"a")]] {
-        let server = StandIn::start(files, vec![]).await;
-        let error = get(&hub_at(server.endpoint(), cache.path()), "main").await.unwrap_err();
-        assert!(matches!(error, HubError::NoModel { .. }), "{error:?}");
-        assert_eq!(server.count("/resolve/"), 0);
+async fn names_are_checked_before_anything_is_asked() {
+    let scene = Scene::new().await;
+    for name in ["../../etc", "a/b/c", "", "a b"] {
+        let error = scene.folder_of(name, "main").await.unwrap_err();
+        check(&error, matches!(error, HubError::BadName { .. }), false, &["organisation/name"]);
     }
+    let error = scene.folder("../main").await.unwrap_err();
+    check(&error, matches!(error, HubError::BadRevision { .. }), false, &["commit"]);
+    assert!(scene.server.asked().is_empty());
+    assert!(walk(scene.folder.path()).is_empty());
+}
+
+#[tokio::test]
+async fn a_file_that_would_leave_the_folder_is_refused() {
+    for path in ["../../x", "/etc/x", "1_Pooling/../../../x"] {
+        let scene = Scene::new().await;
+        scene.server.change(|state| state.also_listed.push(path.into()));
+        let error = scene.folder("main").await.unwrap_err();
+        check(&error, matches!(error, HubError::Escapes { .. }), false, &[path, "do not use"]);
+        assert!(walk(scene.folder.path()).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_repository_without_a_model_is_told() {
+    let scene = Scene::new().await;
+    scene.server.change(|state| state.files.retain(|path, _| path.ends_with(".json")));
+    let error = scene.folder("main").await.unwrap_err();
+    check(&error, matches!(error, HubError::NotAModel { .. }), false, &["weights", NAME]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_hub_is_told() {
+    let scene = Scene::new().await;
+    scene.server.fault("/api/", Fault::Status(200, "X: y"));
+    let error = scene.folder("main").await.unwrap_err();
+    check(&error, matches!(error, HubError::Answer { .. }), false, &["HF_ENDPOINT"]);
 }
 
 #[tokio::test]
 async fn a_cache_that_cannot_be_written_is_named() {
-    let (_server, cache, mut hub) = scene(vec![]).await;
-    let file = cache.path().join("file");
-    std::fs::write(&file, "").unwrap();
-    hub.settings.cache = file.clone();
-    let error = get(&hub, "main").await.unwrap_err();
-    assert!(
-        matches!(&error, HubError::CannotWrite { path, .. } if path.starts_with(&file)),
-        "{error:?}"
-    );
-    assert!(error.to_string().contains("HF_HUB_CACHE"));
+    let scene = Scene::new().await;
+    fs::write(scene.folder.path().join("home"), "in the way").unwrap();
+    let error = scene.folder("main").await.unwrap_err();
+    let cache = scene.settings.cache.to_str().unwrap();
+    check(&error, matches!(error, HubError::Cache { .. }), false, &[cache, "HF_HOME"]);
 }

@@ -1,0 +1,69 @@
+//! How long a hub is waited for.
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use std::time::Duration;
+
+/// How long to bear with a hub. hf-hub tries once, and waits for ever.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Tries of a request, and of a file without a byte more.
+    pub(super) tries: u32,
+    /// Before the second try; each further pause is twice as long.
+    pub(super) pause: Duration,
+    /// A hub that wants more time than this is not waited for.
+    pub(super) longest_pause: Duration,
+    /// A connection on which nothing comes for this time is given up.
+    pub(super) silence: Duration,
+}
+
+impl Patience {
+    pub(super) const DEFAULT: Self = Self {
+        tries: 5,
+        pause: Duration::from_millis(500),
+        longest_pause: Duration::from_secs(60),
+        silence: Duration::from_secs(30),
+    };
+
+    /// How long to wait after so many failures.
+    pub(super) fn after(&self, failures: u32) -> Duration {
+        self.pause.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest_pause)
+    }
+}
+
+/// `Retry-After: 30`, or the hub's own `RateLimit: "api";r=0;t=30`.
+pub(super) fn wanted_pause(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = |text: &str| text.trim().parse().ok().map(Duration::from_secs);
+    let text = |value: &reqwest::header::HeaderValue| value.to_str().ok().map(str::to_owned);
+    let after = headers.get(RETRY_AFTER).and_then(text).and_then(|text| seconds(&text));
+    after.or_else(|| {
+        let limit = headers.get("ratelimit").and_then(text)?;
+        limit.split(';').find_map(|part| seconds(part.trim().strip_prefix("t=")?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hub_says_when_to_come_back_in_two_ways() {
+        for (name, value, seconds) in [
+            ("retry-after", "30", Some(30)),
+            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", None),
+            ("ratelimit", "\"api\";r=0;t=55", Some(55)),
+            ("ratelimit", "nonsense", None),
+        ] {
+            let headers = HeaderMap::from_iter([(
+                reqwest::header::HeaderName::from_static(name),
+                value.parse().unwrap(),
+            )]);
+            assert_eq!(wanted_pause(&headers), seconds.map(Duration::from_secs), "{value}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_and_end() {
+        let after = |failures| Patience::DEFAULT.after(failures).as_millis();
+        assert_eq!([1, 2, 3, 100].map(after), [500, 1000, 2000, 60_000]);
+    }
+}
