@@ -7,6 +7,8 @@ mod cli;
 mod failure;
 /// Peers that say nothing, say garbage, or come in crowds.
 mod hostile;
+/// The list of promises, and their proofs.
+mod mission;
 /// Models by name.
 mod hub;
 /// Counting, sharing, release, and the death of a holder.
