@@ -135,8 +135,8 @@ impl Named {
 ///
 /// A name goes only if it is one of ours in form, the segment is this user's, nobody holds its lock
 /// (a daemon does for as long as it lives), and it is not one that is about to be locked: no process
-/// that runs has the number in it, or it is older than a minute. (Numbers are given again,
-/// and in a container that shares `/dev/shm` they are others.)
+/// that runs has the number in it, or it is a minute old. (Numbers are given again, and in a
+/// container that shares `/dev/shm` they are others.)
 #[must_use]
 pub fn sweep_leftovers() -> u32 {
     let Ok(entries) = fs::read_dir(SHM_FOLDER) else { return 0 };
