@@ -27,6 +27,7 @@
 //! - A result has its home before it is computed, and the engine writes into it.
 //! - Nothing a client sends is believed; every failure leaves with one code, mapped in `error`.
 
+pub mod cache;
 mod connection;
 mod daemon;
 mod dispatch;
