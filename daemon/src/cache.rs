@@ -14,15 +14,20 @@
 //! settings say so. Time is given by the caller; only the file's writer has a thread.
 
 mod clock;
+mod flight;
 mod key;
 mod memory;
 mod persist;
 mod store;
+mod ticket;
 
 pub use key::{KeySpace, RowKey};
+pub(crate) use ticket::{Claimed, Ticket, claim};
 
+use crate::job::Entry;
 use crate::sync::lock;
 use clock::Clock;
+use flight::Flights;
 use memory::Memory;
 use persist::Persistence;
 use std::path::PathBuf;
@@ -103,6 +108,8 @@ pub struct CacheStats {
 pub struct EmbeddingCache {
     memory: Arc<Mutex<Memory>>,
     persistence: Option<Persistence>,
+    /// What was not found and is on its way.
+    flights: Flights<Entry>,
     clock: Clock,
     /// Why there is no writer, where there should be one.
     error: Option<String>,
@@ -127,7 +134,13 @@ impl EmbeddingCache {
             tracing::error!(code = "CACHE_ERROR", %error, "nothing is persisted: no thread for it");
             format!("nothing is persisted: no thread for it: {error}")
         });
-        Self { memory, persistence: started.ok().flatten(), clock, error }
+        Self {
+            memory,
+            persistence: started.ok().flatten(),
+            flights: Flights::default(),
+            clock,
+            error,
+        }
     }
 
     /// Copies a row into its place, and counts a hit or a miss. After a miss the place is as it
@@ -142,9 +155,24 @@ impl EmbeddingCache {
         hit
     }
 
+    /// Looks for a row again after a miss, and counts nothing.
+    pub(crate) fn get_again(&self, key: &RowKey, row: &mut [f32], now: Instant) -> Option<Hit> {
+        lock(&self.memory).copy(key, row, now)
+    }
+
     /// Keeps a row for its time. What was kept under the key before is replaced.
     pub fn insert(&self, key: RowKey, row: &[f32], truncated: bool, now: Instant) {
-        let row: Arc<[f32]> = row.into();
+        self.insert_shared(key, row.into(), truncated, now);
+    }
+
+    /// As [`Self::insert`], without another copy.
+    pub(crate) fn insert_shared(
+        &self,
+        key: RowKey,
+        row: Arc<[f32]>,
+        truncated: bool,
+        now: Instant,
+    ) {
         if let Some(persistence) = &self.persistence {
             let born = self.clock.wall(now);
             persistence.offer(Record { key, row: Arc::clone(&row), truncated, born });

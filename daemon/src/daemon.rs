@@ -1,5 +1,6 @@
 //! The daemon as a whole: what all connections share, the door, and the end.
 
+use crate::cache::EmbeddingCache;
 use crate::connection::split;
 use crate::engine::model::EmbeddingModel;
 use crate::lease::{ConnectionId, LeaseTable};
@@ -16,13 +17,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 /// A pause after the system had no descriptor or memory for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often rows that are too old are given up. Between two such moments they only take memory.
+const PURGE_EVERY: Duration = Duration::from_secs(30);
 
 /// What every connection reaches.
 pub(crate) struct Shared {
@@ -32,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
     pub(crate) spares: Arc<Spares>,
     pub(crate) credit: Arc<TotalCredit>,
+    /// Rows of all models; `None` where the settings want none.
+    pub(crate) cache: Option<Arc<EmbeddingCache>>,
     pub(crate) started: Instant,
     /// Requests answered.
     pub(crate) requests: AtomicU64,
@@ -74,7 +80,12 @@ impl DaemonBuilder {
         // Whatever this one uses: the dead one may have used names.
         let swept = crate::segment::sweep_leftovers();
         tracing::debug!(swept, "segments of dead daemons were removed");
+        let cache = &self.settings.cache;
+        let cache = cache
+            .enabled
+            .then(|| Arc::new(EmbeddingCache::open(cache, Instant::now(), SystemTime::now())));
         let shared = Shared {
+            cache,
             registry: Registry::new(&self.settings, self.loaders),
             leases: Mutex::default(),
             connections: Mutex::default(),
@@ -112,12 +123,18 @@ impl Daemon {
         let permits = Arc::new(Semaphore::new(self.shared.settings.limits.connections));
         let mut shutdown = std::pin::pin!(shutdown);
         let mut last_id = 0;
+        let mut purges = interval(PURGE_EVERY);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
                 Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "a session failed");
+                    }
+                }
+                _ = purges.tick() => {
+                    if let Some(cache) = &self.shared.cache {
+                        cache.purge(Instant::now());
                     }
                 }
                 accepted = listener.accept() => match accepted {

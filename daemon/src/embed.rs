@@ -4,6 +4,8 @@ use crate::daemon::Shared;
 use crate::dispatch::{Answer, check_kind, find};
 use crate::error::RequestError;
 use crate::job::Job;
+use crate::lookup::{Found, Lookup};
+use crate::registry::{LoadedModel, ModelSlot};
 use crate::segment::{Finished, Output};
 use crate::session::Connection;
 use crate::sync::lock;
@@ -49,8 +51,20 @@ pub(crate) async fn embed(
         truncated: Vec::new(),
     };
     if rows > 0 {
-        let (job, waiting) = Job::new(connection.id, texts, output.take_rows());
-        model.queue.push(job)?;
+        let rows = output.take_rows();
+        let lookup = lookup(&shared, &connection, &slot, &model);
+        let (job, waiting) = match lookup {
+            None => Job::new(connection.id, texts, rows),
+            Some(lookup) => {
+                let found = lookup.find(texts, rows).await;
+                let Found { texts, missing, truncated } =
+                    found.ok_or(RequestError::Defect("a look-up panicked"))?;
+                Job::of_homes(connection.id, texts, missing, truncated)
+            }
+        };
+        if job.len() > 0 {
+            model.queue.push(job)?;
+        }
         let done = waiting.done().await?;
         answer.tokens = done.tokens;
         answer.truncated = done.truncated;
@@ -73,6 +87,18 @@ pub(crate) async fn embed(
         }
     };
     Ok(Answer { response: Response::Embedded(answer), tail })
+}
+
+/// Where rows of this model may be found that were computed for this user, or for any.
+fn lookup(
+    shared: &Shared,
+    connection: &Connection,
+    slot: &ModelSlot,
+    model: &LoadedModel,
+) -> Option<Lookup> {
+    let cache = shared.cache.as_ref().filter(|_| slot.settings.cache_embeddings)?;
+    let user = (!shared.settings.cache.is_shared_between_users).then_some(connection.peer.uid);
+    Some(Lookup::new(cache, &model.fingerprint?, user))
 }
 
 /// A home for the rows, before anything is computed: a result never waits for memory.

@@ -37,6 +37,7 @@ mod error;
 mod job;
 pub mod lease;
 mod loader;
+mod lookup;
 mod peer;
 mod queue;
 mod registry;

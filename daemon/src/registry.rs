@@ -35,6 +35,8 @@ pub(crate) struct LoadedModel {
     pub(crate) info: ModelInfo,
     /// Where its work is put.
     pub(crate) queue: Arc<Queue>,
+    /// What determines its rows; `None` where they are not cached.
+    pub(crate) fingerprint: Option<[u8; 32]>,
     workers: Workers,
 }
 
@@ -227,7 +229,7 @@ impl ModelSlot {
         let queue = Arc::new(Queue::new(limits));
         let done = &self.counters.work;
         let workers = Workers::start(self.id.as_str(), workers, model, &queue, done)?;
-        Ok(LoadedModel { info, queue, workers })
+        Ok(LoadedModel { info, queue, fingerprint: model.fingerprint(), workers })
     }
 
     fn settle(

@@ -10,6 +10,7 @@ mod table;
 pub use file::{Problem, SettingsError};
 pub use table::{KeyLine, Origin};
 
+use crate::cache::CacheSettings;
 use emberd_protocol::{ModelId, SegmentBackend};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub device_preference: DeviceChoice,
     /// Shared memory.
     pub segments: SegmentSettings,
+    /// Rows that were computed before.
+    pub cache: CacheSettings,
     /// Bounds on clients.
     pub limits: LimitSettings,
     /// What was set, and where; the rest are defaults.
@@ -75,6 +78,8 @@ pub struct ModelSettings {
     pub dimension: Option<usize>,
     /// Texts computed together, at most.
     pub batch_size: usize,
+    /// Whether its rows are kept for those who ask again, if there is a cache.
+    pub cache_embeddings: bool,
 }
 
 /// Where a model's files come from.
@@ -138,6 +143,7 @@ impl Default for Settings {
                 wait: Duration::from_secs(2),
                 idle: Duration::from_secs(30),
             },
+            cache: CacheSettings::default(),
             limits: LimitSettings {
                 connections: 1024,
                 leases: 1024,
@@ -158,6 +164,7 @@ impl Default for ModelSettings {
             device: DeviceChoice::Auto,
             dimension: None,
             batch_size: 32,
+            cache_embeddings: true,
         }
     }
 }

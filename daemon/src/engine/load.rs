@@ -9,6 +9,7 @@ use candle_transformers::models::bert::{Config, PositionEmbeddingType};
 
 use super::bert::{Bert, Network};
 use super::encoder::{RawTokenizer, Style};
+use super::fingerprint::ModelFingerprint;
 use super::folder::{Layout, StaticLayout, read_json, read_prompt, read_text_limits};
 use super::load_error::LoadError;
 use super::model::{EmbeddingModel, ModelCard};
@@ -45,11 +46,23 @@ fn load_transformer(
     let limits = read_text_limits(folder, config.max_position_embeddings)?;
     let dimension = cut(folder, config.hidden_size, max_dimension)?;
     let weights = Weights::open(&weight_file(folder)?)?;
-    let (tokenizer, network) = side_by_side(
-        || RawTokenizer::open(&folder.join("tokenizer.json")),
+    // The tokenizer is read before the weights are hashed, and both while the tensors are read.
+    let (parts, network) = side_by_side(
+        || Ok((RawTokenizer::open(&folder.join("tokenizer.json"))?, weights.digest()?)),
         || Network::load(&config, &weights, &Device::Cpu),
     );
-    let (tokenizer, network) = (tokenizer?, network?);
+    let ((tokenizer, digest), network) = (parts?, network?);
+    let fingerprint = ModelFingerprint::new("bert")
+        .part("weights", &digest)
+        // All of it: heads, activation, and whatever else makes rows from weights.
+        .part("config", format!("{config:?}").as_bytes())
+        .part("tokenizer", &tokenizer.digest)
+        .part("prompt", prompt.as_bytes())
+        .part("limits", format!("{limits:?}").as_bytes())
+        .part("head", format!("{head:?}").as_bytes())
+        .part("dimension", dimension.to_string().as_bytes())
+        .part("computing type", b"f32")
+        .finish();
     let style = Style { special_tokens: true, lower_case: limits.lower_case };
     let encoder = tokenizer.fit(config.vocab_size, limits.max_tokens, style, prompt)?;
     let card = ModelCard {
@@ -59,7 +72,7 @@ fn load_transformer(
         normalized: head.normalize,
         weight_bytes: network.weight_bytes(),
     };
-    Ok(Arc::new(Bert { network, encoder, head, card }))
+    Ok(Arc::new(Bert { network, encoder, head, card, fingerprint }))
 }
 
 fn load_static(

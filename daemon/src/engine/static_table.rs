@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::encoder::{Encoder, RawTokenizer, Style};
+use super::fingerprint::ModelFingerprint;
 use super::folder::StaticLayout;
 use super::load::cut;
 use super::load_error::LoadError;
@@ -19,6 +20,7 @@ pub(super) struct StaticModel {
     width: usize,
     encoder: Encoder,
     card: ModelCard,
+    fingerprint: [u8; 32],
 }
 
 /// Token rows, one after the other, as they were stored.
@@ -69,6 +71,16 @@ impl StaticModel {
                 Table::F32(values)
             }
         };
+        let fingerprint = ModelFingerprint::new("static")
+            .part("weights", &weights.digest()?)
+            .part("tokenizer", &tokenizer.digest)
+            .part("prompt", layout.prompt.as_bytes())
+            .part("computing type", b"f32")
+            .part(
+                "sizes",
+                format!("{dimension} {} {}", layout.max_tokens, layout.normalize).as_bytes(),
+            )
+            .finish();
         let style = Style { special_tokens: false, lower_case: false };
         let encoder = tokenizer.fit(rows, layout.max_tokens, style, layout.prompt.clone())?;
         let card = ModelCard {
@@ -78,7 +90,7 @@ impl StaticModel {
             normalized: layout.normalize,
             weight_bytes: u64::try_from(table.bytes()).unwrap_or(u64::MAX),
         };
-        Ok(Self { table, width, encoder, card })
+        Ok(Self { table, width, encoder, card, fingerprint })
     }
 
     fn write(&self, ids: &[u32], row: &mut [f32]) -> Result<(), ComputeError> {
@@ -142,6 +154,10 @@ impl EmbeddingModel for StaticModel {
 
     fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
         self.encoder.encode(text)
+    }
+
+    fn fingerprint(&self) -> Option<[u8; 32]> {
+        Some(self.fingerprint)
     }
 
     fn computer(self: Arc<Self>) -> Box<dyn Computer> {
