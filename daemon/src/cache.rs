@@ -213,6 +213,12 @@ impl EmbeddingCache {
         self.persistence.as_ref().is_none_or(|persistence| persistence.flush(patience))
     }
 
+    /// Texts that are on their way to a row.
+    #[cfg(test)]
+    pub(crate) fn wanted(&self) -> usize {
+        self.flights.len()
+    }
+
     /// What it holds and did.
     #[must_use]
     pub fn stats(&self) -> CacheStats {

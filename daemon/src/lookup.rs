@@ -76,3 +76,6 @@ impl Lookup {
         Found { texts, missing, truncated }
     }
 }
+
+#[cfg(test)]
+mod tests;
