@@ -60,6 +60,9 @@ pub(crate) fn settings(
     };
     let variables = std::env::vars_os().filter_map(text);
     let mut settings = Settings::read(file, variables, &[])?;
+    if settings.cache.file.is_none() {
+        settings.cache.file = default_cache_file();
+    }
     for (id, folder) in models {
         if id.as_str() == emberd_daemon::settings::BUILTIN_ID {
             let message = format!("--model {id}=...: this id is the built-in model's");
@@ -72,6 +75,21 @@ pub(crate) fn settings(
         settings.add_folder_model(id, folder);
     }
     Ok(settings)
+}
+
+/// Where embeddings are kept if nobody says otherwise: where a service manager tells, else in the
+/// user's cache folder.
+fn default_cache_file() -> Option<PathBuf> {
+    let folder = |name| {
+        let folder = PathBuf::from(std::env::var_os(name)?);
+        folder.is_absolute().then_some(folder)
+    };
+    let of_service = || folder("CACHE_DIRECTORY");
+    let of_user = || {
+        let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+        Some(caches?.join("emberd"))
+    };
+    Some(of_service().or_else(of_user)?.join("embeddings.redb"))
 }
 
 fn make_absolute(args: &mut Serve) -> Result<(), CommandError> {

@@ -7,14 +7,14 @@ mod cli;
 mod failure;
 /// Peers that say nothing, say garbage, or come in crowds.
 mod hostile;
-/// The list of promises, and their proofs.
-mod mission;
 /// Models by name.
 mod hub;
 /// Counting, sharing, release, and the death of a holder.
 mod lease;
 /// Loading, unloading, evicting, and what is told of it.
 mod life;
+/// The list of promises, and their proofs.
+mod mission;
 /// Settings that are read again while the daemon runs.
 mod reload;
 /// The daemon dies and comes back; two want the same socket.

@@ -47,7 +47,8 @@ fn every_error_code_and_request_stands_in_the_mission() {
     }
     let client = std::fs::read_to_string(root().join("client/src/client.rs")).unwrap();
     let connects = ["connect", "connect_to", "connect_or_start", "builder", "ping", "daemon"];
-    let methods = client.split("    pub fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+    let methods =
+        client.split("    pub fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
     let mut count = 0;
     for method in methods.filter(|name| !connects.contains(name) && !name.ends_with("_with")) {
         assert!(mission.contains(&format!("| `{method}` |")), "docs/mission.md lacks {method}");
@@ -59,7 +60,8 @@ fn every_error_code_and_request_stands_in_the_mission() {
 #[test]
 fn every_proof_is_a_test() {
     let mut tests = BTreeSet::new();
-    let mut folders = vec![root().join("tests"), root().join("daemon/src"), root().join("client/tests")];
+    let mut folders =
+        vec![root().join("tests"), root().join("daemon/src"), root().join("client/tests")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             let path = entry.path();

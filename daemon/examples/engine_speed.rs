@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let model = match model.as_str() {
         "builtin" => builtin_static_minilm()?,
-        folder => load_folder(Path::new(folder), None)?,
+        folder => load_folder(Path::new(folder))?,
     };
     let load = start.elapsed();
     embed(&*model, &mut *Arc::clone(&model).computer(), "to warm up")?;

@@ -1,5 +1,6 @@
 //! The daemon as a whole: what all connections share, the door, and the end.
 
+use crate::cache::{Cleared, EmbeddingCache};
 use crate::connection::split;
 use crate::engine::model::EmbeddingModel;
 use crate::error::RequestError;
@@ -7,6 +8,7 @@ use crate::hub::HubSettings;
 use crate::latency::Latencies;
 use crate::lease::ConnectionId;
 use crate::loader::{CustomError, Loaders};
+use crate::memory;
 use crate::registry::Registry;
 use crate::reload;
 use crate::segment::{DEFAULT_SPARES, SegmentError, Spares, TotalCredit, backend};
@@ -21,13 +23,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 /// A pause after the system had no descriptor or memory for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often rows that are too old are given up. Between two such moments they only take memory.
+const PURGE_EVERY: Duration = Duration::from_secs(30);
 
 /// What every connection reaches.
 pub(crate) struct Shared {
@@ -41,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
     pub(crate) spares: Arc<Spares>,
     pub(crate) credit: Arc<TotalCredit>,
+    /// Rows of all models. Empty where the settings want none.
+    pub(crate) cache: Arc<EmbeddingCache>,
     pub(crate) started: Instant,
     /// Requests answered.
     pub(crate) requests: AtomicU64,
@@ -80,6 +87,11 @@ impl Shared {
             reload::merge(&self.settings(), new, |id| !self.registry.seen(id).copies.is_empty());
         self.registry.reconfigure(&settings);
         self.credit.set_limit(settings.segments.total_bytes);
+        let cache = &settings.cache;
+        self.cache.set_limits(cache.max_entries, cache.ttl, Instant::now());
+        if !cache.enabled {
+            self.cache.forget();
+        }
         self.settings.store(Arc::new(settings));
         for change in &reloaded.changed {
             tracing::info!(key = change.key, value = change.value, "setting changed");
@@ -99,7 +111,9 @@ impl Shared {
 
     /// Takes all rows out of the embedding cache.
     pub(crate) fn clear_cache(&self) -> CacheCleared {
-        CacheCleared::default()
+        let Cleared { entries, bytes } = self.cache.clear();
+        memory::give_back();
+        CacheCleared { entries: entries as u64, bytes: bytes as u64 }
     }
 }
 
@@ -163,7 +177,9 @@ impl DaemonBuilder {
         // Whatever this one uses: the dead one may have used names.
         let swept = crate::segment::sweep_leftovers();
         tracing::debug!(swept, "segments of dead daemons were removed");
+        let cache = EmbeddingCache::open(&self.settings.cache, Instant::now(), SystemTime::now());
         let shared = Shared {
+            cache: Arc::new(cache),
             registry: Registry::new(&self.settings, self.loaders),
             connections: Mutex::default(),
             spares: Spares::new(backend(segments.backend), DEFAULT_SPARES)?,
@@ -214,6 +230,7 @@ impl Daemon {
         let _ends_with_this = AbortOnDrop(time.abort_handle());
         let mut shutdown = std::pin::pin!(shutdown);
         let mut last_id = 0;
+        let mut purges = interval(PURGE_EVERY);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
@@ -221,6 +238,9 @@ impl Daemon {
                     if let Err(error) = ended {
                         tracing::error!(%error, "a session failed");
                     }
+                }
+                _ = purges.tick() => {
+                    self.shared.cache.purge(Instant::now());
                 }
                 accepted = listener.accept() => match accepted {
                     Ok(stream) => {

@@ -4,6 +4,8 @@ use crate::daemon::Shared;
 use crate::dispatch::{Answer, check_kind, find};
 use crate::error::RequestError;
 use crate::job::Job;
+use crate::lookup::{Found, Lookup};
+use crate::model::LoadedModel;
 use crate::segment::{Finished, Output};
 use crate::session::Connection;
 use emberd_protocol::{
@@ -33,6 +35,7 @@ pub(crate) async fn embed(
     };
     let model = &using.model;
     let slot = find(&shared, &model.info.id)?;
+    let counters = &slot.counters;
     check_kind(&model.info, &ModelKind::Embedding)?;
 
     let (rows, dimension) = (request.texts, model.info.dimension);
@@ -46,16 +49,29 @@ pub(crate) async fn embed(
         truncated: Vec::new(),
     };
     if rows > 0 {
-        let (job, waiting) = Job::new(connection.id, texts, output.take_rows());
-        model.queue.push(job)?;
+        let places = output.take_rows();
+        let lookup = lookup(&shared, &connection, model);
+        let (job, waiting) = match lookup {
+            None => Job::new(connection.id, texts, places, model.shape),
+            Some(lookup) => {
+                let found = lookup.find(texts, places).await;
+                let Found { texts, missing, truncated } =
+                    found.ok_or(RequestError::Defect("a look-up panicked"))?;
+                Job::of_homes(connection.id, texts, missing, truncated)
+            }
+        };
+        if job.len() > 0 {
+            model.queue.push(job)?;
+        }
         let done = waiting.done().await?;
+        let cached = u64::from(rows).saturating_sub(done.computed);
+        counters.texts_cached.fetch_add(cached, Ordering::Relaxed);
         answer.tokens = done.tokens;
         answer.truncated = done.truncated;
     }
 
     let finished =
         output.finish().map_err(|_| RequestError::Defect("a row outlived its computation"))?;
-    let counters = &slot.counters;
     counters.requests.fetch_add(1, Ordering::Relaxed);
     let tail = match finished {
         Finished::Inline(bytes) => {
@@ -69,6 +85,17 @@ pub(crate) async fn embed(
         }
     };
     Ok(Answer { response: Response::Embedded(answer), tail })
+}
+
+/// Where rows of this model may be found that were computed for this user, or for any.
+fn lookup(shared: &Shared, connection: &Connection, model: &LoadedModel) -> Option<Lookup> {
+    let fingerprint = model.fingerprint?;
+    let settings = shared.settings();
+    if !settings.cache.enabled {
+        return None;
+    }
+    let user = (!settings.cache.is_shared_between_users).then_some(connection.peer.uid);
+    Some(Lookup::new(&shared.cache, &fingerprint, user, model.shape))
 }
 
 /// A home for the rows, before anything is computed: a result never waits for memory.

@@ -12,6 +12,7 @@
 mod bert;
 mod builtin;
 mod encoder;
+mod fingerprint;
 mod folder;
 mod layers;
 mod load;
@@ -22,5 +23,7 @@ mod static_table;
 mod weights;
 
 pub use builtin::static_minilm as builtin_static_minilm;
+pub use fingerprint::ModelFingerprint;
 pub use load::{folder_need, holds_model, load_folder};
 pub use load_error::{HeaderFault, LoadError};
+pub(crate) use pooling::normalize;

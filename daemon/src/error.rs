@@ -147,6 +147,7 @@ impl RequestError {
                 | LoadFailure::NoSuchType(_)
                 | LoadFailure::NoGeneration
                 | LoadFailure::NoSource
+                | LoadFailure::Dimension { .. }
                 | LoadFailure::NoHub(_)
                 | LoadFailure::Hub(_) => ErrorCode::ModelLoadError,
                 LoadFailure::Threads(_) | LoadFailure::OutOfMemory(_) => ErrorCode::DeviceError,

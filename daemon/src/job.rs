@@ -1,7 +1,9 @@
 //! One request's texts on their way through a model.
 
+use crate::cache::Ticket;
 use crate::engine::model::{ComputeError, Sequence};
 use crate::lease::ConnectionId;
+use crate::row_shape::RowShape;
 use crate::segment::Row;
 use crate::sync::lock;
 use emberd_protocol::TextBlock;
@@ -16,15 +18,17 @@ use tokio::sync::oneshot;
 pub(crate) struct Job {
     /// For fairness between clients.
     pub(crate) connection: ConnectionId,
-    /// What to embed.
+    /// The request's texts, those included whose rows were found.
     pub(crate) texts: TextBlock,
     /// When it came.
     pub(crate) queued: Instant,
-    /// Each row once, taken when its text is read.
-    rows: Mutex<Vec<Option<Row>>>,
-    /// Rows not yet written.
+    /// What to embed: each text's home once, taken when it is read.
+    homes: Mutex<Vec<Option<Home>>>,
+    len: usize,
+    /// Homes not yet filled.
     remaining: AtomicUsize,
     cancelled: AtomicBool,
+    computed: AtomicU64,
     tokens: AtomicU64,
     truncated: Mutex<Vec<u32>>,
     done: Mutex<Option<oneshot::Sender<Result<Done, JobError>>>>,
@@ -33,6 +37,9 @@ pub(crate) struct Job {
 /// All rows are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Done {
+    /// Texts that were computed for it. The rest came from the cache, from others who wanted them
+    /// too, or stood in the request twice.
+    pub(crate) computed: u64,
     /// Tokens that were computed.
     pub(crate) tokens: u64,
     /// Positions of the texts that lost their end, ascending.
@@ -58,6 +65,21 @@ pub(crate) struct Waiting {
     done: oneshot::Receiver<Result<Done, JobError>>,
 }
 
+/// A text that is to be embedded, and where its row goes.
+#[derive(Debug)]
+pub(crate) struct Home {
+    /// Its position in the request.
+    pub(crate) text: usize,
+    /// Where the row goes.
+    pub(crate) row: Row,
+    /// What of the model's row goes there.
+    pub(crate) shape: RowShape,
+    /// The same text at other positions: the row is copied there.
+    pub(crate) more: Vec<(usize, Row)>,
+    /// The wish for the row, where it may be cached or shared.
+    pub(crate) ticket: Option<Ticket>,
+}
+
 /// One text, read as tokens, and the home of its row.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -66,7 +88,39 @@ pub(crate) struct Entry {
     /// The tokens.
     pub(crate) sequence: Sequence,
     /// Where the row goes.
-    pub(crate) row: Row,
+    pub(crate) home: Home,
+}
+
+impl Home {
+    /// A text's position as answers tell it.
+    pub(crate) fn position(text: usize) -> u32 {
+        u32::try_from(text).expect("a request has at most MAX_TEXTS texts")
+    }
+
+    /// Every position of the text.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = u32> {
+        let more = self.more.iter().map(|(text, _)| *text);
+        std::iter::once(self.text).chain(more).map(Self::position)
+    }
+
+    /// Writes a row as the model made it.
+    pub(crate) fn fill(&mut self, values: &[f32]) {
+        self.shape.write(values, self.row.as_mut_slice());
+        self.spread();
+    }
+
+    /// Copies the row to the other positions.
+    pub(crate) fn spread(&mut self) {
+        let values = self.row.as_mut_slice();
+        self.more.iter_mut().for_each(|(_, row)| row.as_mut_slice().copy_from_slice(values));
+    }
+
+    /// Fills it if its row was computed meanwhile, and answers whether the text was cut.
+    pub(crate) fn look_again(&mut self) -> Option<bool> {
+        let found = self.ticket.as_ref()?.look_again(self.shape.model)?;
+        self.fill(&found.values);
+        Some(found.truncated)
+    }
 }
 
 impl Job {
@@ -75,21 +129,45 @@ impl Job {
         connection: ConnectionId,
         texts: TextBlock,
         rows: Vec<Row>,
+        shape: RowShape,
     ) -> (Arc<Self>, Waiting) {
         debug_assert_eq!(texts.len(), rows.len(), "a row for each text");
+        let home = |(text, row)| Home { text, row, shape, more: Vec::new(), ticket: None };
+        let homes = rows.into_iter().enumerate().map(home).collect();
+        Self::of_homes(connection, texts, homes, Vec::new())
+    }
+
+    /// A job over some of a request's texts. `truncated` are positions that lost their end and
+    /// are not among these.
+    pub(crate) fn of_homes(
+        connection: ConnectionId,
+        texts: TextBlock,
+        homes: Vec<Home>,
+        truncated: Vec<u32>,
+    ) -> (Arc<Self>, Waiting) {
         let (sender, done) = oneshot::channel();
         let job = Arc::new(Self {
             connection,
             queued: Instant::now(),
-            remaining: AtomicUsize::new(rows.len()),
-            rows: Mutex::new(rows.into_iter().map(Some).collect()),
+            len: homes.len(),
+            remaining: AtomicUsize::new(homes.len()),
+            homes: Mutex::new(homes.into_iter().map(Some).collect()),
             texts,
             cancelled: AtomicBool::new(false),
+            computed: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
-            truncated: Mutex::new(Vec::new()),
+            truncated: Mutex::new(truncated),
             done: Mutex::new(Some(sender)),
         });
+        if job.len == 0 {
+            job.complete(0, None);
+        }
         (Arc::clone(&job), Waiting { job, done })
+    }
+
+    /// Texts that it computes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether nobody waits for it any more, or it has failed already.
@@ -97,37 +175,44 @@ impl Job {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// Takes the rows of texts that are about to be read; none once the job is cancelled.
-    pub(crate) fn take_rows(&self, texts: Range<usize>) -> Vec<Row> {
-        let mut rows = lock(&self.rows);
-        let wanted = rows.get_mut(texts).into_iter().flatten();
+    /// Takes the homes of texts that are about to be read; none once the job is cancelled.
+    pub(crate) fn take_homes(&self, texts: Range<usize>) -> Vec<Home> {
+        let mut homes = lock(&self.homes);
+        let wanted = homes.get_mut(texts).into_iter().flatten();
         wanted.filter_map(Option::take).collect()
     }
 
-    /// Puts rows back whose texts, from `first` on, were not read after all.
-    pub(crate) fn put_back(&self, first: usize, taken: impl Iterator<Item = Row>) {
-        let mut rows = lock(&self.rows);
+    /// Puts homes back whose texts, from `first` on, were not read after all.
+    pub(crate) fn put_back(&self, first: usize, taken: impl Iterator<Item = Home>) {
+        let mut homes = lock(&self.homes);
         // Without a place (the job was cancelled meanwhile) they are dropped.
-        for (place, row) in rows.iter_mut().skip(first).zip(taken) {
-            *place = Some(row);
+        for (place, home) in homes.iter_mut().skip(first).zip(taken) {
+            *place = Some(home);
         }
     }
 
-    /// Notes how many tokens were read, and which texts lost their end.
-    pub(crate) fn note_read(&self, tokens: usize, truncated: &[usize]) {
-        self.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
-        let index = |&text| u32::try_from(text).expect("a request has at most MAX_TEXTS texts");
-        lock(&self.truncated).extend(truncated.iter().map(index));
+    /// Notes which texts lost their end.
+    pub(crate) fn note_truncated(&self, texts: Vec<u32>) {
+        lock(&self.truncated).extend(texts);
     }
 
-    /// `count` rows were written, and dropped by the caller. The last one wakes who waits.
-    pub(crate) fn complete(&self, count: usize) {
+    /// `count` homes were filled, and dropped by the caller; by computing so many tokens, if they
+    /// were computed for it. The last one wakes who waits.
+    pub(crate) fn complete(&self, count: usize, computed_tokens: Option<usize>) {
+        if let Some(tokens) = computed_tokens {
+            self.computed.fetch_add(count as u64, Ordering::Relaxed);
+            self.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
+        }
         if self.remaining.fetch_sub(count, Ordering::AcqRel) > count {
             return;
         }
         let mut truncated = std::mem::take(&mut *lock(&self.truncated));
         truncated.sort_unstable();
-        let done = Done { tokens: self.tokens.load(Ordering::Relaxed), truncated };
+        let done = Done {
+            computed: self.computed.load(Ordering::Relaxed),
+            tokens: self.tokens.load(Ordering::Relaxed),
+            truncated,
+        };
         self.answer(Ok(done));
     }
 
@@ -140,7 +225,9 @@ impl Job {
     /// Gives the rows that nobody took back to their home, and marks the rest as unwanted.
     fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
-        lock(&self.rows).clear();
+        // Dropped without the lock: tickets have one of their own.
+        let homes = std::mem::take(&mut *lock(&self.homes));
+        drop(homes);
     }
 
     fn answer(&self, result: Result<Done, JobError>) {

@@ -27,6 +27,7 @@
 //! - A result has its home before it is computed, and the engine writes into it.
 //! - Nothing a client sends is believed; every failure leaves with one code, mapped in `error`.
 
+pub mod cache;
 mod connection;
 mod daemon;
 mod devices;
@@ -39,12 +40,14 @@ mod job;
 mod latency;
 pub mod lease;
 mod loader;
+mod lookup;
 mod memory;
 mod model;
 mod peer;
 mod queue;
 mod registry;
 mod reload;
+mod row_shape;
 pub mod scheduler;
 pub mod segment;
 mod session;

@@ -52,6 +52,17 @@ pub enum LoadFailure {
     /// This version has no such models yet.
     #[error("models of type text2text cannot be loaded by this version")]
     NoGeneration,
+    /// The settings want longer rows than the model makes.
+    #[error(
+        "the model's rows have {available} values, not {wanted}: give a dimension of at most \
+             {available}, or none"
+    )]
+    Dimension {
+        /// The setting.
+        wanted: usize,
+        /// What the model makes.
+        available: usize,
+    },
     /// The settings name no files.
     #[error("the settings name neither a folder nor a name on the hub")]
     NoSource,
@@ -176,7 +187,7 @@ impl Loaders {
             });
         }
         match prepared.map(|prepared| &prepared.files) {
-            Some(Files::Folder(folder)) => Ok(load_folder(folder, settings.dimension)?),
+            Some(Files::Folder(folder)) => Ok(load_folder(folder)?),
             Some(Files::Builtin) => Ok(builtin_static_minilm()?),
             Some(Files::Own) | None => Err(LoadFailure::NoSource),
         }

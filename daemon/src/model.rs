@@ -3,6 +3,7 @@
 use crate::engine::model::EmbeddingModel;
 use crate::loader::{LoadFailure, Loaders, Prepared};
 use crate::queue::{BatchLimits, Queue};
+use crate::row_shape::RowShape;
 use crate::scheduler::Device;
 use crate::settings::ModelSettings;
 use crate::sync::lock;
@@ -23,6 +24,10 @@ pub(crate) struct LoadedModel {
     pub(crate) info: ModelInfo,
     /// Where its work is put.
     pub(crate) queue: Arc<Queue>,
+    /// What of its rows is used.
+    pub(crate) shape: RowShape,
+    /// What determines its rows; `None` where they are not cached.
+    pub(crate) fingerprint: Option<[u8; 32]>,
     workers: Workers,
 }
 
@@ -49,8 +54,9 @@ pub(crate) struct Counters {
     pub(crate) rows_inline: AtomicU64,
     /// Rows that went through shared memory.
     pub(crate) rows_shared: AtomicU64,
-    /// Rows that needed no computation.
-    pub(crate) rows_cached: AtomicU64,
+    /// Texts that were not computed: the cache had their rows, another request wanted them too, or
+    /// they stood in the request twice.
+    pub(crate) texts_cached: AtomicU64,
     /// What the workers did.
     pub(crate) work: Arc<WorkDone>,
 }
@@ -95,8 +101,7 @@ impl ModelSlot {
         let started = Instant::now();
         let settings = self.settings();
         let model = loaders.load(&self.id, &settings, prepared, device)?;
-        let loaded =
-            self.start(&model, &settings, device, workers).map_err(LoadFailure::Threads)?;
+        let loaded = self.start(&model, &settings, device, workers)?;
         let took = started.elapsed();
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
         self.counters.load_ms.store(millis(took), Ordering::Relaxed);
@@ -119,14 +124,22 @@ impl ModelSlot {
         settings: &ModelSettings,
         device: Device,
         cpu_workers: usize,
-    ) -> std::io::Result<LoadedModel> {
+    ) -> Result<LoadedModel, LoadFailure> {
         let card = model.card();
+        let used = match settings.dimension {
+            None => card.dimension,
+            Some(wanted) if (1..=card.dimension).contains(&wanted) => wanted,
+            Some(wanted) => {
+                return Err(LoadFailure::Dimension { wanted, available: card.dimension });
+            }
+        };
+        let shape = RowShape { model: card.dimension, used, normalized: card.normalized };
         let info = ModelInfo {
             id: self.id.clone(),
             kind: ModelKind::Embedding,
             architecture: card.architecture.clone(),
             device: device.to_string(),
-            dimension: u32::try_from(card.dimension).unwrap_or(u32::MAX),
+            dimension: u32::try_from(used).unwrap_or(u32::MAX),
             max_tokens: u32::try_from(card.max_tokens).unwrap_or(u32::MAX),
             normalized: card.normalized,
             weight_bytes: card.weight_bytes,
@@ -134,8 +147,10 @@ impl ModelSlot {
         let limits = BatchLimits { tokens: CPU_BATCH_TOKENS, texts: settings.batch_size };
         let queue = Arc::new(Queue::new(limits));
         let done = &self.counters.work;
-        let workers = Workers::start(self.id.as_str(), cpu_workers, model, &queue, done)?;
-        Ok(LoadedModel { info, queue, workers })
+        let workers = Workers::start(self.id.as_str(), cpu_workers, model, &queue, done)
+            .map_err(LoadFailure::Threads)?;
+        let fingerprint = model.fingerprint().filter(|_| settings.cache_embeddings);
+        Ok(LoadedModel { info, queue, shape, fingerprint, workers })
     }
 }
 

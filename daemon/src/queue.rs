@@ -69,7 +69,7 @@ pub(crate) enum Work {
 pub(crate) struct Part {
     /// Whose texts.
     pub(crate) job: Arc<Job>,
-    /// Which of them.
+    /// Which of those that it computes.
     pub(crate) texts: Range<usize>,
 }
 
@@ -130,7 +130,7 @@ impl Queue {
         lanes.queued_bytes += bytes;
         let lane = lanes.lane(job.connection);
         lane.unread_bytes += bytes;
-        let texts = 0..job.texts.len();
+        let texts = 0..job.len();
         lane.unread.push_back(Part { job, texts });
         let wake = lanes.waiting_workers > 0;
         drop(lanes);
@@ -328,6 +328,7 @@ mod tests {
     use super::*;
     use crate::engine::model::Sequence;
     use crate::job::Waiting;
+    use crate::row_shape::RowShape;
     use crate::segment::Output;
     use emberd_protocol::{TextBlock, TextBuilder};
 
@@ -340,25 +341,26 @@ mod tests {
         let count = builder.count();
         let texts = TextBlock::parse(count, builder.into_bytes()).unwrap();
         let rows = Output::heap(texts.len(), 1).take_rows();
-        Job::new(ConnectionId(connection), texts, rows)
+        let shape = RowShape { model: 1, used: 1, normalized: false };
+        Job::new(ConnectionId(connection), texts, rows, shape)
     }
 
     /// Reads as a worker does, a token for each byte.
     fn read(queue: &Queue, mut part: Part, budget: usize) {
         let job = Arc::clone(&part.job);
-        let mut rows = job.take_rows(part.texts.clone()).into_iter();
+        let mut homes = job.take_homes(part.texts.clone()).into_iter();
         let mut entries = Vec::new();
         let mut tokens = 0;
         while tokens < budget
-            && let Some(row) = rows.next()
+            && let Some(home) = homes.next()
         {
             let text = job.texts.get(part.texts.start).unwrap();
             let sequence = Sequence { ids: vec![0; text.len()], truncated: false };
             tokens += text.len().max(1);
-            entries.push(Entry { job: Arc::clone(&job), sequence, row });
+            entries.push(Entry { job: Arc::clone(&job), sequence, home });
             part.texts.start += 1;
         }
-        job.put_back(part.texts.start, rows);
+        job.put_back(part.texts.start, homes);
         queue.give_back(part, entries);
     }
 

@@ -5,12 +5,13 @@ use emberd_protocol::{ModelId, Reloaded, SettingChange};
 use std::collections::BTreeMap;
 
 /// Keys that count from the next start only, and why.
-const FIXED: [(&str, &str); 5] = [
+const FIXED: [(&str, &str); 6] = [
     ("cpu_workers", "the workers of loaded models run: start the daemon again"),
     ("gpu_memory_fraction", "memory was shared out with it: start the daemon again"),
     ("allow_gpu_growth", "memory was shared out with it: start the daemon again"),
     ("segments.backend", "connections use it: start the daemon again"),
     ("embedding_cache.persist_to_disk", "its file is open, or is not: start the daemon again"),
+    ("embedding_cache.file", "another one is open, or none: start the daemon again"),
 ];
 
 /// Keys that count for connections that come later, or results, or models: not for those there are.
@@ -38,6 +39,8 @@ pub(crate) fn merge(
     merged.gpu_memory_fraction = old.gpu_memory_fraction;
     merged.allow_gpu_growth = old.allow_gpu_growth;
     merged.segments.backend = old.segments.backend;
+    merged.cache.persists = old.cache.persists;
+    merged.cache.file.clone_from(&old.cache.file);
     let removed: Vec<(ModelId, ModelSettings)> = old
         .models
         .iter()

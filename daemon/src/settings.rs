@@ -11,6 +11,7 @@ pub use crate::scheduler::DeviceChoice;
 pub use file::{Problem, SettingsError};
 pub use table::{KeyLine, Origin};
 
+use crate::cache::CacheSettings;
 use emberd_protocol::{ModelId, SegmentBackend};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub sharing: SharingSettings,
     /// Shared memory.
     pub segments: SegmentSettings,
+    /// Rows that were computed before.
+    pub cache: CacheSettings,
     /// Bounds on clients.
     pub limits: LimitSettings,
     /// What was set, and where; the rest are defaults.
@@ -180,6 +183,7 @@ impl Settings {
                 wait: Duration::from_secs(2),
                 idle: Duration::from_secs(30),
             },
+            cache: CacheSettings::default(),
             limits: LimitSettings {
                 connections: 1024,
                 leases: 1024,

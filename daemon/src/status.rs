@@ -1,6 +1,7 @@
 //! What the daemon tells of itself. Counters and short locks only: it may be asked every second
 //! under full load.
 
+use crate::cache::{CacheSettings, CacheStats};
 use crate::daemon::Shared;
 use crate::memory::resident_bytes;
 use crate::model::ModelSlot;
@@ -84,7 +85,7 @@ pub(crate) fn of(shared: &Shared) -> Status {
             segment_bytes: shared.credit.used_bytes(),
             total_credit_bytes: shared.credit.limit_bytes(),
         },
-        cache: CacheStatus::default(),
+        cache: cache(shared, &settings.cache),
         devices: devices.collect(),
         latencies: shared.latencies.told(),
     }
@@ -117,13 +118,40 @@ fn model(shared: &Shared, slot: &ModelSlot, now: Instant) -> ModelStatus {
         batches: load(&counters.work.batches),
         rows_inline: load(&counters.rows_inline),
         rows_shared: load(&counters.rows_shared),
-        texts_cached: load(&counters.rows_cached),
+        texts_cached: load(&counters.texts_cached),
         busy: count(seen.copies.iter().map(|(copy, _)| copy.uses).sum()),
         queued_texts: loaded.iter().map(|model| model.queue.queued_texts() as u64).sum(),
         queue_wait_p50_us: counters.work.waits.quantile_us(0.5),
         queue_wait_p99_us: counters.work.waits.quantile_us(0.99),
         idle_ms: seen.last_used.map(|at| millis(now.saturating_duration_since(at))),
         unload_in_ms: seen.unload_at.map(until),
+    }
+}
+
+fn cache(shared: &Shared, settings: &CacheSettings) -> CacheStatus {
+    let CacheStats {
+        entries,
+        bytes,
+        hits,
+        misses,
+        evictions,
+        expired,
+        persisted_entries,
+        persist_skipped,
+        error,
+    } = shared.cache.stats();
+    CacheStatus {
+        is_enabled: settings.enabled,
+        entries: entries as u64,
+        max_entries: settings.max_entries as u64,
+        bytes: bytes as u64,
+        hits,
+        misses,
+        evictions,
+        expired,
+        persisted_entries: persisted_entries as u64,
+        persist_skipped,
+        failure: error,
     }
 }
 

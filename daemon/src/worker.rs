@@ -4,8 +4,9 @@
 //! on two texts wait for nobody, two threads inside one matrix product wait for each other. Each
 //! reads texts and computes rows, whichever its queue asks for.
 
+use crate::cache::{Claimed, claim};
 use crate::engine::model::{ComputeError, Computer, EmbeddingModel};
-use crate::job::{Entry, JobError};
+use crate::job::{Entry, Home, JobError};
 use crate::latency::Times;
 use crate::queue::{Part, Queue, Work};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -96,50 +97,59 @@ impl Worker {
 
     fn read(&self, mut part: Part, budget: usize) {
         let job = Arc::clone(&part.job);
-        let mut rows = job.take_rows(part.texts.clone()).into_iter();
-        let mut entries = Vec::with_capacity(rows.len().min(budget));
-        let (mut cost, mut tokens, mut truncated) = (0, 0, Vec::new());
+        let mut homes = job.take_homes(part.texts.clone()).into_iter();
+        let mut entries = Vec::with_capacity(homes.len().min(budget));
+        let (mut cost, mut filled, mut truncated) = (0, 0, Vec::new());
         while cost < budget
-            && let Some(row) = rows.next()
-            && let Some(text) = job.texts.get(part.texts.start)
+            && let Some(mut home) = homes.next()
+            && let Some(text) = job.texts.get(home.text)
         {
-            match guarded(|| self.model.encode(text)) {
-                Ok(sequence) => {
-                    if sequence.truncated {
-                        truncated.push(part.texts.start);
+            // Another request may have had the same text computed while this one waited.
+            if let Some(was_truncated) = home.look_again() {
+                truncated.extend(home.positions().filter(|_| was_truncated));
+                filled += 1;
+            } else {
+                match guarded(|| self.model.encode(text)) {
+                    Ok(sequence) => {
+                        truncated.extend(home.positions().filter(|_| sequence.truncated));
+                        let entry = Entry { job: Arc::clone(&job), sequence, home };
+                        cost += entry.cost();
+                        entries.push(entry);
                     }
-                    tokens += sequence.ids.len();
-                    let entry = Entry { job: Arc::clone(&job), sequence, row };
-                    cost += entry.cost();
-                    entries.push(entry);
-                }
-                Err(error) => {
-                    drop(row);
-                    job.fail(error);
-                    break;
+                    Err(error) => {
+                        drop(home);
+                        job.fail(error);
+                        break;
+                    }
                 }
             }
             part.texts.start += 1;
         }
-        job.note_read(tokens, &truncated);
-        job.put_back(part.texts.start, rows);
+        job.note_truncated(truncated);
+        job.put_back(part.texts.start, homes);
         self.queue.give_back(part, entries);
+        if filled > 0 {
+            job.complete(filled, None);
+        }
     }
 
-    fn compute(&mut self, mut batch: Vec<Entry>) {
+    fn compute(&mut self, batch: Vec<Entry>) {
+        let Claimed { mine: mut batch, filled } = claim(batch);
+        complete(filled, |_| None);
+        if batch.is_empty() {
+            return;
+        }
         for same in batch.chunk_by(|a, b| Arc::ptr_eq(&a.job, &b.job)) {
             self.done.waits.note_many(same[0].job.queued.elapsed(), same.len() as u64);
         }
-        let (sequences, mut rows): (Vec<_>, Vec<_>) =
-            batch.iter_mut().map(|entry| (&entry.sequence, entry.row.as_mut_slice())).unzip();
-        let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
-        let result = guarded(|| self.computer.compute(&sequences, &mut rows));
-        match result {
-            Ok(()) => {
+        let tokens: usize = batch.iter().map(|entry| entry.sequence.ids.len()).sum();
+        match self.compute_rows(&mut batch) {
+            Ok(attached) => {
                 self.done.texts.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 self.done.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
                 self.done.batches.fetch_add(1, Ordering::Relaxed);
-                complete(batch);
+                complete(batch, |entry| Some(entry.sequence.ids.len()));
+                complete(attached, |_| None);
             }
             Err(error) => {
                 // Scratch memory may be half written after a panic.
@@ -149,34 +159,87 @@ impl Worker {
         }
     }
 
+    /// Computes the rows of a batch, hands them on, and answers the entries that waited for them.
+    fn compute_rows(&mut self, batch: &mut [Entry]) -> Result<Vec<Entry>, JobError> {
+        let computer = &mut self.computer;
+        if batch.iter().all(|entry| entry.home.shape.is_whole()) {
+            // Straight into their places.
+            let (sequences, mut rows): (Vec<_>, Vec<_>) = batch
+                .iter_mut()
+                .map(|entry| (&entry.sequence, entry.home.row.as_mut_slice()))
+                .unzip();
+            guarded(|| computer.compute(&sequences, &mut rows))?;
+            return Ok(land(batch));
+        }
+        let width = self.model.card().dimension;
+        let mut values = vec![0.0; width * batch.len()];
+        let sequences: Vec<_> = batch.iter().map(|entry| &entry.sequence).collect();
+        let mut rows: Vec<_> = values.chunks_exact_mut(width).collect();
+        guarded(|| computer.compute(&sequences, &mut rows))?;
+        let rows = batch.iter_mut().zip(rows);
+        Ok(rows.flat_map(|(entry, row)| land_cut(entry, row)).collect())
+    }
+
     /// A failed batch of several texts is computed again one by one, so that a text that the
     /// engine cannot compute fails its own request and not its neighbours'.
-    fn fail(&mut self, batch: Vec<Entry>, error: JobError) {
+    ///
+    /// Those who waited for a text that failed compute it themselves: what was wrong need not
+    /// happen again, and if it does, it is their own failure.
+    fn fail(&mut self, mut batch: Vec<Entry>, error: JobError) {
+        let mut attached = Vec::new();
+        for ticket in batch.iter().filter_map(|entry| entry.home.ticket.as_ref()) {
+            attached.extend(ticket.abandon());
+        }
+        attached.retain(|entry| !entry.job.is_cancelled());
         if batch.len() > 1 {
             tracing::warn!(%error, texts = batch.len(), "a batch failed and is computed in parts");
-            for entry in batch {
-                self.compute(vec![entry]);
-            }
-            return;
-        }
-        if let Some(Entry { job, row, .. }) = batch.into_iter().next() {
-            drop(row);
+        } else if let Some(Entry { job, home, .. }) = batch.pop() {
+            drop(home);
             job.fail(error);
+        }
+        for entry in batch.into_iter().chain(attached) {
+            self.compute(vec![entry]);
         }
     }
 }
 
-/// Counts rows down, one run of the same job at a time; a row is given back before it counts.
-fn complete(batch: Vec<Entry>) {
+/// Hands on the rows of a computed batch: to the same text's other places, to the cache, and to the
+/// entries that waited for them, which it answers.
+fn land(batch: &mut [Entry]) -> Vec<Entry> {
+    let mut attached = Vec::new();
+    for Entry { home, sequence, .. } in batch {
+        home.spread();
+        let Home { row, ticket: Some(ticket), .. } = home else { continue };
+        let row = row.as_mut_slice();
+        for mut entry in ticket.land(row, sequence.truncated) {
+            entry.home.fill(row);
+            attached.push(entry);
+        }
+    }
+    attached
+}
+
+/// Hands on a row that has fewer values in its place than the model made.
+fn land_cut(Entry { home, sequence, .. }: &mut Entry, row: &[f32]) -> Vec<Entry> {
+    home.fill(row);
+    let Some(ticket) = &home.ticket else { return Vec::new() };
+    let mut attached = ticket.land(row, sequence.truncated);
+    attached.iter_mut().for_each(|entry| entry.home.fill(row));
+    attached
+}
+
+/// Counts homes down, one run of the same job at a time; a home is given back before it counts.
+fn complete(batch: Vec<Entry>, computed_tokens: impl Fn(&Entry) -> Option<usize>) {
     let mut entries = batch.into_iter().peekable();
-    while let Some(Entry { job, row, .. }) = entries.next() {
-        drop(row);
-        let mut count = 1;
+    while let Some(entry) = entries.next() {
+        let (mut count, mut tokens) = (1, computed_tokens(&entry));
+        let Entry { job, home, .. } = entry;
+        drop(home);
         while let Some(same) = entries.next_if(|entry| Arc::ptr_eq(&entry.job, &job)) {
-            drop(same);
+            tokens = tokens.zip(computed_tokens(&same)).map(|(sum, more)| sum + more);
             count += 1;
         }
-        job.complete(count);
+        job.complete(count, tokens);
     }
 }
 

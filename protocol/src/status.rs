@@ -189,6 +189,8 @@ pub struct CacheStatus {
     pub expired: u64,
     /// Rows on disk.
     pub persisted_entries: u64,
+    /// Rows that the file did not get, since too many waited for it or it could not be written.
+    pub persist_skipped: u64,
     /// What is wrong with the file (`CACHE_ERROR`); requests go on without it.
     #[serde(deserialize_with = "bounded::optional_string")]
     pub failure: Option<String>,

@@ -60,7 +60,7 @@ fn text(status: &Status) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "cache: {} of {} rows, {}, {} hits ({} %), {} evicted, {} expired, {} on disk",
+            "cache: {} of {} rows, {}, {} hits ({} %), {} evicted, {} expired, {} on disk{}",
             cache.entries,
             cache.max_entries,
             size(cache.bytes),
@@ -69,6 +69,10 @@ fn text(status: &Status) -> String {
             cache.evictions,
             cache.expired,
             cache.persisted_entries,
+            match cache.persist_skipped {
+                0 => String::new(),
+                skipped => format!(" ({skipped} left out)"),
+            },
         );
     }
     if let Some(failure) = &cache.failure {

@@ -48,6 +48,7 @@ pub(super) struct Bert {
     pub(super) encoder: Encoder,
     pub(super) head: Head,
     pub(super) card: ModelCard,
+    pub(super) fingerprint: [u8; 32],
 }
 
 impl EmbeddingModel for Bert {
@@ -57,6 +58,10 @@ impl EmbeddingModel for Bert {
 
     fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
         self.encoder.encode(text)
+    }
+
+    fn fingerprint(&self) -> Option<[u8; 32]> {
+        Some(self.fingerprint)
     }
 
     fn computer(self: Arc<Self>) -> Box<dyn Computer> {

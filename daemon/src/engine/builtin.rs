@@ -31,5 +31,5 @@ pub fn static_minilm() -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let weights = Weights::embedded("builtin:static-minilm/model.safetensors", WEIGHTS)?;
     let tokenizer =
         RawTokenizer::parse(Path::new("builtin:static-minilm/tokenizer.json"), TOKENIZER)?;
-    Ok(Arc::new(StaticModel::new(&weights, tokenizer, &layout, None)?))
+    Ok(Arc::new(StaticModel::new(&weights, tokenizer, &layout)?))
 }

@@ -80,6 +80,8 @@ pub(super) struct Style {
 pub(super) struct RawTokenizer {
     file: PathBuf,
     tokenizer: Tokenizer,
+    /// Of the file's bytes.
+    pub(super) digest: [u8; 32],
     /// The largest number of a token.
     largest: u32,
 }
@@ -98,7 +100,8 @@ impl RawTokenizer {
             .map_err(|source| LoadError::Tokenizer { file: file.to_owned(), source })?;
         // Here, since this runs beside the reading of the weights.
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
-        Ok(Self { file: file.to_owned(), tokenizer, largest })
+        let digest = *blake3::hash(bytes).as_bytes();
+        Ok(Self { file: file.to_owned(), tokenizer, digest, largest })
     }
 
     /// Fits the tokenizer to a model with `rows` token rows that reads `max_tokens`.

@@ -9,6 +9,7 @@ use candle_transformers::models::bert::{Config, PositionEmbeddingType};
 
 use super::bert::{Bert, Network};
 use super::encoder::{RawTokenizer, Style};
+use super::fingerprint::ModelFingerprint;
 use super::folder::{Layout, StaticLayout, read_json, read_prompt, read_text_limits};
 use super::load_error::LoadError;
 use super::model::{EmbeddingModel, ModelCard};
@@ -19,20 +20,14 @@ use crate::scheduler::Need;
 
 /// Loads an embedding model from a SentenceTransformers, transformers or model2vec folder.
 ///
-/// `max_dimension` cuts rows to that many values, normalised again where the model normalises.
 /// Blocks while it reads; the tokenizer and the weights are read side by side.
 ///
 /// # Errors
 /// See [`LoadError`]; each names the file at fault.
-pub fn load_folder(
-    path: &Path,
-    max_dimension: Option<usize>,
-) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+pub fn load_folder(path: &Path) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     match Layout::read(path)? {
-        Layout::Transformer { folder, head } => {
-            load_transformer(&folder, head, read_prompt(path)?, max_dimension)
-        }
-        Layout::Static(layout) => load_static(&layout, max_dimension),
+        Layout::Transformer { folder, head } => load_transformer(&folder, head, read_prompt(path)?),
+        Layout::Static(layout) => load_static(&layout),
     }
 }
 
@@ -86,37 +81,43 @@ fn load_transformer(
     folder: &Path,
     head: Head,
     prompt: String,
-    max_dimension: Option<usize>,
 ) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let config = read_bert_config(&folder.join("config.json"))?;
     let limits = read_text_limits(folder, config.max_position_embeddings)?;
-    let dimension = cut(folder, config.hidden_size, max_dimension)?;
     let weights = Weights::open(&weight_file(folder)?)?;
-    let (tokenizer, network) = side_by_side(
-        || RawTokenizer::open(&folder.join("tokenizer.json")),
+    // The tokenizer is read before the weights are hashed, and both while the tensors are read.
+    let (parts, network) = side_by_side(
+        || Ok((RawTokenizer::open(&folder.join("tokenizer.json"))?, weights.digest()?)),
         || Network::load(&config, &weights, &Device::Cpu),
     );
-    let (tokenizer, network) = (tokenizer?, network?);
+    let ((tokenizer, digest), network) = (parts?, network?);
+    let fingerprint = ModelFingerprint::new("bert")
+        .part("weights", &digest)
+        // All of it: heads, activation, and whatever else makes rows from weights.
+        .part("config", format!("{config:?}").as_bytes())
+        .part("tokenizer", &tokenizer.digest)
+        .part("prompt", prompt.as_bytes())
+        .part("limits", format!("{limits:?}").as_bytes())
+        .part("head", format!("{head:?}").as_bytes())
+        .part("computing type", b"f32")
+        .finish();
     let style = Style { special_tokens: true, lower_case: limits.lower_case };
     let encoder = tokenizer.fit(config.vocab_size, limits.max_tokens, style, prompt)?;
     let card = ModelCard {
         architecture: "bert".to_owned(),
-        dimension,
+        dimension: config.hidden_size,
         max_tokens: limits.max_tokens,
         normalized: head.normalize,
         weight_bytes: network.weight_bytes(),
     };
-    Ok(Arc::new(Bert { network, encoder, head, card }))
+    Ok(Arc::new(Bert { network, encoder, head, card, fingerprint }))
 }
 
-fn load_static(
-    layout: &StaticLayout,
-    max_dimension: Option<usize>,
-) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+fn load_static(layout: &StaticLayout) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let folder = &layout.folder;
     let weights = Weights::open(&weight_file(folder)?)?;
     let tokenizer = RawTokenizer::open(&folder.join("tokenizer.json"))?;
-    Ok(Arc::new(StaticModel::new(&weights, tokenizer, layout, max_dimension)?))
+    Ok(Arc::new(StaticModel::new(&weights, tokenizer, layout)?))
 }
 
 /// Runs both, the first on a thread of its own.
@@ -129,19 +130,6 @@ fn side_by_side<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B)
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
-}
-
-/// The dimension of rows, where the model makes `available` values.
-pub(super) fn cut(
-    folder: &Path,
-    available: usize,
-    wanted: Option<usize>,
-) -> Result<usize, LoadError> {
-    match wanted {
-        None => Ok(available),
-        Some(wanted) if (1..=available).contains(&wanted) => Ok(wanted),
-        Some(wanted) => Err(LoadError::Dimension { folder: folder.to_owned(), wanted, available }),
-    }
 }
 
 fn weight_file(folder: &Path) -> Result<PathBuf, LoadError> {

@@ -141,16 +141,6 @@ pub enum LoadError {
         /// Rows of the embedding table.
         rows: usize,
     },
-    /// Rows were asked for that are longer than the model makes them, or empty.
-    #[error("{} makes rows of {available} values; a dimension of {wanted} cannot be cut from them", folder.display())]
-    Dimension {
-        /// The model.
-        folder: PathBuf,
-        /// The dimension asked for.
-        wanted: usize,
-        /// The model's own.
-        available: usize,
-    },
     /// The tensor library refused the weights.
     #[error("cannot place the weights of {}", file.display())]
     Tensor {

@@ -38,6 +38,12 @@ pub trait EmbeddingModel: fmt::Debug + Send + Sync + 'static {
     /// When the tokenizer itself fails, which a text alone should not bring about.
     fn encode(&self, text: &str) -> Result<Sequence, ComputeError>;
 
+    /// What determines its rows beside the text, such as a `ModelFingerprint` gives: rows of models
+    /// with the same one are taken for each other. `None`: its rows are not cached.
+    fn fingerprint(&self) -> Option<[u8; 32]> {
+        None
+    }
+
     /// The private state (scratch memory) of one worker over these weights.
     fn computer(self: Arc<Self>) -> Box<dyn Computer>;
 }

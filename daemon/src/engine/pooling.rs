@@ -23,8 +23,7 @@ pub(super) struct Head {
 impl Head {
     /// Writes `rows[i]` from the `lengths[i]` token rows that are its share of `hidden`.
     ///
-    /// A row shorter than `width` takes the first values of each token row only (Matryoshka), and
-    /// is normalised as it is then. A text without tokens gets zeros.
+    /// A text without tokens gets zeros.
     pub(super) fn write(
         self,
         hidden: &[f32],
@@ -61,7 +60,7 @@ impl Head {
 
 /// Gives a row the length 1; a row of zeros stays one.
 #[inline(always)]
-pub(super) fn normalize(row: &mut [f32]) {
+pub(crate) fn normalize(row: &mut [f32]) {
     let norm = sum_by(row, |x| x * x).sqrt();
     scale(row, 1.0 / norm.max(1e-12));
 }
@@ -90,17 +89,17 @@ fn count_as_f32(count: usize) -> f32 {
 mod tests {
     use super::{Head, Pooling};
 
-    const HIDDEN: [f32; 12] = [1.0, 2.0, 9.0, 3.0, 6.0, 9.0, 0.0, -5.0, 9.0, 8.0, 8.0, 8.0];
+    const HIDDEN: [f32; 8] = [1.0, 2.0, 3.0, 6.0, 0.0, -5.0, 8.0, 8.0];
 
     fn pool(pooling: Pooling, normalize: bool) -> [[f32; 2]; 3] {
         let mut out = [[f32::NAN; 2]; 3];
         let mut rows: Vec<&mut [f32]> = out.iter_mut().map(<[f32; 2]>::as_mut_slice).collect();
-        Head { pooling, normalize }.write(&HIDDEN, 3, &[2, 0, 2], &mut rows);
+        Head { pooling, normalize }.write(&HIDDEN, 2, &[2, 0, 2], &mut rows);
         out
     }
 
     #[test]
-    fn rows_are_cut_then_normalised_and_an_empty_text_is_zero() {
+    fn an_empty_text_is_zero() {
         assert_eq!(pool(Pooling::Mean, false), [[2.0, 4.0], [0.0, 0.0], [4.0, 1.5]]);
         assert_eq!(pool(Pooling::Cls, false), [[1.0, 2.0], [0.0, 0.0], [0.0, -5.0]]);
         assert_eq!(pool(Pooling::Cls, true)[1..], [[0.0, 0.0], [0.0, -1.0]]);

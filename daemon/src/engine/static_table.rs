@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::encoder::{Encoder, RawTokenizer, Style};
+use super::fingerprint::ModelFingerprint;
 use super::folder::StaticLayout;
-use super::load::cut;
 use super::load_error::LoadError;
 use super::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence, check_rows};
 use super::pooling::normalize;
@@ -15,10 +15,9 @@ use super::weights::Weights;
 #[derive(Debug)]
 pub(super) struct StaticModel {
     table: Table,
-    /// Values of a token's row, of which the first [`ModelCard::dimension`] are used.
-    width: usize,
     encoder: Encoder,
     card: ModelCard,
+    fingerprint: [u8; 32],
 }
 
 /// Token rows, one after the other, as they were stored.
@@ -37,7 +36,6 @@ impl StaticModel {
         weights: &Weights,
         tokenizer: RawTokenizer,
         layout: &StaticLayout,
-        max_dimension: Option<usize>,
     ) -> Result<Self, LoadError> {
         // Further tensors of model2vec change what a row means, so that they must not be ignored.
         for tensor in ["mapping", "weights"] {
@@ -60,7 +58,6 @@ impl StaticModel {
                 wanted: vec![0, 0],
             });
         };
-        let dimension = cut(&layout.folder, width, max_dimension)?;
         let table = match weights.read_i8(name)? {
             Some(values) => Table::I8(values),
             None => {
@@ -69,22 +66,29 @@ impl StaticModel {
                 Table::F32(values)
             }
         };
+        let fingerprint = ModelFingerprint::new("static")
+            .part("weights", &weights.digest()?)
+            .part("tokenizer", &tokenizer.digest)
+            .part("prompt", layout.prompt.as_bytes())
+            .part("computing type", b"f32")
+            .part("head", format!("{} {}", layout.max_tokens, layout.normalize).as_bytes())
+            .finish();
         let style = Style { special_tokens: false, lower_case: false };
         let encoder = tokenizer.fit(rows, layout.max_tokens, style, layout.prompt.clone())?;
         let card = ModelCard {
             architecture: "static".to_owned(),
-            dimension,
+            dimension: width,
             max_tokens: layout.max_tokens,
             normalized: layout.normalize,
             weight_bytes: u64::try_from(table.bytes()).unwrap_or(u64::MAX),
         };
-        Ok(Self { table, width, encoder, card })
+        Ok(Self { table, encoder, card, fingerprint })
     }
 
     fn write(&self, ids: &[u32], row: &mut [f32]) -> Result<(), ComputeError> {
         row.fill(0.0);
         for &id in ids {
-            let start = usize::try_from(id).unwrap_or(usize::MAX).saturating_mul(self.width);
+            let start = usize::try_from(id).unwrap_or(usize::MAX).saturating_mul(row.len());
             if !self.table.add(start, row) {
                 return Err(
                     candle_core::Error::Msg(format!("token {id} is beyond the table")).into()
@@ -142,6 +146,10 @@ impl EmbeddingModel for StaticModel {
 
     fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
         self.encoder.encode(text)
+    }
+
+    fn fingerprint(&self) -> Option<[u8; 32]> {
+        Some(self.fingerprint)
     }
 
     fn computer(self: Arc<Self>) -> Box<dyn Computer> {

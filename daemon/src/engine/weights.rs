@@ -19,6 +19,9 @@ use super::load_error::{HeaderFault, LoadError};
 /// The longest header that the format allows.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
+/// What is read at a time to be hashed: it stays in the processor's cache meanwhile.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// The tensors of one weight file, not yet read.
 #[derive(Debug)]
 pub(super) struct Weights {
@@ -26,6 +29,8 @@ pub(super) struct Weights {
     bytes: Bytes,
     /// Where the header ends and offsets count from.
     base: u64,
+    /// Where the file ends.
+    end: u64,
     tensors: BTreeMap<String, Entry>,
 }
 
@@ -68,6 +73,25 @@ impl Weights {
     /// The file, for messages.
     pub(super) fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// A hash over the whole file, header and names included. It is read once more for that, in
+    /// pieces: from the system's memory, since its tensors are read at about the same time.
+    pub(super) fn digest(&self) -> Result<[u8; 32], LoadError> {
+        if let Bytes::Static(bytes) = self.bytes {
+            return Ok(*blake3::hash(bytes).as_bytes());
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut piece = vec![0; PIECE_BYTES];
+        let (mut offset, end) = (0, self.end);
+        while offset < end {
+            let len =
+                usize::try_from(end - offset).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+            self.read_at(&mut piece[..len], offset)?;
+            hasher.update(&piece[..len]);
+            offset += len_u64(len);
+        }
+        Ok(*hasher.finalize().as_bytes())
     }
 
     /// Whether the file has the tensor.
@@ -153,7 +177,7 @@ impl Weights {
     }
 
     fn check(file: PathBuf, bytes: Bytes, len: u64) -> Result<Self, LoadError> {
-        let mut weights = Self { file, bytes, base: 8, tensors: BTreeMap::new() };
+        let mut weights = Self { file, bytes, base: 8, end: len, tensors: BTreeMap::new() };
         let header =
             |weights: &Self, source| LoadError::Header { file: weights.file.clone(), source };
         let mut prefix = [0; 8];

@@ -210,6 +210,36 @@ pub(super) fn top_keys() -> Vec<Key<Settings>> {
             |s, v| s.sharing.reference_counting = v,
             |s| s.sharing.reference_counting,
         ),
+        flag("embedding_cache.enabled", |s, v| s.cache.enabled = v, |s| s.cache.enabled),
+        integer(
+            "embedding_cache.max_cache_size",
+            1..=100_000_000,
+            |s, v| s.cache.max_entries = narrow(v),
+            |s| Some(s.cache.max_entries as u64),
+        ),
+        integer(
+            "embedding_cache.ttl_seconds",
+            1..=MOST_SECONDS,
+            |s, v| s.cache.ttl = Duration::from_secs(v),
+            |s| Some(s.cache.ttl.as_secs()),
+        ),
+        flag("embedding_cache.persist_to_disk", |s, v| s.cache.persists = v, |s| s.cache.persists),
+        text(
+            "embedding_cache.file",
+            |s, value, base| {
+                if value.is_empty() {
+                    return Err("give the file that rows are kept in".into());
+                }
+                s.cache.file = Some(base.join(value));
+                Ok(())
+            },
+            |s| s.cache.file.as_ref().map(|path| path.display().to_string()),
+        ),
+        flag(
+            "embedding_cache.shared_between_users",
+            |s, v| s.cache.is_shared_between_users = v,
+            |s| s.cache.is_shared_between_users,
+        ),
     ]
 }
 

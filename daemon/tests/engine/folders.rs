@@ -26,7 +26,7 @@ fn the_card_tells_what_the_files_say() {
 fn a_folder_without_modules_is_mean_pooled_and_not_normalised() {
     let folder = copy_of("bert-mean-norm");
     std::fs::remove_file(folder.path().join("modules.json")).unwrap();
-    let model = load_folder(folder.path(), None).unwrap();
+    let model = load_folder(folder.path()).unwrap();
     assert!(!model.card().normalized);
     assert_close(&embed(&model, &texts()), &expected("bert-mean-norm", "pooling.mean"), 1e-5);
 }
@@ -38,7 +38,7 @@ fn names_with_the_prefix_of_a_whole_model_are_understood() {
         tensors.iter_mut().for_each(|tensor| tensor.name = format!("bert.{}", tensor.name));
         tensors
     });
-    let model = load_folder(folder.path(), None).unwrap();
+    let model = load_folder(folder.path()).unwrap();
     assert_close(&embed(&model, &texts()), &expected("bert-mean-norm", "embeddings"), 2e-6);
 }
 
@@ -65,7 +65,7 @@ fn half_precision_weights_are_widened_exactly() {
                 }
                 tensors
             });
-            embed(&load_folder(folder.path(), None).unwrap(), &texts())
+            embed(&load_folder(folder.path()).unwrap(), &texts())
         });
         assert_eq!(rows[0], rows[1]);
         assert_close(&rows[0], &expected("bert-mean-norm", "embeddings"), 0.05);
@@ -77,14 +77,14 @@ fn half_precision_weights_are_widened_exactly() {
 fn the_shortest_of_the_limits_holds() {
     let folder = copy_of("bert-mean-norm");
     set(&folder, "sentence_bert_config.json", "/max_seq_length", json!(10));
-    assert_eq!(load_folder(folder.path(), None).unwrap().card().max_tokens, 10);
+    assert_eq!(load_folder(folder.path()).unwrap().card().max_tokens, 10);
     set(&folder, "sentence_bert_config.json", "/max_seq_length", json!(1000));
-    assert_eq!(load_folder(folder.path(), None).unwrap().card().max_tokens, 64);
+    assert_eq!(load_folder(folder.path()).unwrap().card().max_tokens, 64);
     set(&folder, "tokenizer_config.json", "/model_max_length", json!(20));
     std::fs::remove_file(folder.path().join("sentence_bert_config.json")).unwrap();
-    assert_eq!(load_folder(folder.path(), None).unwrap().card().max_tokens, 20);
+    assert_eq!(load_folder(folder.path()).unwrap().card().max_tokens, 20);
     set(&folder, "tokenizer_config.json", "/model_max_length", json!(1e30));
-    assert_eq!(load_folder(folder.path(), None).unwrap().card().max_tokens, 64);
+    assert_eq!(load_folder(folder.path()).unwrap().card().max_tokens, 64);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn lower_case_is_made_only_where_the_model_asks_for_it() {
     let folder = copy_of("bert-cls-prompts");
     // The tokenizer's own folding is taken away, so that only the setting is left.
     set(&folder, "tokenizer.json", "/normalizer", json!(null));
-    let ids = |text| load_folder(folder.path(), None).unwrap().encode(text).unwrap().ids;
+    let ids = |text| load_folder(folder.path()).unwrap().encode(text).unwrap().ids;
     assert_ne!(ids("HELLO"), ids("hello"));
     set(&folder, "sentence_bert_config.json", "/do_lower_case", json!(true));
     assert_eq!(ids("HELLO"), ids("hello"));
@@ -101,16 +101,16 @@ fn lower_case_is_made_only_where_the_model_asks_for_it() {
 #[test]
 fn the_default_prompt_goes_in_front_of_every_text() {
     let folder = copy_of("bert-cls-prompts");
-    let plain = load_folder(folder.path(), None).unwrap();
+    let plain = load_folder(folder.path()).unwrap();
     let file = "config_sentence_transformers.json";
     set(&folder, file, "/default_prompt_name", json!("query"));
-    let prompted = load_folder(folder.path(), None).unwrap();
+    let prompted = load_folder(folder.path()).unwrap();
     let prompt = "Represent this sentence for searching relevant passages: ";
     let ids = |model: &Arc<dyn EmbeddingModel>, text: &str| model.encode(text).unwrap().ids;
     assert_eq!(ids(&prompted, " a text"), ids(&plain, &format!("{prompt} a text")));
     assert_eq!(ids(&prompted, ""), ids(&plain, prompt));
     set(&folder, file, "/default_prompt_name", json!("nowhere"));
-    let error = load_folder(folder.path(), None).unwrap_err().to_string();
+    let error = load_folder(folder.path()).unwrap_err().to_string();
     assert!(error.contains(file) && error.contains("nowhere"), "{error}");
 }
 
@@ -120,7 +120,7 @@ fn other_activations_are_other_rows() {
     for (name, at_most) in [("gelu_new", 0.01), ("gelu_pytorch_tanh", 0.01), ("relu", 2.0)] {
         let folder = copy_of("bert-mean-norm");
         set(&folder, "config.json", "/hidden_act", json!(name));
-        let rows = embed(&load_folder(folder.path(), None).unwrap(), &texts());
+        let rows = embed(&load_folder(folder.path()).unwrap(), &texts());
         assert_ne!(rows, plain);
         assert_close(&rows, &plain, at_most);
     }

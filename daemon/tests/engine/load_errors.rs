@@ -7,14 +7,14 @@ use safetensors::tensor::Dtype;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{copy_of, data, rewrite_weights, set};
+use crate::support::{copy_of, rewrite_weights, set};
 
 const WEIGHTS: &str = "model.safetensors";
 
 /// The error of loading, which must name `file` in its own text.
 #[track_caller]
 fn error_naming(folder: &TempDir, file: &str) -> LoadError {
-    let error = load_folder(folder.path(), None).unwrap_err();
+    let error = load_folder(folder.path()).unwrap_err();
     let path = folder.path().join(file);
     assert!(
         error.to_string().contains(&path.display().to_string()),
@@ -135,7 +135,7 @@ proptest! {
     fn a_damaged_header_never_panics(at in 0usize..4000, bytes in any::<[u8; 6]>(), count in 1usize..=6) {
         let folder = copy_of("bert-mean-norm");
         change_bytes(&folder, |file| file[at..at + count].copy_from_slice(&bytes[..count]));
-        if let Err(error) = load_folder(folder.path(), None) {
+        if let Err(error) = load_folder(folder.path()) {
             assert!(error.to_string().contains(WEIGHTS), "{error}");
         }
     }
@@ -250,7 +250,7 @@ fn a_limit_without_room_for_a_text_is_refused() {
         assert!(matches!(error_naming(&folder, "tokenizer.json"), LoadError::Setting { .. }));
     }
     set(&folder, "sentence_bert_config.json", "/max_seq_length", json!(3));
-    let model = load_folder(folder.path(), None).unwrap();
+    let model = load_folder(folder.path()).unwrap();
     assert_eq!(model.encode("several words").unwrap().ids.len(), 3);
 }
 
@@ -314,14 +314,4 @@ fn sizes_that_cannot_be_are_refused() {
         let error = error_naming(&folder, "config.json");
         assert!(matches!(error, LoadError::Setting { .. }), "{error:?}");
     }
-}
-
-#[test]
-fn a_dimension_that_the_model_does_not_have_is_refused() {
-    for wanted in [0, 33] {
-        let error = load_folder(&data("bert-mean-norm"), Some(wanted)).unwrap_err();
-        assert!(matches!(error, LoadError::Dimension { available: 32, .. }), "{error:?}");
-        assert!(error.to_string().contains("bert-mean-norm"));
-    }
-    assert!(load_folder(&data("static-embedding"), Some(25)).is_err());
 }

@@ -1,6 +1,6 @@
-use emberd_daemon::engine::{builtin_static_minilm, load_folder};
+use emberd_daemon::engine::builtin_static_minilm;
 
-use crate::support::{assert_close, data, embed, encode, expected, json, load, load_minilm, texts};
+use crate::support::{assert_close, embed, encode, expected, json, load, load_minilm, texts};
 
 /// Token ids as the reference tokenizer gives them.
 #[track_caller]
@@ -36,18 +36,6 @@ fn bert_with_cls_pooling_equals_sentence_transformers() {
 #[test]
 fn static_embedding_equals_sentence_transformers() {
     check("static-embedding", 1e-6);
-}
-
-#[test]
-fn a_cut_dimension_is_cut_and_normalised_again() {
-    let model = load_folder(&data("bert-mean-norm"), Some(8)).unwrap();
-    assert_eq!(model.card().dimension, 8);
-    let mut want = expected("bert-mean-norm", "truncate_dim.8");
-    for row in &mut want {
-        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|x| *x /= norm);
-    }
-    assert_close(&embed(&model, &texts()), &want, 2e-6);
 }
 
 #[test]

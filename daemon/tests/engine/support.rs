@@ -14,7 +14,7 @@ pub(crate) fn data(path: &str) -> PathBuf {
 }
 
 pub(crate) fn load(name: &str) -> Arc<dyn EmbeddingModel> {
-    load_folder(&data(name), None).unwrap()
+    load_folder(&data(name)).unwrap()
 }
 
 /// The real all-MiniLM-L6-v2, where `scripts/test` could get it.
@@ -23,7 +23,7 @@ pub(crate) fn load_minilm() -> Option<Arc<dyn EmbeddingModel>> {
         eprintln!("skipped: EMBERD_TEST_MINILM names no folder (scripts/test gets the model)");
         return None;
     };
-    Some(load_folder(Path::new(&folder), None).unwrap())
+    Some(load_folder(Path::new(&folder)).unwrap())
 }
 
 pub(crate) fn json(path: &str) -> serde_json::Value {

@@ -117,6 +117,7 @@ fn cache() -> impl Strategy<Value = CacheStatus> {
             evictions: numbers[5],
             expired: numbers[6],
             persisted_entries: numbers[7],
+            persist_skipped: numbers[0],
             failure,
         }
     })

@@ -52,6 +52,7 @@ pub(crate) fn status() -> Status {
             evictions: 6_006,
             expired: 6_007,
             persisted_entries: 6_008,
+            persist_skipped: 6_009,
             failure: None,
         },
         devices: vec![DeviceStatus {
