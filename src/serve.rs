@@ -10,6 +10,7 @@ use emberd_daemon::settings::Settings;
 use emberd_daemon::{Daemon, DaemonBuilder};
 use emberd_protocol::ModelState;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
 use sd_notify::NotifyState;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -109,6 +110,7 @@ fn serve(
     caller: &mut Caller,
 ) -> Result<(), CommandError> {
     log_to(args.log_file.as_deref(), filter)?;
+    accept_signals();
     raise_descriptor_limit();
     let runtime = Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
@@ -157,6 +159,14 @@ async fn listen_and_run(
     }
     tracing::info!("emberd has stopped");
     Ok(())
+}
+
+/// Takes signals that whoever started this had blocked for itself, as programs do that wait for
+/// theirs in a thread: else nothing but SIGKILL would stop the daemon.
+fn accept_signals() {
+    if let Err(error) = SigSet::all().thread_unblock() {
+        tracing::warn!(%error, "signals that were blocked stay blocked");
+    }
 }
 
 /// Ends with the first signal to stop.

@@ -1,7 +1,9 @@
-use crate::support::{ClientProcess, Daemon, EMBERD, Raw, code_of, eventually, example, texts};
+use crate::support::{
+    ClientProcess, Daemon, EMBERD, Raw, code_of, eventually, example, run, texts,
+};
 use emberd_client::Client;
 use emberd_protocol::ErrorCode;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use std::process::{Command, Stdio};
 
@@ -46,6 +48,17 @@ fn each_signal_to_stop_ends_the_daemon_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_daemon_stops_though_who_started_it_had_blocked_the_signal() {
+    let blocked = SigSet::from_iter([Signal::SIGTERM]);
+    // Children get the mask of the thread that starts them.
+    blocked.thread_block().unwrap();
+    let mut daemon = Daemon::start();
+    blocked.thread_unblock().unwrap();
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
+}
+
+#[test]
 fn a_stopping_daemon_does_not_wait_for_who_has_not_said_hello() {
     // Longer than the test is willing to wait.
     let mut daemon = Daemon::with_settings("limits.handshake_ms = 3600000\n");
@@ -78,6 +91,21 @@ fn a_daemon_outlives_the_reader_of_its_log() {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn the_quickstart_ends_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(example("quickstart"));
+    command.env("TMPDIR", folder.path()).args(["--daemon", EMBERD, "-"]);
+    let lines: String = (0..400).map(|n| format!("tool {n}: does thing number {n}\n")).collect();
+    let output = run(command, &lines);
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}{}", String::from_utf8_lossy(&output.stderr));
+    for expected in ["400 lines", "loaded once", "for 3 processes", "Search by meaning"] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
