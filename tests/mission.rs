@@ -45,7 +45,9 @@ fn every_error_code_and_request_stands_in_the_mission() {
     for code in ErrorCode::ALL {
         assert!(mission.contains(&format!("| `{code}` |")), "docs/mission.md lacks {code}");
     }
-    let client = std::fs::read_to_string(root().join("client/src/client.rs")).unwrap();
+    let client = ["client.rs", "care.rs"]
+        .map(|file| std::fs::read_to_string(root().join("client/src").join(file)).unwrap())
+        .concat();
     let connects = ["connect", "connect_to", "connect_or_start", "builder", "ping", "daemon"];
     let methods =
         client.split("    pub fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());

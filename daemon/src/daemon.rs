@@ -173,6 +173,7 @@ impl DaemonBuilder {
     /// # Errors
     /// When the system gives no thread to make shared memory ahead of its use.
     pub fn build(self) -> Result<Daemon, SegmentError> {
+        memory::set_up();
         let segments = &self.settings.segments;
         // Whatever this one uses: the dead one may have used names.
         let swept = crate::segment::sweep_leftovers();

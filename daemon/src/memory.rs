@@ -1,5 +1,26 @@
 //! The process's own memory.
 
+/// From this size on a piece of memory is the system's as soon as it is freed. Without a fixed
+/// size the allocator raises it after the first large piece, and from then on keeps weights too.
+#[cfg(target_env = "gnu")]
+const RETURNED_FROM_BYTES: libc::c_int = 256 << 10;
+
+/// Makes the allocator fit for models that come and go: with fewer arenas (one for each core, not
+/// eight) less stays behind in each.
+pub(crate) fn set_up() {
+    #[cfg(target_env = "gnu")]
+    {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        let arenas = libc::c_int::try_from(cores).unwrap_or(libc::c_int::MAX);
+        // SAFETY: the function takes two numbers and no pointer, and takes the allocator's locks.
+        let is_done = unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, arenas) == 1
+                && libc::mallopt(libc::M_MMAP_THRESHOLD, RETURNED_FROM_BYTES) == 1
+        };
+        tracing::debug!(is_done, "the allocator was set up");
+    }
+}
+
 /// Gives memory that was freed back to the system.
 ///
 /// Weights are large and go back by themselves; a tokenizer's many small pieces stay with the
