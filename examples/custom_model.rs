@@ -8,6 +8,7 @@
 //! batches, leases, shared memory and the unchanged client come along.
 
 use emberd_daemon::Daemon;
+use emberd_daemon::engine::ModelFingerprint;
 use emberd_daemon::engine::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence};
 use emberd_daemon::settings::Settings;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
@@ -39,6 +40,12 @@ impl EmbeddingModel for Hashing {
             u32::try_from(hasher.finish() % self.card.dimension as u64).unwrap_or(0)
         };
         Ok(Sequence { ids: text.split_whitespace().map(bucket).collect(), truncated: false })
+    }
+
+    /// With a fingerprint rows may be cached: everything that they depend on must be in it.
+    fn fingerprint(&self) -> Option<[u8; 32]> {
+        let dimension = self.card.dimension.to_string();
+        Some(ModelFingerprint::new("hashing").part("dimension", dimension.as_bytes()).finish())
     }
 
     fn computer(self: Arc<Self>) -> Box<dyn Computer> {

@@ -206,6 +206,8 @@ impl Daemon {
         let mut command = Command::new(&options.daemon);
         command.args(["serve", "--socket"]).arg(socket).arg("--log-file").arg(&log);
         command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS");
+        // Not with the settings of whoever tries it.
+        command.env("XDG_CONFIG_HOME", socket.with_extension("none"));
         if let Some(folder) = &options.model_dir {
             let mut model = std::ffi::OsString::from("minilm=");
             model.push(folder);

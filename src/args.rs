@@ -62,13 +62,13 @@ pub(crate) struct SocketArg {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  emberd serve                                    the built-in model only
+  emberd serve                                    the models of your settings, or the default ones
   emberd serve --model minilm=./all-MiniLM-L6-v2  and one from a folder
   emberd serve --settings emberd.toml --detach    in the background; returns when ready")]
 pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) socket: SocketArg,
-    /// A settings file (TOML).
+    /// A settings file (TOML) [default: ~/.config/emberd/emberd.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub(crate) settings: Option<PathBuf>,
     /// An embedding model in a folder, beside those of the settings. May be repeated.
@@ -157,7 +157,7 @@ pub(crate) struct OfModel {
 pub(crate) enum Config {
     /// Print every key, its value, and where it came from.
     Show {
-        /// A settings file (TOML); without it, the defaults.
+        /// A settings file (TOML) [default: ~/.config/emberd/emberd.toml, if it is there]
         #[arg(long, value_name = "FILE")]
         settings: Option<PathBuf>,
         /// For programs.

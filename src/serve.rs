@@ -60,7 +60,8 @@ pub(crate) fn settings(
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     let variables = std::env::vars_os().filter_map(text);
-    let mut settings = Settings::read(file, variables, &[])?;
+    let own = default_settings_file();
+    let mut settings = Settings::read(file.or(own.as_deref()), variables, &[])?;
     if settings.cache.file.is_none() {
         settings.cache.file = default_cache_file();
     }
@@ -78,13 +79,22 @@ pub(crate) fn settings(
     Ok(settings)
 }
 
+/// A folder that a variable names.
+fn folder(name: &str) -> Option<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os(name)?);
+    folder.is_absolute().then_some(folder)
+}
+
+/// The user's own settings file, if there is one.
+fn default_settings_file() -> Option<PathBuf> {
+    let home = || Some(folder("HOME")?.join(".config"));
+    let file = folder("XDG_CONFIG_HOME").or_else(home)?.join("emberd/emberd.toml");
+    file.exists().then_some(file)
+}
+
 /// Where embeddings are kept if nobody says otherwise: where a service manager tells, else in the
 /// user's cache folder.
 fn default_cache_file() -> Option<PathBuf> {
-    let folder = |name| {
-        let folder = PathBuf::from(std::env::var_os(name)?);
-        folder.is_absolute().then_some(folder)
-    };
     let of_service = || folder("CACHE_DIRECTORY");
     let of_user = || {
         let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));

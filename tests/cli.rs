@@ -216,3 +216,22 @@ fn usage_is_taught() {
     assert!(good(&run(emberd(&["man"]), "")).contains(".TH emberd"));
     assert!(good(&run(emberd(&["completions", "bash"]), "")).contains("_emberd"));
 }
+
+#[test]
+fn the_users_own_settings_file_is_read_where_no_other_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("emberd");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("emberd.toml"), "limits.leases = 7\n").unwrap();
+    let shown = |more: &[&str]| {
+        let mut command = emberd(&["config", "show"]);
+        command.args(more).env("XDG_CONFIG_HOME", home.path());
+        let output = run(command, "");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find(|line| line.starts_with("limits.leases ")).unwrap().to_owned()
+    };
+    assert!(shown(&[]).contains("7") && shown(&[]).contains("emberd.toml:1"), "{}", shown(&[]));
+    let other = home.path().join("other.toml");
+    std::fs::write(&other, "").unwrap();
+    assert!(shown(&["--settings", other.to_str().unwrap()]).contains("default"));
+}

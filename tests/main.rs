@@ -25,6 +25,8 @@ mod restart;
 mod result;
 /// Stopping by signal: what runs may end, nothing is left.
 mod shutdown;
+/// How a daemon comes to be.
+mod start;
 mod support;
 /// Units under a real user manager.
 mod systemd;

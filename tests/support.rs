@@ -235,6 +235,8 @@ pub(crate) fn emberd(args: &[&str]) -> Command {
     for name in ["EMBERD_SOCKET", "EMBERD_LOG", "NOTIFY_SOCKET", "LISTEN_FDS", "XDG_RUNTIME_DIR"] {
         command.env_remove(name);
     }
+    // Whoever runs the tests may have settings.
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     command
 }
 

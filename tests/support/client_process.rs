@@ -3,13 +3,14 @@
 //! ```text
 //! client_process hold SOCKET MODEL ROWS   lease and rows in hand, "held"; waits for a line
 //! client_process ask-once SOCKET MODEL ROWS   no lease, "asking", asks; "answered"
+//! client_process start SOCKET PROGRAM 0   starts PROGRAM unless one serves; "pid N" of who serves
 //! client_process ask SOCKET MODEL ROWS    lease, "asking", asks; "answered" when rows came
 //! ```
 //! After `hold` is told to go on it sums its rows again, asks once more, and says "lost CODE" or
 //! "works"; then again after the next line.
 #![expect(clippy::print_stdout, reason = "it speaks to the test")]
 
-use emberd_client::Client;
+use emberd_client::{Client, StartOptions};
 use std::error::Error;
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -25,6 +26,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: client_process hold|ask SOCKET MODEL ROWS".into());
     };
     let texts: Vec<String> = (0..rows.parse()?).map(|n| format!("text number {n}")).collect();
+    if mode == "start" {
+        let start = StartOptions::default().socket(socket).program(model);
+        let client = Client::builder().connect_or_start(start)?;
+        return Ok(say(&format!("pid {}", client.status()?.daemon.pid))?);
+    }
     // What goes wrong is to be seen.
     let client = Client::builder().repeat_requests(false).connect_to(Path::new(socket))?;
     if mode == "ask-once" {

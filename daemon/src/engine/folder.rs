@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -55,6 +55,23 @@ struct Model2Vec {
     seq_length: Option<usize>,
 }
 
+impl Module {
+    /// Where its files are. A path that leads out of the model's folder is refused: what a model
+    /// says of itself may have come from anywhere.
+    fn folder(&self, model: &Path, file: &Path) -> Result<PathBuf, LoadError> {
+        let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        if Path::new(&self.path).components().all(is_inside) {
+            return Ok(model.join(&self.path));
+        }
+        Err(LoadError::Unsupported {
+            file: file.to_owned(),
+            what: "the path of a module",
+            found: self.path.clone(),
+            supported: "folders inside the model's own",
+        })
+    }
+}
+
 impl Layout {
     /// Reads what the folder's modules are.
     pub(super) fn read(folder: &Path) -> Result<Self, LoadError> {
@@ -80,15 +97,19 @@ impl Layout {
             .iter()
             .map(|module| module.kind.rsplit('.').next().unwrap_or_default())
             .collect();
+        let folders = modules
+            .iter()
+            .map(|module| module.folder(folder, file))
+            .collect::<Result<Vec<_>, _>>()?;
         match kinds[..] {
             ["Transformer", "Pooling"] | ["Transformer", "Pooling", "Normalize"] => {
-                let pooling = read_pooling(&folder.join(&modules[1].path).join("config.json"))?;
+                let pooling = read_pooling(&folders[1].join("config.json"))?;
                 let head = Head { pooling, normalize: kinds.len() == 3 };
-                Ok(Self::Transformer { folder: folder.join(&modules[0].path), head })
+                Ok(Self::Transformer { folder: folders[0].clone(), head })
             }
             ["StaticEmbedding"] | ["StaticEmbedding", "Normalize"] => {
                 Ok(Self::Static(StaticLayout {
-                    folder: folder.join(&modules[0].path),
+                    folder: folders[0].clone(),
                     normalize: kinds.len() == 2,
                     max_tokens: STATIC_MAX_TOKENS,
                     prompt: read_prompt(folder)?,

@@ -91,6 +91,14 @@ pub enum LoadError {
         /// The tensor.
         tensor: String,
     },
+    /// A weight file has a tensor of the architecture that its configuration does not tell of.
+    #[error("{} has a tensor {tensor:?} that its configuration leaves no place for; it belongs to another model", file.display())]
+    ExtraTensor {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
     /// A tensor has another shape than the configuration says.
     #[error("{}: tensor {tensor:?} has shape {found:?}, its configuration says {wanted:?}", file.display())]
     TensorShape {

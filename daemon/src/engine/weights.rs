@@ -99,6 +99,11 @@ impl Weights {
         self.tensors.contains_key(tensor)
     }
 
+    /// The names of all tensors, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     /// What the tensors take in memory: bytes as they are, all others widened to 32 bits.
     pub(super) fn loaded_bytes(&self) -> u64 {
         let bytes = |entry: &Entry| {

@@ -7,7 +7,7 @@ use safetensors::tensor::Dtype;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{copy_of, rewrite_weights, set};
+use crate::support::{OwnedTensor, copy_of, rewrite_weights, set};
 
 const WEIGHTS: &str = "model.safetensors";
 
@@ -151,6 +151,44 @@ fn a_missing_tensor_is_named() {
     });
     let error = error_naming(&folder, WEIGHTS);
     assert!(matches!(error, LoadError::MissingTensor { tensor, .. } if tensor == name));
+}
+
+#[test]
+fn a_tensor_that_the_configuration_leaves_no_place_for_is_named() {
+    let folder = copy_of("bert-mean-norm");
+    // One layer less than the weights have.
+    set(&folder, "config.json", "/num_hidden_layers", json!(1));
+    let error = error_naming(&folder, WEIGHTS);
+    let LoadError::ExtraTensor { tensor, .. } = error else { panic!("{error:?}") };
+    assert!(tensor.starts_with("encoder.layer.1."), "{tensor}");
+}
+
+#[test]
+fn what_stands_beside_the_encoder_is_left_alone() {
+    let folder = copy_of("bert-mean-norm");
+    rewrite_weights(&folder, |mut tensors| {
+        for name in ["cls.predictions.bias", "embeddings.position_ids"] {
+            let bytes = vec![0; 8];
+            tensors.push(OwnedTensor {
+                name: name.into(),
+                dtype: Dtype::F32,
+                shape: vec![2],
+                bytes,
+            });
+        }
+        tensors
+    });
+    load_folder(folder.path()).unwrap();
+}
+
+#[test]
+fn a_module_outside_of_the_folder_is_refused() {
+    for path in ["../other", "/etc", "1_Pooling/../../x"] {
+        let folder = copy_of("bert-mean-norm");
+        set(&folder, "modules.json", "/1/path", json!(path));
+        let error = error_naming(&folder, "modules.json");
+        assert!(matches!(error, LoadError::Unsupported { found, .. } if found == path));
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! BERT's weights, by the names that Hugging Face gives them.
 
+use std::collections::BTreeSet;
+
 use candle_core::{Device, Tensor};
 use candle_transformers::models::bert::Config;
 
@@ -22,13 +24,22 @@ pub(super) struct Loader<'a> {
     /// Weights on their way into panels.
     buffer: Vec<f32>,
     values_read: u64,
+    names_read: BTreeSet<String>,
 }
 
 impl<'a> Loader<'a> {
     pub(super) fn new(config: &'a Config, weights: &'a Weights, device: &'a Device) -> Self {
         let prefix =
             if weights.contains("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
-        Self { config, weights, device, prefix, buffer: Vec::new(), values_read: 0 }
+        Self {
+            config,
+            weights,
+            device,
+            prefix,
+            buffer: Vec::new(),
+            values_read: 0,
+            names_read: BTreeSet::new(),
+        }
     }
 
     pub(super) fn network(mut self) -> Result<Network, LoadError> {
@@ -38,6 +49,7 @@ impl<'a> Loader<'a> {
         let blocks = (0..self.config.num_hidden_layers)
             .map(|i| self.block(i))
             .collect::<Result<Vec<_>, _>>()?;
+        self.check_extra()?;
         Ok(Network {
             embedding,
             blocks,
@@ -46,6 +58,24 @@ impl<'a> Loader<'a> {
             widest: self.config.intermediate_size.max(3 * width),
             weight_bytes: 4 * self.values_read,
         })
+    }
+
+    /// Refuses a file that has more of an encoder than was read: its configuration is another
+    /// model's, and would make wrong rows. Poolers and heads beside the encoder are left alone.
+    fn check_extra(&self) -> Result<(), LoadError> {
+        let is_extra = |name: &&str| {
+            let own = name.strip_prefix(self.prefix).unwrap_or(name);
+            let is_counted_up = own.ends_with("position_ids") || own.ends_with("token_type_ids");
+            let is_part = own.starts_with("embeddings.") || own.starts_with("encoder.");
+            is_part && !is_counted_up && !self.names_read.contains(*name)
+        };
+        match self.weights.names().find(is_extra) {
+            None => Ok(()),
+            Some(tensor) => Err(LoadError::ExtraTensor {
+                file: self.weights.file().to_owned(),
+                tensor: tensor.to_owned(),
+            }),
+        }
     }
 
     fn embedding(&mut self) -> Result<Embedding, LoadError> {
@@ -141,7 +171,9 @@ impl<'a> Loader<'a> {
         shape: &[usize],
         values: &mut Vec<f32>,
     ) -> Result<(), LoadError> {
-        self.weights.read(&format!("{}{name}", self.prefix), shape, values)?;
+        let name = format!("{}{name}", self.prefix);
+        self.weights.read(&name, shape, values)?;
+        self.names_read.insert(name);
         self.values_read += u64::try_from(values.len()).unwrap_or(u64::MAX);
         Ok(())
     }
