@@ -12,11 +12,12 @@ pub(crate) fn set_up() {
     {
         let cores = std::thread::available_parallelism().map_or(2, usize::from).max(2);
         let arenas = libc::c_int::try_from(cores).unwrap_or(libc::c_int::MAX);
-        // SAFETY: the function takes two numbers and no pointer, and takes the allocator's locks.
-        let is_done = unsafe {
-            libc::mallopt(libc::M_ARENA_MAX, arenas) == 1
-                && libc::mallopt(libc::M_MMAP_THRESHOLD, RETURNED_FROM_BYTES) == 1
+        let set = |option, value| {
+            // SAFETY: the function takes two numbers and no pointer, and the allocator's locks.
+            unsafe { libc::mallopt(option, value) == 1 }
         };
+        let is_done =
+            set(libc::M_ARENA_MAX, arenas) && set(libc::M_MMAP_THRESHOLD, RETURNED_FROM_BYTES);
         tracing::debug!(is_done, "the allocator was set up");
     }
 }
