@@ -8,7 +8,7 @@
 //!     │                                                          told to  ▼       ▼
 //!     └──────────────────────────────────────────────── Unloading ◀─── Draining ──┘
 //! ```
-//! Whoever wants a model becomes a waiter. Each event ends in [`Scheduler::settle`], which asks for
+//! Whoever wants a model becomes a waiter. Each event ends in `settle`, which asks for
 //! every waiter, in the order of their arrival, what can be done for it now. So no wake-up can be
 //! lost or meant for another: what was decided before is never relied on, and a model that is on its
 //! way out (a state of its own, not a timeout set to nothing) takes nobody in.
@@ -748,8 +748,7 @@ impl Scheduler {
                 let limit = self.policy.max_leases;
                 match self.leases.grant(connection, &waiter.model, limit, now) {
                     Ok(lease) => {
-                        resident.leases += 1;
-                        self.bindings.insert(lease, copy);
+                        self.bind(lease, copy);
                         Ok(Granted::Lease(lease, copy))
                     }
                     Err(error) => Err(error),
@@ -759,21 +758,24 @@ impl Scheduler {
                 resident.uses += 1;
                 Ok(Granted::Use(copy))
             }
-            Want::UseOfLease(lease) => match self.leases.iter().find(|(id, _)| *id == lease) {
-                Some(_) => {
+            Want::UseOfLease(lease) => {
+                let is_held = self.leases.iter().any(|(id, _)| id == lease);
+                if is_held {
                     resident.uses += 1;
-                    resident.leases += 1;
-                    self.bindings.insert(lease, copy);
+                    self.bind(lease, copy);
                     Ok(Granted::Use(copy))
+                } else {
+                    Err(LeaseError::NotHeld(lease))
                 }
-                None => Err(LeaseError::NotHeld(lease)),
-            },
+            }
             Want::Preload => {
                 resident.last_used = now;
                 Ok(Granted::Preloaded { copy, was_loaded: !waiter.has_waited })
             }
         };
-        resident.waiter = None;
+        if let Some(resident) = self.copies.get_mut(&copy) {
+            resident.waiter = None;
+        }
         self.leases.touch(&waiter.model, now);
         match granted {
             Ok(granted) => self.actions.push(Action::Grant { waiter: id, granted }),
@@ -806,6 +808,20 @@ impl Scheduler {
         if has_ended && resident.uses == 0 {
             resident.state = CopyState::Unloading;
             self.actions.push(Action::Unload { copy });
+        }
+    }
+
+    /// Several requests of one lease may come back to its model at once: it counts once.
+    fn bind(&mut self, lease: LeaseId, copy: CopyId) {
+        let before = self.bindings.insert(lease, copy);
+        if before == Some(copy) {
+            return;
+        }
+        if let Some(before) = before.and_then(|before| self.copies.get_mut(&before)) {
+            before.leases = before.leases.saturating_sub(1);
+        }
+        if let Some(resident) = self.copies.get_mut(&copy) {
+            resident.leases += 1;
         }
     }
 

@@ -135,19 +135,7 @@ impl World {
             }
             13 => {
                 let connection = ConnectionId(self.dice.below(5) as u64);
-                let held = self.scheduler.end_connection(connection, self.now);
-                let before = self.known.leases.len();
-                let gone: Vec<CopyId> = self
-                    .known
-                    .leases
-                    .values()
-                    .filter(|(c, ..)| *c == connection)
-                    .map(|(.., copy)| *copy)
-                    .collect();
-                gone.into_iter().for_each(|copy| self.touched(copy));
-                self.known.leases.retain(|_, (c, ..)| *c != connection);
-                assert_eq!(held, before - self.known.leases.len());
-                self.known.waiting.retain(|_, (_, want)| *want != Want::Lease(connection));
+                self.die(connection);
                 self.count("died");
             }
             14 => {
@@ -190,6 +178,19 @@ impl World {
         }
         self.follow();
         self.check();
+    }
+
+    /// A connection ends, and with it its leases and its waiting for some.
+    fn die(&mut self, connection: ConnectionId) {
+        let held = self.scheduler.end_connection(connection, self.now);
+        let of_it = |(c, ..): &(ConnectionId, ModelId, CopyId)| *c == connection;
+        let before = self.known.leases.len();
+        let gone = self.known.leases.values().filter(|lease| of_it(lease));
+        let gone: Vec<CopyId> = gone.map(|(.., copy)| *copy).collect();
+        gone.into_iter().for_each(|copy| self.touched(copy));
+        self.known.leases.retain(|_, lease| !of_it(lease));
+        assert_eq!(held, before - self.known.leases.len());
+        self.known.waiting.retain(|_, (_, want)| *want != Want::Lease(connection));
     }
 
     /// Something that takes time ends, well or not.
@@ -337,6 +338,8 @@ impl World {
         for (copy, resident) in self.scheduler.copies() {
             let uses = self.known.uses.iter().filter(|(used, _)| *used == copy).count();
             assert_eq!(resident.uses, uses);
+            let bound = self.known.leases.values().filter(|(.., held)| *held == copy).count();
+            assert_eq!(resident.leases, bound, "leases that are bound to it");
             if let Some(at) = self.scheduler.unload_at(resident) {
                 let (.., last) = self.known.loaded[&copy];
                 assert_eq!(at, last + self.scheduler.policy().unload_after, "the idle time");
@@ -388,11 +391,10 @@ impl World {
 
     /// All that is under way ends, all that is held is released: nothing may be left.
     fn end(mut self) -> BTreeMap<&'static str, usize> {
-        for connection in 0..5 {
-            self.scheduler.end_connection(ConnectionId(connection), self.now);
+        for connection in (0..5).map(ConnectionId) {
+            self.die(connection);
+            self.follow();
         }
-        self.known.leases.clear();
-        self.known.waiting.retain(|_, (_, want)| !matches!(want, Want::Lease(_)));
         for _ in 0..10_000 {
             self.follow();
             if let Some((copy, _)) = self.known.uses.pop() {
@@ -401,7 +403,6 @@ impl World {
             } else {
                 self.complete();
             }
-            self.known.leases.clear();
         }
         self.follow();
         assert_eq!(self.scheduler.waiting(), 0, "somebody waits for ever");

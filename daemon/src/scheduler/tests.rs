@@ -272,6 +272,35 @@ fn leases_do_not_hold_where_references_are_not_counted() {
 }
 
 #[test]
+fn several_requests_that_bring_a_leases_model_back_hold_it_once() {
+    let mut rules = policy();
+    rules.reference_counting = false;
+    let mut play = Play::new(rules.clone(), vec![cpu(1000 * GIB)], &[("m", Cpu, both(GIB))]);
+    let lease = play.lease(A, "m");
+    play.pass(1800);
+    assert!(play.in_memory().is_empty());
+    let wait = |play: &mut Play| match play.scheduler.use_lease(A, lease, play.now).unwrap() {
+        LeaseUse::Wait(waiter) => waiter,
+        LeaseUse::Now(_) => panic!("it has left"),
+    };
+    let waiters = [wait(&mut play), wait(&mut play), wait(&mut play)];
+    play.run();
+    for waiter in waiters {
+        let Granted::Use(copy) = play.granted[&waiter] else { panic!("granted otherwise") };
+        play.scheduler.end_use(copy, play.now);
+    }
+    // From now on leases count: this one holds its model, and nothing does after its end.
+    rules.reference_counting = true;
+    let rule = ModelPolicy { is_shared: true, device: Cpu };
+    play.scheduler.reconfigure(rules, [(id("m"), rule)], play.now);
+    play.pass(1800);
+    assert_eq!(play.in_memory(), ["m"]);
+    play.scheduler.release(A, lease, play.now).unwrap();
+    play.pass(1800);
+    assert!(play.in_memory().is_empty());
+}
+
+#[test]
 fn a_copy_of_its_own_dies_with_its_lease() {
     for everywhere in [false, true] {
         let mut play = Play::roomy(&["m"]);
