@@ -4,6 +4,7 @@
 //! lock decides who serves a path, never the state of the socket: with the lock in hand, a socket
 //! that nobody answers is a leftover of a dead daemon and is taken over.
 
+use emberd_daemon::settings::AccessGroup;
 use emberd_protocol::{SocketPaths, default_socket_paths};
 use interprocess::local_socket::tokio::Listener;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
@@ -11,10 +12,11 @@ use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UdsListener;
 use listenfd::ListenFd;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{Gid, chown};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -62,7 +64,10 @@ pub(crate) fn default_path(explicit: Option<PathBuf>) -> Result<PathBuf, ListenE
 }
 
 /// Opens the door. Must be called within a tokio runtime.
-pub(crate) fn open(path: Option<PathBuf>) -> Result<Door, ListenError> {
+pub(crate) fn open(
+    path: Option<PathBuf>,
+    group: Option<&AccessGroup>,
+) -> Result<Door, ListenError> {
     if let Some(listener) = inherited()? {
         return Ok(Door { path: None, listener: Some(listener), _lock: None });
     }
@@ -77,12 +82,18 @@ pub(crate) fn open(path: Option<PathBuf>) -> Result<Door, ListenError> {
     }
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        let mode = if group.is_some() { 0o755 } else { 0o700 };
+        builder.recursive(true).mode(mode).create(folder).map_err(failed)?;
     }
     let lock = lock(&path)?;
     remove_leftover(&path)?;
     let name = path.as_path().to_fs_name::<GenericFilePath>().map_err(failed)?;
     let listener = ListenerOptions::new().name(name).mode(0o600).create_tokio().map_err(failed)?;
+    if let Some(group) = group {
+        let gid = Some(Gid::from_raw(group.gid));
+        chown(&path, None, gid).map_err(|error| failed(error.into()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    }
     Ok(Door { path: Some(path), listener: Some(listener), _lock: Some(lock) })
 }
 

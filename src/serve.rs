@@ -146,7 +146,7 @@ async fn listen_and_run(
 ) -> Result<(), CommandError> {
     let stop = stop_signal().map_err(CommandError::io("cannot handle signals"))?;
     let hangup = signal(SignalKind::hangup()).map_err(CommandError::io("cannot handle signals"))?;
-    let mut door = listen::open(socket)?;
+    let mut door = listen::open(socket, builder.settings().access.as_ref())?;
     let Some(listener) = door.take_listener() else {
         return Err(listen::ListenError::NoPath.into());
     };

@@ -1,6 +1,8 @@
 //! The system from outside: the real program, real sockets, several real processes.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail where they are wrong")]
 
+/// Users of one machine.
+mod access;
 /// Rows that were computed before.
 mod cache;
 /// What a user types, and what comes back.

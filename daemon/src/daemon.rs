@@ -149,6 +149,12 @@ impl DaemonBuilder {
         self
     }
 
+    /// The settings that it was begun with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Tells where models are fetched by name. Without it those that are named only cannot be
     /// loaded.
     #[must_use]

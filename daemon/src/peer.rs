@@ -1,8 +1,10 @@
 //! Who is at the other end of a connection, as the kernel says.
 
+use crate::settings::AccessGroup;
 use interprocess::local_socket::tokio::Stream;
 use interprocess::local_socket::traits::StreamCommon;
-use nix::unistd::geteuid;
+use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
+use std::ffi::CString;
 use std::io;
 
 /// The process at the other end when it connected.
@@ -27,15 +29,20 @@ impl Peer {
         Ok(Self { pid, uid })
     }
 
-    /// Whether it may change the daemon for everybody: the daemon's own user and root may.
+    /// Whether it may use the daemon in any case, and change it for everybody: the daemon's own user
+    /// and root may.
     #[must_use]
     pub(crate) fn is_admin(&self) -> bool {
         self.uid == 0 || self.uid == geteuid().as_raw()
     }
 
-    /// Whether it may use this daemon: the daemon's own user and root may.
+    /// Whether its user is in a group. Blocks where users are asked for over a network.
     #[must_use]
-    pub(crate) fn is_permitted(&self) -> bool {
-        self.uid == 0 || self.uid == geteuid().as_raw()
+    pub(crate) fn is_member(&self, group: &AccessGroup) -> bool {
+        // By the user, not by what the process calls its groups: these may be of another time.
+        let Ok(Some(user)) = User::from_uid(Uid::from_raw(self.uid)) else { return false };
+        let Ok(name) = CString::new(user.name) else { return false };
+        let groups = getgrouplist(&name, user.gid).unwrap_or_default();
+        groups.contains(&Gid::from_raw(group.gid))
     }
 }

@@ -5,10 +5,11 @@ use emberd_protocol::{ModelId, Reloaded, SettingChange};
 use std::collections::BTreeMap;
 
 /// Keys that count from the next start only, and why.
-const FIXED: [(&str, &str); 6] = [
+const FIXED: [(&str, &str); 7] = [
     ("cpu_workers", "the workers of loaded models run: start the daemon again"),
     ("gpu_memory_fraction", "memory was shared out with it: start the daemon again"),
     ("allow_gpu_growth", "memory was shared out with it: start the daemon again"),
+    ("access.group", "the socket was opened for it: start the daemon again"),
     ("segments.backend", "connections use it: start the daemon again"),
     ("embedding_cache.persist_to_disk", "its file is open, or is not: start the daemon again"),
     ("embedding_cache.file", "another one is open, or none: start the daemon again"),
@@ -39,6 +40,7 @@ pub(crate) fn merge(
     merged.gpu_memory_fraction = old.gpu_memory_fraction;
     merged.allow_gpu_growth = old.allow_gpu_growth;
     merged.segments.backend = old.segments.backend;
+    merged.access.clone_from(&old.access);
     merged.cache.persists = old.cache.persists;
     merged.cache.file.clone_from(&old.cache.file);
     let removed: Vec<(ModelId, ModelSettings)> = old

@@ -14,6 +14,7 @@ use crate::lease::ConnectionId;
 use crate::peer::Peer;
 use crate::registry::Events;
 use crate::segment::SegmentPool;
+use crate::settings::AccessGroup;
 use crate::sync::lock;
 use emberd_protocol::{
     Embedded, ErrorCode, Failure, Frame, FrameError, FrameKind, Free, Hello, Limits,
@@ -143,6 +144,16 @@ impl Drop for Registered {
     }
 }
 
+/// Whether a peer may use this daemon. A group may have to be asked for over a network, which is
+/// not done where others are served.
+async fn is_permitted(shared: &Shared, peer: Peer) -> bool {
+    if peer.is_admin() {
+        return true;
+    }
+    let Some(group) = shared.settings().access.clone() else { return false };
+    tokio::task::spawn_blocking(move || peer.is_member(&group)).await.unwrap_or(false)
+}
+
 /// Reads Hello and answers; `None` where the client was refused or left.
 async fn handshake(
     shared: &Shared,
@@ -164,8 +175,13 @@ async fn handshake(
         refuse(writer, RefusalReason::NoHello, "the first frame must be a Hello").await?;
         return Ok(None);
     };
-    if !peer.is_permitted() {
-        let message = format!("user {} may not use this daemon", peer.uid);
+    if !is_permitted(shared, peer).await {
+        let message = match &shared.settings().access {
+            None => format!("user {} may not use this daemon", peer.uid),
+            Some(AccessGroup { name, .. }) => {
+                format!("user {} may not use this daemon: it is not in group {name}", peer.uid)
+            }
+        };
         refuse(writer, RefusalReason::NotPermitted, &message).await?;
         return Ok(None);
     }

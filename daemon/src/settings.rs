@@ -47,6 +47,8 @@ pub struct Settings {
     pub allow_gpu_growth: bool,
     /// Who shares what, and for how long.
     pub sharing: SharingSettings,
+    /// Whose members may use the daemon beside its own user and root.
+    pub access: Option<AccessGroup>,
     /// Shared memory.
     pub segments: SegmentSettings,
     /// Rows that were computed before.
@@ -95,6 +97,15 @@ pub struct SharingSettings {
     pub unload_after: Duration,
     /// Whether a lease keeps its model in memory.
     pub reference_counting: bool,
+}
+
+/// A group of users of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessGroup {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub gid: u32,
 }
 
 /// Shared memory.
@@ -175,6 +186,7 @@ impl Settings {
                 unload_after: Duration::from_secs(1800),
                 reference_counting: true,
             },
+            access: None,
             segments: SegmentSettings {
                 backend: SegmentBackend::Memfd,
                 inline_bytes: 32 << 10,

@@ -4,6 +4,7 @@
 //! client_process hold SOCKET MODEL ROWS   lease and rows in hand, "held"; waits for a line
 //! client_process ask-once SOCKET MODEL ROWS   no lease, "asking", asks; "answered"
 //! client_process start SOCKET PROGRAM 0   starts PROGRAM unless one serves; "pid N" of who serves
+//! client_process unload SOCKET MODEL 0   takes the model out of memory
 //! client_process ask SOCKET MODEL ROWS    lease, "asking", asks; "answered" when rows came
 //! ```
 //! After `hold` is told to go on it sums its rows again, asks once more, and says "lost CODE" or
@@ -37,6 +38,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         say("asking")?;
         client.generate_embeddings(&texts, model)?;
         return Ok(say("answered")?);
+    }
+    if mode == "unload" {
+        client.unload(model)?;
+        return Ok(());
     }
     let model = client.embedding_model(model)?;
     if mode == "ask" {

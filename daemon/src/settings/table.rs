@@ -1,7 +1,8 @@
 //! Every key there is: its range, and where its value lives.
 
-use super::{DeviceChoice, ModelSettings, Settings, TEXT2TEXT_TYPE};
+use super::{AccessGroup, DeviceChoice, ModelSettings, Settings, TEXT2TEXT_TYPE};
 use emberd_protocol::SegmentBackend;
+use nix::unistd::Group;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -110,6 +111,17 @@ pub(super) fn top_keys() -> Vec<Key<Settings>> {
             "device_preference",
             |s, value, _| device(value).map(|device| s.device_preference = device),
             |s| Some(s.device_preference.to_string()),
+        ),
+        text(
+            "access.group",
+            |s, value, _| match Group::from_name(value) {
+                Ok(Some(group)) => {
+                    s.access = Some(AccessGroup { name: group.name, gid: group.gid.as_raw() });
+                    Ok(())
+                }
+                _ => Err("give the name of a group of this machine".into()),
+            },
+            |s| s.access.as_ref().map(|group| group.name.clone()),
         ),
         text(
             "segments.backend",

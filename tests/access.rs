@@ -1,0 +1,101 @@
+use crate::support::{Daemon, example};
+use emberd_protocol::ModelStatus;
+use nix::unistd::{Group, User, geteuid};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+/// Users that every Linux has, of a group of the same name.
+const MEMBER: &str = "daemon";
+const STRANGER: &str = "nobody";
+
+/// Only root can be several users.
+fn can_be_others() -> bool {
+    let there = |name| User::from_name(name).ok().flatten().is_some();
+    let is_so = geteuid().is_root()
+        && there(MEMBER)
+        && there(STRANGER)
+        && Group::from_name(MEMBER).ok().flatten().is_some();
+    if !is_so {
+        eprintln!("skipped: needs root, and the users {MEMBER} and {STRANGER}");
+    }
+    is_so
+}
+
+/// A daemon that a group may use, in a folder that all may enter, with a client that all may run.
+fn daemon(more: &str) -> Daemon {
+    let daemon = Daemon::with_settings(&format!("access.group = \"{MEMBER}\"\n{more}"));
+    let open = |path: &Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    open(daemon.folder.path());
+    let client = daemon.folder.path().join("client");
+    std::fs::copy(example("client_process"), &client).unwrap();
+    open(&client);
+    daemon
+}
+
+/// What a client process of a user says: its output, or its error.
+fn as_user(user: &str, daemon: &Daemon, mode: &str) -> Result<String, String> {
+    let user = User::from_name(user).unwrap().unwrap();
+    let mut command = Command::new(daemon.folder.path().join("client"));
+    command.arg(mode).arg(daemon.socket()).args(["builtin", "20"]);
+    command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).current_dir("/");
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+fn builtin(daemon: &Daemon) -> ModelStatus {
+    let models = daemon.status().models;
+    models.into_iter().find(|status| status.id.as_str() == "builtin").unwrap()
+}
+
+#[test]
+fn members_of_the_group_may_use_the_daemon_and_not_change_it() {
+    if !can_be_others() {
+        return;
+    }
+    let daemon = daemon("");
+    let socket = std::fs::metadata(daemon.socket()).unwrap();
+    assert_eq!(socket.permissions().mode() & 0o777, 0o660);
+    assert_eq!(as_user(MEMBER, &daemon, "ask").unwrap(), "asking\nanswered");
+    let refused = as_user(MEMBER, &daemon, "unload").unwrap_err();
+    assert!(refused.contains("PermissionDenied"), "{refused}");
+    assert_eq!(builtin(&daemon).copies, 1, "it is still there");
+    // The daemon's own user may.
+    daemon.client().unload("builtin").unwrap();
+    // Who is not in the group does not come through the socket's mode; where that lets everybody
+    // in (a folder's rule, another unit file), the daemon itself refuses.
+    let refused = as_user(STRANGER, &daemon, "ask").unwrap_err();
+    assert!(refused.contains("Permission"), "{refused}");
+    std::fs::set_permissions(daemon.socket(), std::fs::Permissions::from_mode(0o666)).unwrap();
+    let refused = as_user(STRANGER, &daemon, "ask").unwrap_err();
+    let stranger = User::from_name(STRANGER).unwrap().unwrap().uid;
+    let expected = format!("user {stranger} may not use this daemon: it is not in group {MEMBER}");
+    assert!(refused.contains(&expected), "{refused}");
+    assert_eq!(daemon.leases(), 0);
+}
+
+#[test]
+fn users_share_rows_only_where_a_setting_says_so() {
+    if !can_be_others() {
+        return;
+    }
+    for shares in [false, true] {
+        let daemon = daemon(&format!("embedding_cache.shared_between_users = {shares}\n"));
+        // The same texts as the client process has.
+        let texts: Vec<String> = (0..20).map(|n| format!("text number {n}")).collect();
+        daemon.model("builtin").embed(&texts).unwrap();
+        let before = builtin(&daemon);
+        assert_eq!((before.texts, before.texts_cached), (20, 0));
+        as_user(MEMBER, &daemon, "ask").unwrap();
+        let after = builtin(&daemon);
+        let expected = if shares { (20, 20) } else { (40, 0) };
+        assert_eq!((after.texts, after.texts_cached), expected, "shared: {shares}");
+        // A user's own rows are found in both cases.
+        as_user(MEMBER, &daemon, "ask").unwrap();
+        assert_eq!(builtin(&daemon).texts, expected.0);
+    }
+}
