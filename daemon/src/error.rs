@@ -149,6 +149,7 @@ impl RequestError {
                 | LoadFailure::NoSource
                 | LoadFailure::Dimension { .. }
                 | LoadFailure::NoHub(_)
+                | LoadFailure::NotFetched(_)
                 | LoadFailure::Hub(_) => ErrorCode::ModelLoadError,
                 LoadFailure::Threads(_) | LoadFailure::OutOfMemory(_) => ErrorCode::DeviceError,
                 LoadFailure::Panicked => ErrorCode::Internal,

@@ -69,6 +69,12 @@ pub enum LoadFailure {
     /// The program that made this daemon gave it no hub.
     #[error("\"{0}\" is a name on the hub, and this daemon was not told of one: give a local_path")]
     NoHub(String),
+    /// It was asked what a load would take, and nothing may be fetched for that.
+    #[error(
+        "the files of \"{0}\" are not here yet, and its size is not known before: they come \
+             with its first use, or with a preload"
+    )]
+    NotFetched(String),
     /// The hub, or the cache before it.
     #[error(transparent)]
     Hub(#[from] HubError),
@@ -161,7 +167,11 @@ impl Loaders {
                         total_bytes: progress.total_bytes,
                     });
                 };
-                let folder = runtime.block_on(hub.folder(name, &settings.revision, &progress))?;
+                let folder = runtime.block_on(hub.folder(name, &settings.revision, &progress));
+                let folder = folder.map_err(|error| match error {
+                    HubError::Offline { .. } if !may_fetch => LoadFailure::NotFetched(name.into()),
+                    error => error.into(),
+                })?;
                 let need = folder_need(&folder, cpu_workers, CPU_BATCH_TOKENS)?;
                 Ok(Prepared { files: Files::Folder(folder), need })
             }

@@ -7,6 +7,7 @@ use crate::output::{self, duration, size, table_text};
 use emberd_protocol::{
     ConnectionStatus, DeviceStatus, LatencyStatus, LeaseStatus, ModelStatus, Status,
 };
+use nix::unistd::{Uid, User};
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -166,7 +167,7 @@ fn lease(lease: &LeaseStatus) -> Vec<String> {
         lease.lease.to_string(),
         lease.model.to_string(),
         lease.pid.to_string(),
-        lease.uid.to_string(),
+        user(lease.uid),
         lease.client.clone(),
         duration(lease.age_ms),
     ]
@@ -175,7 +176,7 @@ fn lease(lease: &LeaseStatus) -> Vec<String> {
 fn connection(connection: &ConnectionStatus) -> Vec<String> {
     vec![
         connection.pid.to_string(),
-        connection.uid.to_string(),
+        user(connection.uid),
         connection.client.clone(),
         duration(connection.age_ms),
         connection.requests_in_flight.to_string(),
@@ -194,4 +195,12 @@ fn latency(latency: &LatencyStatus) -> Vec<String> {
         us(latency.p99_us),
         us(latency.max_us),
     ]
+}
+
+/// A user's name, or number where it has none.
+fn user(uid: u32) -> String {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
 }
