@@ -16,8 +16,11 @@ pub(crate) fn set_up() {
             // SAFETY: the function takes two numbers and no pointer, and the allocator's locks.
             unsafe { libc::mallopt(option, value) == 1 }
         };
-        let is_done =
-            set(libc::M_ARENA_MAX, arenas) && set(libc::M_MMAP_THRESHOLD, RETURNED_FROM_BYTES);
+        let is_done = set(libc::M_ARENA_MAX, arenas)
+            && set(libc::M_MMAP_THRESHOLD, RETURNED_FROM_BYTES)
+            // A tokenizer's words would be kept in lists for quick use, and what becomes whole
+            // from these at the end of an arena is never returned.
+            && set(libc::M_MXFAST, 0);
         tracing::debug!(is_done, "the allocator was set up");
     }
 }
