@@ -4,15 +4,21 @@
 //! bench_client inference SOCKET MODEL CORPUS.jsonl   throughput, then latency of short queries
 //! bench_client dump SOCKET MODEL TEXTS.json OUT.f32 [single|batch]   rows as raw floats
 //! bench_client hold SOCKET MODEL                     lease, embed, wait for the end of stdin
+//! bench_client cache SOCKET MODEL CORPUS.jsonl       texts computed, then the same from the cache
+//! bench_client rounds SOCKET MODEL                   round trips: status; lease and release
+//! bench_client load SOCKET MODEL CORPUS.jsonl        embeds without pause until the end of stdin
 //! bench_client first SOCKET MODEL                    one text, as soon as the socket is there
 //! ```
 #![expect(clippy::print_stdout, reason = "the figures are this program's output")]
 
 use emberd_client::{Client, Error};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 type Outcome = Result<(), Box<dyn StdError>>;
@@ -30,9 +36,15 @@ fn main() -> Outcome {
         ["inference", socket, model, corpus] => inference(socket, model, corpus),
         ["dump", socket, model, texts, out] => dump(socket, model, texts, out, "batch"),
         ["dump", socket, model, texts, out, how] => dump(socket, model, texts, out, how),
+        ["cache", socket, model, corpus] => cache(socket, model, corpus),
+        ["rounds", socket, model] => rounds(socket, model),
+        ["load", socket, model, corpus] => load(socket, model, corpus),
         ["hold", socket, model] => hold(socket, model),
         ["first", socket, model] => first(socket, model),
-        _ => Err("usage: bench_client inference|dump|hold|first SOCKET MODEL ...".into()),
+        _ => {
+            Err("usage: bench_client inference|dump|cache|rounds|load|hold|first SOCKET MODEL ..."
+                .into())
+        }
     }
 }
 
@@ -73,6 +85,114 @@ fn inference(socket: &str, model: &str, corpus: &str) -> Outcome {
             "p99_ms": latencies[LATENCY_SAMPLES * 99 / 100],
         })
     );
+    Ok(())
+}
+
+/// Texts that are told apart.
+fn distinct(corpus: &str) -> Result<Vec<String>, Box<dyn StdError>> {
+    let mut seen = BTreeSet::new();
+    let mut texts = Vec::new();
+    for line in std::fs::read_to_string(corpus)?.lines() {
+        let line: Value = serde_json::from_str(line)?;
+        let text = line["text"].as_str().ok_or("a line without a text")?;
+        if seen.insert(text.to_owned()) {
+            texts.push(text.to_owned());
+        }
+    }
+    Ok(texts)
+}
+
+/// Time per text in microseconds, in batches of 32 and one by one: the first time, when all are
+/// computed, and then from the cache. The bits must be the same.
+fn cache(socket: &str, model: &str, corpus: &str) -> Outcome {
+    const BATCH: usize = 32;
+    const AGAIN: usize = 5;
+    let texts = distinct(corpus)?;
+    let (bulk, singles) = texts.split_at(texts.len() / 4 * 3);
+    let model = Client::connect_to(Path::new(socket))?.embedding_model(model)?;
+    // Not of the corpus: what is needed once (workers, segments) is there before it counts.
+    let other: Vec<String> =
+        (0..WARM_UP).map(|n| format!("a text to begin with, number {n}")).collect();
+    model.embed(&other)?;
+
+    let round = |texts: &[String], batch: usize| -> Result<(f64, u64, Vec<u32>), Error> {
+        let (mut tokens, mut bits) = (0, Vec::new());
+        let mut spent = Duration::ZERO;
+        for texts in texts.chunks(batch) {
+            let started = Instant::now();
+            let rows = model.embed(texts)?;
+            spent += started.elapsed();
+            tokens += rows.tokens();
+            bits.extend(rows.as_slice().iter().map(|value| value.to_bits()));
+        }
+        let each = spent.as_secs_f64() * 1e6 / f64::from(u32::try_from(texts.len()).unwrap_or(1));
+        Ok((each, tokens, bits))
+    };
+    let mut told = serde_json::Map::new();
+    for (name, texts, batch) in [("batch", bulk, BATCH), ("single", singles, 1)] {
+        let (computed, tokens, first) = round(texts, batch)?;
+        let mut cached = Vec::new();
+        for _ in 0..AGAIN {
+            let (each, computed_tokens, again) = round(texts, batch)?;
+            if computed_tokens != 0 || again != first {
+                return Err("a text was computed again, or its bits are others".into());
+            }
+            cached.push(each);
+        }
+        cached.sort_by(f64::total_cmp);
+        told.insert(format!("{name}_computed_us"), computed.into());
+        told.insert(format!("{name}_cached_us"), cached[AGAIN / 2].into());
+        told.insert(format!("{name}_tokens"), tokens.into());
+    }
+    println!("{}", Value::Object(told));
+    Ok(())
+}
+
+/// Round trips in microseconds: how the daemon answers what needs no model.
+fn rounds(socket: &str, model: &str) -> Outcome {
+    const SAMPLES: usize = 2000;
+    let client = Client::connect_to(Path::new(socket))?;
+    // It stays in memory, whoever holds it.
+    let _held = client.embedding_model(model)?;
+    let measure = |work: &dyn Fn() -> Result<(), Error>| -> Result<(f64, f64), Error> {
+        let mut spent = Vec::with_capacity(SAMPLES);
+        for _ in 0..SAMPLES {
+            let started = Instant::now();
+            work()?;
+            spent.push(started.elapsed().as_secs_f64() * 1e6);
+        }
+        spent.sort_by(f64::total_cmp);
+        Ok((spent[SAMPLES / 2], spent[SAMPLES * 99 / 100]))
+    };
+    let status = measure(&|| client.status().map(drop))?;
+    let lease = measure(&|| client.model(model)?.release())?;
+    println!(
+        "{}",
+        json!({
+            "status_p50_us": status.0, "status_p99_us": status.1,
+            "lease_p50_us": lease.0, "lease_p99_us": lease.1,
+        })
+    );
+    Ok(())
+}
+
+fn load(socket: &str, model: &str, corpus: &str) -> Outcome {
+    let texts = distinct(corpus)?;
+    let model = Client::connect_to(Path::new(socket))?.embedding_model(model)?;
+    model.embed(&texts[..texts.len().min(64)])?;
+    println!("{}", json!({"ready": true}));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&is_over);
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        ends.store(true, Ordering::Relaxed);
+    });
+    for texts in texts.chunks(64).cycle() {
+        model.embed(texts)?;
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+    }
     Ok(())
 }
 
