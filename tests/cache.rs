@@ -203,6 +203,45 @@ fn rows_on_disk_outlive_a_daemon_that_is_killed() {
 }
 
 #[test]
+fn what_was_cleared_does_not_come_back_though_the_daemon_is_killed_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = kept_in(folder.path());
+    for _ in 0..3 {
+        let daemon = Daemon::with_settings(&settings);
+        daemon.model("builtin").embed(&texts(200)).unwrap();
+        eventually("they are written behind", || cache(&daemon).persisted_entries == 200);
+        daemon.client().clear_embedding_cache().unwrap();
+        daemon.signal(Signal::SIGKILL);
+    }
+    let daemon = Daemon::with_settings(&settings);
+    let model = daemon.model("builtin");
+    model.embed(&texts(200)).unwrap();
+    assert_eq!(counts(&daemon, "builtin"), (200, 0));
+}
+
+#[test]
+fn a_file_that_cannot_be_emptied_is_a_cache_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.redb");
+    let daemon = Daemon::with_settings(&kept_in(folder.path()));
+    let model = daemon.model("builtin");
+    model.embed(&texts(20)).unwrap();
+    eventually("they are written behind", || cache(&daemon).persisted_entries == 20);
+    // Something else stands there, that is not to be removed.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let refused = daemon.client().clear_embedding_cache().unwrap_err();
+    assert_eq!(refused.code(), Some(ErrorCode::CacheError), "{refused}");
+    assert!(refused.to_string().contains("rows.redb"), "{refused}");
+    assert_eq!(cache(&daemon).entries, 0, "memory is empty");
+    // A file that somebody has removed is no error.
+    std::fs::remove_dir(&file).unwrap();
+    daemon.client().clear_embedding_cache().unwrap();
+    model.embed(&texts(20)).unwrap();
+    eventually("a new file was begun", || cache(&daemon).persisted_entries == 20);
+}
+
+#[test]
 fn a_damaged_file_is_set_aside_and_told_of_while_requests_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rows.redb");

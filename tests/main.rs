@@ -19,6 +19,8 @@ mod lease;
 mod life;
 /// The list of promises, and their proofs.
 mod mission;
+/// Random steps of several processes, against a simple model of the rules.
+mod random;
 /// Settings that are read again while the daemon runs.
 mod reload;
 /// The daemon dies and comes back; two want the same socket.

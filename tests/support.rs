@@ -271,7 +271,8 @@ pub(crate) struct ClientProcess {
 }
 
 impl ClientProcess {
-    /// `hold`: takes a lease, keeps rows and says "held". `ask`: says "asking" and asks.
+    /// `hold`: takes a lease, keeps rows and says "held". `ask`: says "asking" and asks. `actor`:
+    /// says "ready" and does what it is told.
     pub(crate) fn start(daemon: &Daemon, mode: &str, model: &str, rows: usize) -> Self {
         let mut child = Command::new(example("client_process"))
             .args([mode])
@@ -284,7 +285,7 @@ impl ClientProcess {
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut process = Self { child, output };
         let said = process.line();
-        assert!(said == "held" || said == "asking", "the client said {said:?}");
+        assert!(["held", "asking", "ready"].contains(&said.as_str()), "the client said {said:?}");
         process
     }
 
@@ -297,7 +298,17 @@ impl ClientProcess {
 
     /// Lets it go on.
     pub(crate) fn go_on(&mut self) {
-        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        self.say("");
+    }
+
+    /// Says a line to it.
+    pub(crate) fn say(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().unwrap();
+        stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn kill(&mut self) {

@@ -35,6 +35,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use store::Record;
 
+/// How long an order to forget everything waits for the disk.
+const CLEAR_PATIENCE: Duration = Duration::from_secs(20);
+
 /// How long rows are kept, how many, where, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheSettings {
@@ -181,14 +184,17 @@ impl EmbeddingCache {
         lock(&self.memory).purge(now)
     }
 
-    /// Drops every row of every user and model. The file is emptied behind: [`Self::flush`] waits
-    /// for that. Files that were set aside as damaged stay.
-    pub fn clear(&self) -> Cleared {
+    /// Drops every row of every user and model, from memory and from the file; blocks until both
+    /// are done. Files that were set aside as damaged stay.
+    ///
+    /// # Errors
+    /// Why the file could not be emptied. What is in memory is gone in any case.
+    pub fn clear(&self) -> Result<Cleared, String> {
         let cleared = lock(&self.memory).clear();
-        if let Some(persistence) = &self.persistence {
-            persistence.clear();
+        match &self.persistence {
+            Some(persistence) => persistence.clear(CLEAR_PATIENCE).map(|()| cleared),
+            None => Ok(cleared),
         }
-        cleared
     }
 
     /// Drops every row from memory; those in the file stay there.

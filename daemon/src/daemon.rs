@@ -109,11 +109,20 @@ impl Shared {
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter).is_ok()
     }
 
-    /// Takes all rows out of the embedding cache.
-    pub(crate) fn clear_cache(&self) -> CacheCleared {
-        let Cleared { entries, bytes } = self.cache.clear();
-        memory::give_back();
-        CacheCleared { entries: entries as u64, bytes: bytes as u64 }
+    /// Takes all rows out of the embedding cache, and out of its file.
+    ///
+    /// # Errors
+    /// When the file cannot be emptied.
+    pub(crate) async fn clear_cache(self: &Arc<Self>) -> Result<CacheCleared, RequestError> {
+        let shared = Arc::clone(self);
+        let cleared = tokio::task::spawn_blocking(move || {
+            let cleared = shared.cache.clear();
+            memory::give_back();
+            cleared
+        });
+        let cleared = cleared.await.map_err(|_| RequestError::Defect("clearing panicked"))?;
+        let Cleared { entries, bytes } = cleared.map_err(RequestError::Cache)?;
+        Ok(CacheCleared { entries: entries as u64, bytes: bytes as u64 })
     }
 }
 

@@ -111,9 +111,9 @@ fn route(
         Request::CleanupUnusedModels => Handled::Later(Box::pin(async move {
             Ok(Response::Freed(shared.registry.cleanup().await).into())
         })),
-        Request::ClearEmbeddingCache => {
-            Handled::Now(Ok(Response::CacheCleared(shared.clear_cache()).into()))
-        }
+        Request::ClearEmbeddingCache => Handled::Later(Box::pin(async move {
+            Ok(Response::CacheCleared(shared.clear_cache().await?).into())
+        })),
         Request::Reload => Handled::Later(Box::pin(async move {
             Ok(Response::Reloaded(shared.reload().await?).into())
         })),

@@ -22,7 +22,9 @@ mod pooling;
 mod static_table;
 mod weights;
 
-pub use builtin::static_minilm as builtin_static_minilm;
+pub use builtin::{
+    static_minilm as builtin_static_minilm, static_minilm_need as builtin_static_minilm_need,
+};
 pub use fingerprint::ModelFingerprint;
 pub use load::{folder_need, holds_model, load_folder};
 pub use load_error::{HeaderFault, LoadError};

@@ -61,6 +61,9 @@ pub(crate) enum RequestError {
     /// The settings cannot be read again.
     #[error("the settings were not changed: {0}")]
     Reload(String),
+    /// The embedding cache could not be cleared.
+    #[error("the rows in memory are gone, those on disk may not be: {0}")]
+    Cache(String),
     /// The peer may not ask for this.
     #[error("only the daemon's own user and root may do this")]
     NotAdmin,
@@ -157,10 +160,13 @@ impl RequestError {
             Self::NoPlace { verdict: PlacementVerdict::TooMany, .. } => ErrorCode::LimitExceeded,
             Self::NoPlace { .. } => ErrorCode::DeviceError,
             Self::NotShared(_) | Self::Reload(_) => ErrorCode::InvalidRequest,
-            Self::Unload { source: UnloadError::Held(_), .. } => ErrorCode::ReferenceError,
+            Self::Unload { source: UnloadError::Held(_) | UnloadError::Loading, .. } => {
+                ErrorCode::ReferenceError
+            }
             Self::Unload { source: UnloadError::NotConfigured, .. } => {
                 ErrorCode::ModelNotConfigured
             }
+            Self::Cache(_) => ErrorCode::CacheError,
             Self::NotAdmin => ErrorCode::PermissionDenied,
             Self::WrongKind { .. } => ErrorCode::WrongModelType,
             Self::Lease(LeaseError::NotHeld(LeaseId(_))) => ErrorCode::ReferenceError,

@@ -1,7 +1,10 @@
 //! From a model's settings to a model in memory.
 
 use crate::engine::model::EmbeddingModel;
-use crate::engine::{LoadError, builtin_static_minilm, folder_need, holds_model, load_folder};
+use crate::engine::{
+    LoadError, builtin_static_minilm, builtin_static_minilm_need, folder_need, holds_model,
+    load_folder,
+};
 use crate::hub::{Hub, HubError, HubProgress, HubSettings};
 use crate::model::CPU_BATCH_TOKENS;
 use crate::scheduler::{Device, Need};
@@ -11,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// What a registered loader may fail with.
@@ -90,6 +94,15 @@ pub enum LoadFailure {
 }
 
 impl LoadFailure {
+    /// How long whoever refused it wants to be left alone.
+    #[must_use]
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::Hub(HubError::TooManyRequests { after, .. }) => Some(*after),
+            _ => None,
+        }
+    }
+
     /// Whether another device may have the memory that this one had not.
     #[must_use]
     pub(crate) fn is_out_of_memory(&self) -> bool {
@@ -136,7 +149,8 @@ impl Loaders {
         tell: &(dyn Fn(Event) + Sync + Send),
     ) -> Result<Prepared, LoadFailure> {
         if self.custom.contains_key(&settings.model_type) {
-            // What a loader of the program's own will take, only it knows.
+            // What a loader of the program's own will take, only it knows: the model's card tells
+            // when it is there.
             return Ok(Prepared { files: Files::Own, need: Need::default() });
         }
         match settings.model_type.as_str() {
@@ -151,7 +165,9 @@ impl Loaders {
             return Ok(Prepared { files: Files::Folder(folder.clone()), need });
         }
         match settings.name.as_deref() {
-            Some(BUILTIN_STATIC) => Ok(Prepared { files: Files::Builtin, need: Need::default() }),
+            Some(BUILTIN_STATIC) => {
+                Ok(Prepared { files: Files::Builtin, need: builtin_static_minilm_need() })
+            }
             Some(name) if name.starts_with("builtin:") => {
                 Err(LoadFailure::NoSuchBuiltin(name.into()))
             }

@@ -213,16 +213,22 @@ impl Lanes {
     }
 
     fn next(&mut self, limits: BatchLimits) -> Option<Work> {
-        if let Some(batch) = self.next_ready() {
-            return Some(Work::Compute(batch));
-        }
         let window = limits.tokens * WINDOW_BATCHES;
-        // Every lane in turn has something to offer to the window before it is filled.
-        if let Some(part) = self.next_part(window) {
-            return Some(Work::Read(part, window));
+        loop {
+            if let Some(batch) = self.next_ready() {
+                return Some(Work::Compute(batch));
+            }
+            // Every lane in turn has something to offer to the window before it is filled.
+            if let Some(part) = self.next_part(window) {
+                return Some(Work::Read(part, window));
+            }
+            if !self.has_work() {
+                return None;
+            }
+            // What kept others from being read may have been cancelled, and is gone after this:
+            // then there is no batch, and yet something to do.
+            self.fill_window(limits, window);
         }
-        self.fill_window(limits, window);
-        self.next_ready().map(Work::Compute)
     }
 
     /// A batch that is ready, without what was cancelled since.
@@ -343,6 +349,24 @@ mod tests {
         let rows = Output::heap(texts.len(), 1).take_rows();
         let shape = RowShape { model: 1, used: 1, normalized: false };
         Job::new(ConnectionId(connection), texts, rows, shape)
+    }
+
+    #[test]
+    fn cancelled_texts_that_filled_the_window_hold_up_nothing_behind_them() {
+        let queue = Queue::new(LIMITS);
+        let (first, waiting) = job(1, &["xxxxx"; 30]);
+        queue.push(first).unwrap();
+        let Some(Work::Read(part, budget)) = queue.take() else { panic!("nothing to read") };
+        read(&queue, part, budget);
+        let (second, _waits) = job(1, &["live"]);
+        queue.push(second).unwrap();
+        drop(waiting);
+        let next = lock(&queue.lanes).next(LIMITS);
+        let Some(Work::Read(part, budget)) = next else { panic!("{next:?}") };
+        assert_eq!(part.job.texts.get(part.texts.start), Some("live"));
+        read(&queue, part, budget);
+        assert!(matches!(queue.take(), Some(Work::Compute(batch)) if batch.len() == 1));
+        assert_eq!((queue.queued_texts(), lock(&queue.lanes).lanes.len()), (0, 0));
     }
 
     /// Reads as a worker does, a token for each byte.

@@ -569,8 +569,9 @@ impl Registry {
             registry.refresh_devices();
             registry.change(|inner| {
                 let result = result.map(|loaded| {
+                    let told = loaded.info.weight_bytes;
                     inner.resident.insert(copy, Arc::new(loaded));
-                    bytes
+                    bytes.max(told)
                 });
                 inner.scheduler.loaded(copy, result.map_err(Arc::new), Instant::now());
             });

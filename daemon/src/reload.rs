@@ -73,6 +73,9 @@ pub(crate) fn merge(
             Some(_) if value.is_empty() && !after.keys().any(|other| is_of(other, key)) => {
                 reloaded.unchanged.push(told("a model stays known until the daemon starts again"));
             }
+            Some(_) if key.ends_with(".shared") => {
+                reloaded.changed.push(told("for the next leases"));
+            }
             Some(id) if is_loaded(&id) => {
                 reloaded.unchanged.push(told("from the next load of the model on"));
             }
@@ -80,6 +83,9 @@ pub(crate) fn merge(
             None => match (fixed, later) {
                 (Some((_, why)), _) => reloaded.unchanged.push(told(why)),
                 (None, Some((_, when))) => reloaded.changed.push(told(when)),
+                (None, None) if key == "embedding_cache.enabled" && merged.cache.persists => {
+                    reloaded.changed.push(told("now in memory; for its file at the next start"));
+                }
                 (None, None) => reloaded.changed.push(told("now")),
             },
         }

@@ -41,6 +41,9 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Never longer than this.
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
+/// Nor longer than this where a hub asks for more time.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A model in memory; a shared model has one, another one for each holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CopyId(pub u64);
@@ -276,6 +279,9 @@ pub enum UnloadError {
     /// It is held.
     #[error("{0} leases hold it")]
     Held(usize),
+    /// It is on its way in, for somebody who waits.
+    #[error("it is being loaded for somebody: wait until it is there")]
+    Loading,
 }
 
 impl Scheduler {
@@ -492,8 +498,14 @@ impl Scheduler {
             return Err(UnloadError::NotConfigured);
         }
         let leases = self.leases.usage(model).leases;
-        if leases > 0 {
+        if self.copies.values().any(|copy| copy.model == *model && self.is_held(copy)) {
             return Err(UnloadError::Held(leases));
+        }
+        let is_coming = |copy: &Copy| copy.model == *model && copy.state == CopyState::Loading;
+        if self.copies.values().any(is_coming)
+            || self.models.get(model).is_some_and(|m| m.is_preparing)
+        {
+            return Err(UnloadError::Loading);
         }
         let is_its = |copy: &Copy| copy.model == *model && copy.state == CopyState::Ready;
         let copies = self.copies_where(is_its);
@@ -522,10 +534,6 @@ impl Scheduler {
         now: Instant,
     ) {
         self.policy = policy;
-        for copy in self.surplus() {
-            let reason = "fewer models may be loaded now (sharing.max_shared_models)".into();
-            self.start_unload(copy, Verdict::Unload, reason, now);
-        }
         for (id, policy) in models {
             let is_resident = self.copies.values().any(|copy| copy.model == id);
             let model = self.models.entry(id).or_insert_with(|| Model::new(policy));
@@ -623,6 +631,11 @@ impl Scheduler {
         let waiters: Vec<WaiterId> = self.waiters.keys().copied().collect();
         for waiter in waiters {
             self.step(waiter, &mut taken, now);
+        }
+        // Last, so that who has waited for one of them gets it.
+        for copy in self.surplus() {
+            let reason = "fewer models may be loaded now (sharing.max_shared_models)".into();
+            self.start_unload(copy, Verdict::Unload, reason, now);
         }
     }
 
@@ -848,6 +861,8 @@ impl Scheduler {
         let Some(state) = self.models.get_mut(model) else { return };
         let tries = state.failed.as_ref().map_or(0, |failed| failed.tries) + 1;
         let wait = FIRST_RETRY.saturating_mul(1 << (tries - 1).min(16)).min(LAST_RETRY);
+        // Whoever asked to be left alone is, for a day at most.
+        let wait = wait.max(cause.wait().unwrap_or_default().min(LONGEST_WAIT));
         self.journal.note(decision(model, Verdict::Fail, crate::error::chain(&*cause)), now);
         state.failed = Some(Failed { cause, retry_at: now + wait, tries });
         state.need = None;

@@ -126,7 +126,7 @@ fn what_is_cleared_does_not_come_back() {
     (0..100).for_each(|number| insert(&cache, number, now));
     assert!(cache.flush(PATIENCE));
     insert(&cache, 100, now);
-    let cleared = cache.clear();
+    let cleared = cache.clear().unwrap();
     assert_eq!(cleared.entries, 101);
     assert!(cleared.bytes > 101 * 96 * 4);
     insert(&cache, 101, now);

@@ -4,6 +4,7 @@
 //! client_process hold SOCKET MODEL ROWS   lease and rows in hand, "held"; waits for a line
 //! client_process ask-once SOCKET MODEL ROWS   no lease, "asking", asks; "answered"
 //! client_process start SOCKET PROGRAM 0   starts PROGRAM unless one serves; "pid N" of who serves
+//! client_process actor SOCKET - 0         does what it is told, a line each; see `act`
 //! client_process unload SOCKET MODEL 0   takes the model out of memory
 //! client_process ask SOCKET MODEL ROWS    lease, "asking", asks; "answered" when rows came
 //! ```
@@ -39,6 +40,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         client.generate_embeddings(&texts, model)?;
         return Ok(say("answered")?);
     }
+    if mode == "actor" {
+        return act(&client);
+    }
     if mode == "unload" {
         client.unload(model)?;
         return Ok(());
@@ -63,6 +67,43 @@ fn main() -> Result<(), Box<dyn Error>> {
             Err(emberd_client::Error::Transport(_)) => say("lost")?,
             Err(emberd_client::Error::Connect(_)) => say("no daemon")?,
             Err(error) => say(&format!("other: {error}"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Carries out `lease MODEL`, `release AT`, `embed AT ROWS` and `use MODEL ROWS`, and says
+/// "done" or "failed CODE" to each. `AT` counts its leases from 0, those released included.
+fn act(client: &Client) -> Result<(), Box<dyn Error>> {
+    let mut leases = Vec::new();
+    say("ready")?;
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split(' ').collect();
+        let texts = |rows: &str| -> Result<Vec<String>, Box<dyn Error>> {
+            Ok((0..rows.parse()?).map(|n| format!("text number {n}")).collect())
+        };
+        let done = match words.as_slice() {
+            ["lease", model] => client.embedding_model(model).map(|lease| leases.push(Some(lease))),
+            ["release", at] => match leases.get_mut(at.parse::<usize>()?).and_then(Option::take) {
+                Some(lease) => lease.release(),
+                None => return Err("no such lease".into()),
+            },
+            ["embed", at, rows] => {
+                match leases.get(at.parse::<usize>()?).and_then(Option::as_ref) {
+                    Some(lease) => lease.embed(&texts(rows)?).map(drop),
+                    None => return Err("no such lease".into()),
+                }
+            }
+            ["use", model, rows] => client.generate_embeddings(&texts(rows)?, model).map(drop),
+            _ => return Err(format!("what is {line:?}?").into()),
+        };
+        match done {
+            Ok(()) => say("done")?,
+            Err(error) => match error.code() {
+                Some(code) => say(&format!("failed {code}"))?,
+                None => return Err(error.into()),
+            },
         }
     }
     Ok(())

@@ -61,6 +61,8 @@ struct State {
     waiting_bytes: usize,
     /// All that was persisted before is to go, ahead of `records`.
     clear: bool,
+    /// How the last of that ended: `None` until it has.
+    cleared: Option<Result<(), String>>,
     max_entries: usize,
     ttl: Duration,
     /// Rows that are too old at this time are to go.
@@ -99,6 +101,7 @@ impl Persistence {
             records: Vec::new(),
             waiting_bytes: 0,
             clear: false,
+            cleared: None,
             max_entries,
             ttl,
             purge: None,
@@ -143,14 +146,24 @@ impl Persistence {
         self.inbox.filled.notify_one();
     }
 
-    /// Empties the file, soon.
-    pub(super) fn clear(&self) {
+    /// Empties the file, and blocks until that is done.
+    ///
+    /// # Errors
+    /// Why it could not be emptied, or was not in time.
+    pub(super) fn clear(&self, patience: Duration) -> Result<(), String> {
         let mut state = lock(&self.inbox.state);
         state.records.clear();
         state.waiting_bytes = 0;
         state.clear = true;
-        drop(state);
+        state.cleared = None;
+        state.hurry = true;
         self.inbox.filled.notify_one();
+        let waits = |state: &mut State| state.cleared.is_none();
+        let waited = self.inbox.settled.wait_timeout_while(state, patience, waits);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.hurry = false;
+        let late = || Err(format!("its file was not emptied within {patience:?}"));
+        state.cleared.take().unwrap_or_else(late)
     }
 
     /// Drops rows that are too old at `now` from the file, soon.
@@ -228,6 +241,11 @@ impl Writer {
         let mut round = Some(Round { max_entries, ttl, purge, ..Round::default() });
         while let Some(work) = round {
             self.work(&work);
+            if work.clear {
+                let mut state = lock(&self.inbox.state);
+                let error = state.stats.error.clone().filter(|_| self.clears);
+                state.cleared = Some(error.map_or(Ok(()), Err));
+            }
             round = self.next();
         }
         // Closed before anybody is told, who may open it again.
@@ -295,7 +313,7 @@ impl Writer {
         if self.clears {
             drop(store);
             // The file's free pages would keep the rows.
-            std::fs::remove_file(&self.path)?;
+            remove(&self.path)?;
             store = Store::open(&self.path)?;
             self.has_read = true;
         }
@@ -366,5 +384,13 @@ impl Writer {
     fn set_aside(&self) -> std::io::Result<PathBuf> {
         let path: &Path = &self.path;
         set_aside(path, SystemTime::now())
+    }
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }

@@ -152,8 +152,15 @@ pub(super) fn set_aside(path: &Path, now: SystemTime) -> io::Result<PathBuf> {
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".damaged-{seconds}"));
-    let aside = PathBuf::from(name);
-    // A second one within a second takes the place of the first.
+    let mut aside = PathBuf::from(&name);
+    let mut number = 1;
+    // None that was set aside before is lost.
+    while std::fs::symlink_metadata(&aside).is_ok() {
+        number += 1;
+        let mut other = name.clone();
+        other.push(format!("-{number}"));
+        aside = other.into();
+    }
     std::fs::rename(path, &aside)?;
     Ok(aside)
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::encoder::RawTokenizer;
 use super::folder::StaticLayout;
+use super::load::TOKENIZER_TIMES_FILE;
 use super::load_error::LoadError;
 use super::model::EmbeddingModel;
 use super::static_table::StaticModel;
 use super::weights::Weights;
+use crate::scheduler::Need;
 
 /// The folder that messages name; there is none.
 const FOLDER: &str = "builtin:static-minilm";
@@ -16,6 +18,13 @@ const FOLDER: &str = "builtin:static-minilm";
 const CONFIG: &[u8] = include_bytes!("builtin/static-minilm/config.json");
 const TOKENIZER: &[u8] = include_bytes!("builtin/static-minilm/tokenizer.json");
 static WEIGHTS: &[u8] = include_bytes!("builtin/static-minilm/model.safetensors");
+
+/// What it takes in memory: the table lies in the program, and is read in as it is used.
+#[must_use]
+pub fn static_minilm_need() -> Need {
+    let tokenizer = (TOKENIZER.len() as u64).saturating_mul(TOKENIZER_TIMES_FILE);
+    Need { cpu_bytes: tokenizer + WEIGHTS.len() as u64, gpu_bytes: None }
+}
 
 /// `builtin:static-minilm`: 30,522 token rows of 128 bytes, distilled from all-MiniLM-L6-v2.
 ///

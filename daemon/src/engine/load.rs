@@ -36,7 +36,7 @@ pub fn load_folder(path: &Path) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
 const WIDTHS_PER_TOKEN: u64 = 7;
 
 /// What a tokenizer takes for each byte of its file: the words, each in two tables.
-const TOKENIZER_TIMES_FILE: u64 = 25;
+pub(super) const TOKENIZER_TIMES_FILE: u64 = 25;
 
 /// Whether a folder holds a model's weights and says what they are.
 #[must_use]

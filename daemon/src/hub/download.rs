@@ -28,7 +28,7 @@ impl Download<'_> {
     /// Fetches the content; `report` is told how many bytes there are.
     pub(super) async fn run(&self, report: &mut (dyn FnMut(u64) + Send)) -> Result<(), HubError> {
         let size = self.content.size;
-        let mut part = Part::open(self.cache.part(&self.content.id), size).await?;
+        let mut part = Part::open(self.cache.part(&self.content.id), self.content).await?;
         let patience = self.endpoint.patience();
         let mut failures = 0;
         report(part.done());
@@ -45,7 +45,7 @@ impl Download<'_> {
             tracing::warn!(model = self.model.name, file = self.file, done, size, %error, "cut off, going on");
             sleep(pause).await;
         }
-        part.finish(self.file, self.content, &self.cache.blob(&self.content.id)).await
+        part.finish(self.file, &self.cache.blob(&self.content.id)).await
     }
 
     /// Asks once for what is missing.

@@ -67,6 +67,12 @@ impl BlobId {
         &self.0
     }
 
+    /// Git's own name of the content, where that is it: SHA-1 over a header and the bytes.
+    pub(super) fn git_sha1(&self) -> Option<&str> {
+        let is_hash = self.0.len() == 40 && self.0.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hash.then_some(&*self.0)
+    }
+
     /// The SHA-256 of the content, where that is what names it.
     pub(super) fn sha256(&self) -> Option<&str> {
         let is_hash = self.0.len() == 64 && self.0.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -3,6 +3,7 @@
 use super::cache::create_parent;
 use super::error::HubError;
 use super::listing::Content;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -16,20 +17,54 @@ pub(super) struct Part {
     path: PathBuf,
     file: tokio::fs::File,
     done: u64,
-    hash: Sha256,
+    content: Content,
+    sum: Sum,
+}
+
+/// The sum that names a content, over what has come of it.
+#[derive(Debug, Clone)]
+enum Sum {
+    Sha256(Sha256),
+    /// As git names its blobs: <https://git-scm.com/book/en/v2/Git-Internals-Git-Objects>.
+    Git(Sha1),
+}
+
+impl Sum {
+    fn of(content: &Content) -> Self {
+        if content.id.git_sha1().is_some() {
+            return Self::Git(Sha1::new_with_prefix(format!("blob {}\0", content.size)));
+        }
+        Self::Sha256(Sha256::new())
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(sum) => sum.update(bytes),
+            Self::Git(sum) => sum.update(bytes),
+        }
+    }
+
+    fn hex(self) -> String {
+        let bytes = match self {
+            Self::Sha256(sum) => sum.finalize().to_vec(),
+            Self::Git(sum) => sum.finalize().to_vec(),
+        };
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 impl Part {
     /// Opens what an earlier try has left, or nothing.
-    pub(super) async fn open(path: PathBuf, size: u64) -> Result<Self, HubError> {
+    pub(super) async fn open(path: PathBuf, content: &Content) -> Result<Self, HubError> {
         create_parent(&path)?;
         let error = HubError::cache(&path);
-        let at = path.clone();
-        let opened = spawn_blocking(move || open(&at, size))
+        let (at, content) = (path.clone(), content.clone());
+        let (sum, size) = (Sum::of(&content), content.size);
+        let opened = spawn_blocking(move || open(&at, size, sum))
             .await
             .unwrap_or_else(|gone| Err(io::Error::other(gone)));
-        let (file, done, hash) = opened.map_err(error)?;
-        Ok(Self { path, file: tokio::fs::File::from_std(file), done, hash })
+        let (file, done, sum) = opened.map_err(error)?;
+        Ok(Self { path, file: tokio::fs::File::from_std(file), done, content, sum })
     }
 
     /// How many bytes there are.
@@ -42,7 +77,7 @@ impl Part {
         if let Err(source) = self.file.write_all(bytes).await {
             return Err(self.failed(source));
         }
-        self.hash.update(bytes);
+        self.sum.update(bytes);
         self.done += bytes.len() as u64;
         Ok(())
     }
@@ -58,7 +93,7 @@ impl Part {
             return Err(self.failed(source));
         }
         self.done = 0;
-        self.hash = Sha256::new();
+        self.sum = Sum::of(&self.content);
         Ok(())
     }
 
@@ -72,12 +107,8 @@ impl Part {
 
     /// Checks the bytes against what they should be and gives them their name. If they are
     /// something else they are removed.
-    pub(super) async fn finish(
-        mut self,
-        file: &str,
-        content: &Content,
-        blob: &Path,
-    ) -> Result<(), HubError> {
+    pub(super) async fn finish(mut self, file: &str, blob: &Path) -> Result<(), HubError> {
+        let content = self.content.clone();
         if self.done != content.size {
             return Err(self.mismatch(
                 file,
@@ -86,9 +117,8 @@ impl Part {
                 content.size.to_string(),
             ));
         }
-        let found: String =
-            self.hash.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        if let Some(expected) = content.id.sha256()
+        let found = self.sum.clone().hex();
+        if let Some(expected) = content.id.sha256().or(content.id.git_sha1())
             && !expected.eq_ignore_ascii_case(&found)
         {
             return Err(self.mismatch(file, "hash", found, expected.to_owned()));
@@ -129,7 +159,7 @@ impl Part {
 }
 
 /// Takes up what is there, unless it is no file or more than there should be.
-fn open(path: &Path, size: u64) -> io::Result<(File, u64, Sha256)> {
+fn open(path: &Path, size: u64, mut sum: Sum) -> io::Result<(File, u64, Sum)> {
     // A device could be read for ever.
     if std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
         std::fs::remove_file(path)?;
@@ -139,14 +169,13 @@ fn open(path: &Path, size: u64) -> io::Result<(File, u64, Sha256)> {
     if file.metadata()?.len() > size {
         file.set_len(0)?;
     }
-    let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok((file, done, hash)),
+            0 => return Ok((file, done, sum)),
             count => {
-                hash.update(&buffer[..count]);
+                sum.update(&buffer[..count]);
                 done += count as u64;
             }
         }
@@ -171,16 +200,30 @@ mod tests {
     async fn bytes_of_two_tries_are_one_content() {
         let folder = tempfile::tempdir().unwrap();
         let (path, blob) = (folder.path().join("x.part"), folder.path().join("x"));
-        let mut part = Part::open(path.clone(), 10).await.unwrap();
+        let mut part = Part::open(path.clone(), &content()).await.unwrap();
         part.write(HALF).await.unwrap();
         part.keep().await.unwrap();
         drop(part);
-        let mut part = Part::open(path.clone(), 10).await.unwrap();
+        let mut part = Part::open(path.clone(), &content()).await.unwrap();
         assert_eq!(part.done(), 8);
         part.write(REST).await.unwrap();
-        part.finish("f", &content(), &blob).await.unwrap();
+        part.finish("f", &blob).await.unwrap();
         assert_eq!(std::fs::read(&blob).unwrap(), b"half of it");
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_small_file_is_what_git_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, blob) = (folder.path().join("x.part"), folder.path().join("x"));
+        // What `printf 'half of it' | git hash-object --stdin` says.
+        let id = BlobId::new("991a3df2be194555dc4abfaf6a082e87ec4c4497").unwrap();
+        for (bytes, is_right) in [(b"half of it", true), (b"half of xt", false)] {
+            let content = Content { id: id.clone(), size: 10 };
+            let mut part = Part::open(path.clone(), &content).await.unwrap();
+            part.write(bytes).await.unwrap();
+            assert_eq!(part.finish("f", &blob).await.is_ok(), is_right);
+        }
     }
 
     #[tokio::test]
@@ -188,9 +231,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, blob) = (folder.path().join("x.part"), folder.path().join("x"));
         for (bytes, wrong) in [(HALF, "size"), (b"other it..", "hash")] {
-            let mut part = Part::open(path.clone(), 10).await.unwrap();
+            let mut part = Part::open(path.clone(), &content()).await.unwrap();
             part.write(bytes).await.unwrap();
-            let error = part.finish("f", &content(), &blob).await.unwrap_err();
+            let error = part.finish("f", &blob).await.unwrap_err();
             assert!(matches!(error, HubError::Mismatch { what, .. } if what == wrong), "{error:?}");
             assert!(!blob.exists() && !path.exists());
         }
@@ -203,7 +246,13 @@ mod tests {
         std::fs::write(&path, "what came before").unwrap();
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let file = tokio::fs::File::from_std(full);
-        let mut part = Part { path: path.clone(), file, done: 0, hash: Sha256::new() };
+        let mut part = Part {
+            path: path.clone(),
+            file,
+            done: 0,
+            content: content(),
+            sum: Sum::of(&content()),
+        };
         part.write(HALF).await.unwrap();
         let error = part.keep().await.unwrap_err();
         assert!(matches!(error, HubError::Cache { .. }), "{error:?}");
@@ -216,6 +265,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.part");
         std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
-        assert_eq!(Part::open(path, 10).await.unwrap().done(), 0);
+        assert_eq!(Part::open(path, &content()).await.unwrap().done(), 0);
     }
 }

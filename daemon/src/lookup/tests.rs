@@ -345,7 +345,8 @@ async fn the_failure_of_one_is_not_that_of_who_waits() {
                 }
             }
         }
-        assert_eq!(failed, times, "each failure is one request's");
+        // A failure of several texts at once is nobody's: they are computed again, one by one.
+        assert!((1..=times).contains(&failed), "{failed} failed, of {times} at most");
         bench.is_quiet().await;
     }
 }

@@ -154,9 +154,13 @@ impl World {
                     let _ = self.scheduler.cleanup(self.now);
                 } else {
                     let model = self.model();
-                    let leases = self.scheduler.leases().usage(&model).leases;
+                    let is_its = |(_, (m, ..)): &(&CopyId, &(ModelId, u64, Instant))| *m == model;
+                    let mut copies = self.known.loaded.iter().filter(is_its);
+                    let is_held = copies.any(|(copy, _)| self.is_held(*copy));
+                    let is_coming = self.known.preparing.contains(&model)
+                        || self.known.loading.iter().any(|(_, m, _)| *m == model);
                     let result = self.scheduler.unload(&model, self.now);
-                    assert_eq!(result.is_err(), leases > 0);
+                    assert_eq!(result.is_err(), is_held || is_coming);
                 }
             }
             17 if self.dice.below(10) == 0 => {
@@ -344,6 +348,20 @@ impl World {
                 let (.., last) = self.known.loaded[&copy];
                 assert_eq!(at, last + self.scheduler.policy().unload_after, "the idle time");
             }
+        }
+        let stay: Vec<&Copy> = self
+            .scheduler
+            .copies()
+            .filter(|(_, copy)| copy.model.as_str() != "own")
+            .map(|(_, copy)| copy)
+            .filter(|copy| !matches!(copy.state, CopyState::Draining | CopyState::Unloading))
+            .collect();
+        let is_idle = |copy: &&Copy| {
+            let is_held = copy.leases > 0 && self.scheduler.policy().reference_counting;
+            copy.state == CopyState::Ready && copy.uses == 0 && !is_held
+        };
+        if stay.len() > self.scheduler.policy().max_shared_models {
+            assert!(!stay.iter().any(is_idle), "an idle one stays, and there are too many");
         }
         // Nobody waits for nothing: something is under way, or somebody has work to end.
         let moves = !self.known.loading.is_empty()

@@ -82,13 +82,12 @@ pub(super) fn parse(
     if let Some((text, path)) = file {
         let base = path.parent().unwrap_or(Path::new(""));
         let layer = Layer { text, path, base, variable: None };
-        if let Some(document) = reader.document(&layer) {
-            if document.get_ref().contains_key("models") {
-                // A file that names models names all of them.
-                reader.settings = Settings::without_models();
-            }
-            reader.apply_document(&layer, document.get_ref());
+        let document = reader.document(&layer);
+        if document.get_ref().contains_key("models") {
+            // A file that names models names all of them.
+            reader.settings = Settings::without_models();
         }
+        reader.apply_document(&layer, document.get_ref());
     }
     let mut variables: Vec<_> = variables.into_iter().collect();
     variables.sort();
@@ -144,15 +143,14 @@ struct Flat<'a> {
 }
 
 impl Reader<'_> {
-    fn document<'t>(&mut self, layer: &Layer<'t>) -> Option<Spanned<DeTable<'t>>> {
-        match DeTable::parse(layer.text) {
-            Ok(document) => Some(document),
-            Err(error) => {
-                let at = error.span().unwrap_or(0..0);
-                self.problem(layer, &at, "", error.message().to_owned());
-                None
-            }
+    /// What could be read of a text; what could not is a problem each.
+    fn document<'t>(&mut self, layer: &Layer<'t>) -> Spanned<DeTable<'t>> {
+        let (document, errors) = DeTable::parse_recoverable(layer.text);
+        for error in errors {
+            let at = error.span().unwrap_or(0..0);
+            self.problem(layer, &at, "", error.message().to_owned());
         }
+        document
     }
 
     fn apply_document(&mut self, layer: &Layer<'_>, document: &DeTable<'_>) {
@@ -232,7 +230,6 @@ impl Reader<'_> {
                 && let Some(message) = self.type_fault(&type_key, &model.model_type)
             {
                 self.problem_of(&[&type_key, &key], &type_key, message);
-                continue;
             }
             let is_builtin = model.name.as_deref().is_some_and(|name| name.starts_with("builtin:"));
             if is_builtin && model.local_path.is_some() {
@@ -251,13 +248,14 @@ impl Reader<'_> {
                 );
                 self.problem_of(&[&key], &key, message);
             }
-            for line in self.settings.origins.keys() {
+            let lines: Vec<String> = self.settings.origins.keys().cloned().collect();
+            for line in lines {
                 let own = line.strip_prefix(&format!("{key}."));
-                if own.is_some_and(|own| !table::concerns(own, &model.model_type)) {
+                if !model.model_type.is_empty()
+                    && own.is_some_and(|own| !table::concerns(own, &model.model_type))
+                {
                     let message = format!("means nothing for a model of type {}", model.model_type);
-                    let line = line.clone();
                     self.problem_of(&[&line], &line, message);
-                    break;
                 }
             }
         }
@@ -283,7 +281,16 @@ impl Reader<'_> {
             [single] => {
                 let key = single.to_lowercase();
                 if !table::top_keys().iter().any(|known| known.name == key) {
-                    return; // such as EMBERD_SOCKET
+                    if let Some(meant) = meant_by(name) {
+                        let message = format!("there is no such setting: did you mean {meant}?");
+                        self.problems.push(Problem {
+                            path: name.into(),
+                            line: 0,
+                            key: key.clone(),
+                            message,
+                        });
+                    }
+                    return; // such as EMBERD_SOCKET, which is none of ours
                 }
                 key
             }
@@ -303,9 +310,8 @@ impl Reader<'_> {
             if is_bare { bare } else { format!("{key} = {}", toml::Value::String(value.into())) };
         let layer =
             Layer { text: &text, path: Path::new(name), base: Path::new(""), variable: Some(name) };
-        if let Some(document) = self.document(&layer) {
-            self.apply_document(&layer, document.get_ref());
-        }
+        let document = self.document(&layer);
+        self.apply_document(&layer, document.get_ref());
     }
 
     fn apply<T>(
@@ -354,6 +360,20 @@ impl Reader<'_> {
         };
         self.problems.push(Problem { path, line, key: key.into(), message });
     }
+}
+
+/// The variable of a setting that one without any dot is nearly: mistyped, or with one underscore
+/// where there should be two. Others are left alone, such as `EMBERD_SOCKET`.
+fn meant_by(name: &str) -> Option<String> {
+    let plain = |name: &str| name.replace(VARIABLE_DOT, "_");
+    let of =
+        |key: &str| format!("{VARIABLE_PREFIX}{}", key.to_uppercase().replace('.', VARIABLE_DOT));
+    let known = table::top_keys().into_iter().map(|key| of(key.name));
+    known
+        .map(|known| (strsim::damerau_levenshtein(&plain(&known), &plain(name)), known))
+        .filter(|(distance, _)| *distance <= 2)
+        .min()
+        .map(|(_, known)| known)
 }
 
 /// Puts a value where it belongs, or says what would be right.

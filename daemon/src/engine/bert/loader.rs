@@ -69,6 +69,12 @@ impl<'a> Loader<'a> {
             let is_part = own.starts_with("embeddings.") || own.starts_with("encoder.");
             is_part && !is_counted_up && !self.names_read.contains(*name)
         };
+        let is_unread = |name: &&str| !self.names_read.contains(*name);
+        let unread: Vec<&str> = self.weights.names().filter(is_unread).collect();
+        if let Some(first) = unread.first() {
+            let (file, count) = (self.weights.file().display(), unread.len());
+            tracing::info!(%file, count, first, "tensors beside the encoder are not used");
+        }
         match self.weights.names().find(is_extra) {
             None => Ok(()),
             Some(tensor) => Err(LoadError::ExtraTensor {
