@@ -16,6 +16,7 @@ use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
 
 const SETTINGS: &str = "
 models.hashing.type = \"hashing\"
@@ -95,10 +96,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let name = socket.to_fs_name::<GenericFilePath>()?;
-        let listener = ListenerOptions::new().name(name).create_tokio()?;
+        // What a dead one left at the path is replaced.
+        let listener = ListenerOptions::new().name(name).try_overwrite(true).create_tokio()?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
         let stop = async {
-            // Where signals cannot be had, the daemon ends with its terminal.
-            let _ = tokio::signal::ctrl_c().await;
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
         };
         daemon.run(listener, stop).await;
         Ok(())

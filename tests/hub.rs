@@ -69,10 +69,14 @@ fn serve(
         if reader.read_line(&mut request)? == 0 {
             return Ok(());
         }
+        let mut token = String::new();
         while reader.read_line(&mut line)? > 2 {
+            if line.to_lowercase().starts_with("authorization:") {
+                token = format!(" with {}", line.split_once(' ').unwrap().1.trim());
+            }
             line.clear();
         }
-        log.lock().unwrap().push(request.trim().to_owned());
+        log.lock().unwrap().push(request.trim().to_owned() + &token);
         let mut words = request.split(' ');
         let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
         let (status, head, body) = answer(path, folder);
@@ -186,4 +190,34 @@ fn a_model_that_the_hub_does_not_have_is_told_and_the_daemon_goes_on() {
     let told = client.embedding_model("absent").unwrap_err().to_string();
     assert!(told.contains("org/absent"), "{told}");
     eventually("the other one loads", || client.embedding_model("hubbed").is_ok());
+}
+
+#[test]
+fn a_folder_comes_before_the_hub_and_the_hub_is_asked_for_the_revision_with_the_token() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let model = tiny_model(files.path());
+    let hub = StandIn::start(model.clone());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("emberd.toml");
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let of = |id: &str, path: &Path| {
+        format!(
+            "[models.{id}]\ntype = \"embedding\"\nname = \"org/tiny\"\nrevision = \"v9\"\n\
+             local_path = {path:?}\n"
+        )
+    };
+    std::fs::write(&file, of("here", &model) + &of("not_here", &empty)).unwrap();
+    let mut command = emberd(&["serve", "--settings", file.to_str().unwrap(), "--socket"]);
+    command.arg(folder.path().join("emberd.sock"));
+    command.env("HF_ENDPOINT", &hub.address).env("HF_HOME", home.path()).env("NO_PROXY", "*");
+    command.env("HF_TOKEN", "hf_for_tests").env_remove("HF_HUB_OFFLINE");
+    let daemon = Daemon::spawn(folder, command);
+    let asked = || hub.asked.lock().unwrap().clone();
+    daemon.client().preload("here").unwrap();
+    assert!(asked().is_empty(), "its folder holds the model: {:?}", asked());
+    daemon.client().preload("not_here").unwrap();
+    let listing = asked().into_iter().find(|line| line.contains("/api/models/")).unwrap();
+    assert!(listing.contains("/revision/v9"), "{listing}");
+    assert!(listing.ends_with(" with Bearer hf_for_tests"), "{listing}");
 }

@@ -280,3 +280,17 @@ fn the_status_tells_of_times_tokens_and_devices() {
     let lease = daemon.status().leases.into_iter().find(|lease| lease.client == "tester").unwrap();
     assert_eq!(lease.pid, std::process::id());
 }
+
+#[test]
+fn batches_and_workers_are_as_many_as_the_settings_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = "models.a.batch_size = 1\ncpu_workers = 3\nembedding_cache.enabled = false\n";
+    let daemon = Daemon::with_settings(&models(folder.path(), &["a", "b"], more));
+    for model in ["a", "b"] {
+        daemon.client().generate_embeddings(&texts(64), model).unwrap();
+    }
+    let (single, many) = (status_of(&daemon, "a"), status_of(&daemon, "b"));
+    assert_eq!((single.workers, many.workers), (3, 3));
+    assert_eq!((single.texts, single.batches), (64, 64), "one text a batch");
+    assert!(many.batches < 64, "{} batches of up to 32 texts", many.batches);
+}

@@ -1,4 +1,5 @@
 use crate::support::{EMBERD, emberd, eventually, example, run};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
@@ -42,6 +43,28 @@ fn of_twenty_starters_one_daemon_comes() {
     assert!(!socket.exists());
 }
 
+/// A daemon that is ending holds its lock until its work is done, and takes nobody in.
+#[test]
+fn a_starter_waits_for_a_daemon_that_is_ending_and_starts_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("emberd.sock");
+    let lock = std::fs::File::create(folder.path().join("emberd.sock.lock")).unwrap();
+    let held = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+    let mut command = Command::new(example("client_process"));
+    command.arg("start").arg(&socket).args([EMBERD, "0"]).stdout(Stdio::piped());
+    let mut starter = command.spawn().unwrap();
+    // It has tried by now, and was told that there is a daemon.
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    assert!(starter.try_wait().unwrap().is_none(), "it waits");
+    drop(held);
+    let output = starter.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    let pid = said.trim().strip_prefix("pid ").unwrap().parse::<i32>().unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    eventually("it ended", || !socket.exists());
+}
+
 /// The example of a model type of a program's own, with the unchanged client and program.
 #[test]
 fn a_model_type_of_a_programs_own_is_served_like_any_other() {
@@ -67,6 +90,7 @@ fn a_model_type_of_a_programs_own_is_served_like_any_other() {
     embed("two words");
     let status = emberd_client::Client::connect_to(&socket).unwrap().status().unwrap();
     assert_eq!(status.cache.hits, 1, "it has a fingerprint");
-    kill(Pid::from_raw(i32::try_from(daemon.id()).unwrap()), Signal::SIGINT).unwrap();
+    kill(Pid::from_raw(i32::try_from(daemon.id()).unwrap()), Signal::SIGTERM).unwrap();
     assert!(daemon.wait().unwrap().success());
+    assert!(!socket.exists(), "it took its socket along");
 }

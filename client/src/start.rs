@@ -23,6 +23,9 @@ pub(crate) use crate::lookup::Places;
 /// The state of things is looked at again after this time.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// A program is started again after this time where another daemon had the lock.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// The exit code of `emberd serve` where another daemon has the socket's lock.
 const IN_USE: i32 = 5;
 
@@ -149,19 +152,25 @@ pub(crate) fn open_or_start(
         return Ok(connection);
     }
     let program = find(places)?;
-    let status = attempt.run(&program, &turn.0)?;
-    if !status.success() && status.code() != Some(IN_USE) {
-        // Unless somebody else has started one meanwhile.
-        return match attempt.connect()? {
-            Some(connection) => Ok(connection),
-            None => Err(StartError::Failed { program, status, message: message(&turn.0) }.into()),
-        };
-    }
     loop {
+        let status = attempt.run(&program, &turn.0)?;
+        // Whatever came of it: somebody else may have started one meanwhile.
         if let Some(connection) = attempt.connect()? {
             return Ok(connection);
         }
-        attempt.pause()?;
+        if !status.success() && status.code() != Some(IN_USE) {
+            let message = message(&turn.0);
+            return Err(StartError::Failed { program, status, message }.into());
+        }
+        // One that is ending holds the socket's lock until its work is done, and takes nobody in:
+        // after it there is none, and it is tried again.
+        let again = Instant::now() + AGAIN;
+        while Instant::now() < again {
+            if let Some(connection) = attempt.connect()? {
+                return Ok(connection);
+            }
+            attempt.pause()?;
+        }
     }
 }
 

@@ -516,6 +516,10 @@ impl Registry {
         let work = move || {
             let result = catch_unwind(AssertUnwindSafe(|| registry.prepare(&slot, true)));
             let result = result.unwrap_or_else(|_| Err(Arc::new(LoadFailure::Panicked)));
+            if let Err(cause) = &result {
+                let cause = crate::error::chain(&**cause);
+                tracing::warn!(model = %slot.id, error = cause, "cannot be loaded");
+            }
             registry.refresh_devices();
             registry.change(|inner| {
                 let need = result.map(|prepared| {

@@ -317,8 +317,10 @@ impl Scheduler {
     pub fn ask(&mut self, model: &ModelId, want: Want, now: Instant) -> WaiterId {
         if want == Want::Preload
             && let Some(failed) = self.models.get_mut(model).and_then(|m| m.failed.as_mut())
+            && failed.cause.wait().is_none()
         {
-            // Somebody asks for just this: the cause may have been mended.
+            // Somebody asks for just this: the cause may have been mended. Not where a hub wants
+            // to be left alone.
             failed.retry_at = now;
         }
         let id = WaiterId(self.next_id());

@@ -19,7 +19,7 @@ const ROWS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("rows-1
 const PAGE_CACHE_BYTES: usize = 4 << 20;
 
 /// A database that was just begun is smaller.
-const MAX_NEW_BYTES: u64 = 8 << 20;
+const MAX_NEW_BYTES: u64 = 2 << 20;
 
 /// Birth, flags, and behind the values a sum over it all.
 const HEAD_BYTES: usize = 8 + 1;

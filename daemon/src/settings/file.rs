@@ -585,18 +585,46 @@ mod tests {
                 ("EMBERD_SHARING__ENABLED", "maybe"),
                 ("EMBERD_MODELS__x__TYPE", "embedding"),
                 ("EMBERD_CPU_WORKERS", "3\nsharing.enabled = false"),
+                ("EMBERD_GPU_MEMORY_FRACTON", "0.5"),
+                ("EMBERD_SHARING_MAX_SHARED_MODELS", "2"),
+                ("EMBERD_SOCKET", "none of ours"),
             ],
         )
         .unwrap_err();
         let expected = [
             "EMBERD_CPU_WORKERS: cpu_workers: expected a whole number",
+            "EMBERD_GPU_MEMORY_FRACTON: gpu_memory_fracton: there is no such setting: did you mean \
+             EMBERD_GPU_MEMORY_FRACTION?",
             "EMBERD_MODELS__x__TYPE: models.x: give models.x.local_path",
+            "EMBERD_SHARING_MAX_SHARED_MODELS: sharing_max_shared_models: there is no such setting: \
+             did you mean EMBERD_SHARING__MAX_SHARED_MODELS?",
             "EMBERD_SHARING__ENABLED: sharing.enabled: expected true or false, found the text",
             "EMBERD_SHARING__MAX_SHARED_MODEL: sharing.max_shared_model: there is no such key: did you",
         ];
+        let mut problems = problems;
+        problems.sort();
+        let mut expected = expected.to_vec();
+        expected.sort_unstable();
         assert_eq!(problems.len(), expected.len(), "{problems:#?}");
         for (problem, start) in problems.iter().zip(expected) {
             assert!(problem.starts_with(start), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_hides_none_of_the_others() {
+        let text = "x = = 3\nshring.enabled = true\nsharing.max_shared_models = 0\n\
+                    [models.t]\ntype = \"text2text\"\nname = \"t\"\ndimension = 3\nbatch_size = 3\n";
+        let problems = super::parse(Some((text, Path::new("/x.toml"))), [], &[]).unwrap_err();
+        let told = problems.to_string();
+        for expected in [
+            "/x.toml:1:",
+            "/x.toml:2: shring",
+            "/x.toml:3: sharing.max_shared_models",
+            "/x.toml:7: models.t.dimension",
+            "/x.toml:8: models.t.batch_size",
+        ] {
+            assert!(told.contains(expected), "{expected}: {told}");
         }
     }
 
