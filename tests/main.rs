@@ -5,6 +5,8 @@
 mod access;
 /// Rows that were computed before.
 mod cache;
+/// Clients that come and die by the hundred.
+mod churn;
 /// What a user types, and what comes back.
 mod cli;
 /// Each error code, from its cause to the value that a client sees.
