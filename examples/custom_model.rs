@@ -40,7 +40,7 @@ impl EmbeddingModel for Hashing {
             word.to_lowercase().hash(&mut hasher);
             u32::try_from(hasher.finish() % self.card.dimension as u64).unwrap_or(0)
         };
-        Ok(Sequence { ids: text.split_whitespace().map(bucket).collect(), truncated: false })
+        Ok(Sequence { ids: text.split_whitespace().map(bucket).collect(), ..Sequence::default() })
     }
 
     /// With a fingerprint rows may be cached: everything that they depend on must be in it.
@@ -89,6 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 max_tokens: usize::MAX,
                 normalized: true,
                 weight_bytes: 0,
+                ..ModelCard::default()
             };
             Ok(Arc::new(Hashing { card }) as Arc<dyn EmbeddingModel>)
         })

@@ -131,6 +131,7 @@ fn serve_emberd(socket: &str, settings: &str) -> Outcome {
         max_tokens: 1,
         normalized: false,
         weight_bytes: 0,
+        ..ModelCard::default()
     };
     let model = Arc::new(InstantModel { card, rows: prepared_rows() });
     let daemon = Daemon::builder(settings)

@@ -88,6 +88,9 @@ impl Answer {
             Self::Other(Response::CacheCleared(_)) => "word of a cleared cache",
             Self::Other(Response::Reloaded(_)) => "word of a reload",
             Self::Other(Response::Decisions(_)) => "decisions",
+            Self::Other(Response::Reranked(_)) => "scores",
+            Self::Other(Response::Generated(_)) => "texts",
+            Self::Other(Response::MasksFilled(_)) => "filled masks",
         };
         ProtocolError::OutOfPlace(name).into()
     }

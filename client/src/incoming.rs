@@ -111,7 +111,9 @@ impl Connection {
         embedded: &Embedded,
         tail: &[u8],
     ) -> Result<Values, ProtocolError> {
-        let ElementType::F32 = embedded.element;
+        if embedded.element != ElementType::F32 {
+            return Err(ProtocolError::OutOfPlace("rows of another element type"));
+        }
         let slot = match embedded.place {
             Place::Inline => {
                 let (values, rest) = tail.as_chunks::<4>();

@@ -45,8 +45,12 @@ impl Question {
             builder.push(text.as_ref()).map_err(|error| over(error.to_string()))?;
         }
         let count = u32::try_from(texts.len()).map_err(|_| over("too many texts".into()))?;
-        let request =
-            Request::Embed(EmbedRequest { target, texts: count, delivery: Delivery::Auto });
+        let request = Request::Embed(EmbedRequest {
+            target,
+            texts: count,
+            delivery: Delivery::Auto,
+            options: emberd_protocol::EmbedOptions::default(),
+        });
         Self::with_tail(request, builder.into_bytes())
     }
 
@@ -96,6 +100,9 @@ impl Question {
             Request::Ping
             | Request::Acquire { .. } // a lease ended with the connection that took it
             | Request::Embed(_)
+            | Request::Rerank(_)
+            | Request::Generate(_)
+            | Request::FillMask(_)
             | Request::AvailableModels
             | Request::ModelConfig { .. }
             | Request::Status

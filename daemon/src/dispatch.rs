@@ -121,6 +121,9 @@ fn route(
             find(&shared, &model)
                 .map(|slot| Response::Decisions(shared.registry.why(&slot.id)).into()),
         ),
+        Request::Rerank(_) | Request::Generate(_) | Request::FillMask(_) => {
+            Handled::Now(Err(RequestError::Defect("not routed yet")))
+        }
         Request::Plan { model } => Handled::Later(Box::pin(async move {
             let slot = find(&shared, &model)?;
             Ok(Response::Decisions(vec![shared.registry.plan(&slot).await?]).into())

@@ -47,6 +47,7 @@ pub(crate) async fn embed(
         place: Place::Inline,
         tokens: 0,
         truncated: Vec::new(),
+        ranges: None,
     };
     if rows > 0 {
         let places = output.take_rows();

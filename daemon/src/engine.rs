@@ -20,6 +20,7 @@ mod load_error;
 pub mod model;
 mod pooling;
 mod static_table;
+pub mod text_model;
 mod weights;
 
 pub use builtin::{

@@ -137,11 +137,17 @@ impl ModelSlot {
         let info = ModelInfo {
             id: self.id.clone(),
             kind: ModelKind::Embedding,
+            methods: vec![emberd_protocol::Method::Embed],
             architecture: card.architecture.clone(),
             device: device.to_string(),
             dimension: u32::try_from(used).unwrap_or(u32::MAX),
             max_tokens: u32::try_from(card.max_tokens).unwrap_or(u32::MAX),
             normalized: card.normalized,
+            max_output_tokens: 0,
+            prompts: card.prompts.keys().cloned().collect(),
+            default_prompt: card.default_prompt.clone(),
+            similarity: card.similarity.clone(),
+            labels: Vec::new(),
             weight_bytes: card.weight_bytes,
         };
         let limits = BatchLimits { tokens: CPU_BATCH_TOKENS, texts: settings.batch_size };

@@ -379,7 +379,7 @@ mod tests {
             && let Some(home) = homes.next()
         {
             let text = job.texts.get(part.texts.start).unwrap();
-            let sequence = Sequence { ids: vec![0; text.len()], truncated: false };
+            let sequence = Sequence { ids: vec![0; text.len()], ..Sequence::default() };
             tokens += text.len().max(1);
             entries.push(Entry { job: Arc::clone(&job), sequence, home });
             part.texts.start += 1;

@@ -54,3 +54,11 @@ pub(crate) fn optional_string<'de, D: Deserializer<'de>>(
     struct Bounded(#[serde(deserialize_with = "string")] String);
     Ok(Option::<Bounded>::deserialize(deserializer)?.map(|bounded| bounded.0))
 }
+
+/// A list of strings, by the same rules.
+pub(crate) fn strings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(serde::Deserialize)]
+    struct Bounded(#[serde(deserialize_with = "string")] String);
+    let strings: Vec<Bounded> = list(deserializer)?;
+    Ok(strings.into_iter().map(|bounded| bounded.0).collect())
+}

@@ -23,4 +23,15 @@ pub enum Event {
         /// What they will take there, by their headers; 0 where that is not known.
         need_bytes: u64,
     },
+    /// The next piece of a text that is being made: whole characters, in order. Together the pieces
+    /// are the text of the answer. None is left out.
+    Piece {
+        /// The text of the request, by position.
+        text: u32,
+        /// What comes next.
+        #[serde(deserialize_with = "bounded::string")]
+        piece: String,
+        /// Tokens that were made for this text so far.
+        tokens: u32,
+    },
 }

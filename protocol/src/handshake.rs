@@ -5,7 +5,7 @@ use crate::segment::SegmentBackend;
 use serde::{Deserialize, Serialize};
 
 /// The version of the protocol: in every frame's header, and in the handshake.
-pub const PROTOCOL_VERSION: u8 = 2;
+pub const PROTOCOL_VERSION: u8 = 3;
 
 /// The client's first frame. Who it is (process, user) is asked of the kernel, not of the client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -47,6 +47,7 @@ mod decision;
 mod error;
 mod event;
 mod frame;
+mod generation;
 mod handshake;
 mod id;
 mod model;
@@ -63,14 +64,21 @@ pub use decision::{Decision, Reason, Verdict};
 pub use error::{ErrorCode, Failure};
 pub use event::Event;
 pub use frame::{Decoder, Frame, FrameError, FrameKind, HEADER_BYTES, MAGIC, MAX_FRAME_BYTES};
+pub use generation::{
+    EarlyStopping, FilledMask, FilledText, FinishReason, GenerateOptions, GenerateRequest,
+    Generated, GeneratedSequence, GeneratedText, MaskCandidate, MasksFilled,
+};
 pub use handshake::{Hello, Limits, PROTOCOL_VERSION, Refusal, RefusalReason, Welcome};
 pub use id::{InvalidModelId, LeaseId, MAX_MODEL_ID_BYTES, ModelId, SegmentId};
-pub use model::{ModelInfo, ModelKind, ModelState, ModelSummary};
-pub use request::{Delivery, EmbedRequest, Request, Target};
-pub use response::{Embedded, Leased, Response};
+pub use model::{Method, ModelInfo, ModelKind, ModelState, ModelSummary};
+pub use request::{
+    Delivery, EmbedOptions, EmbedRequest, FillMaskRequest, Pairing, Prompt, Request, RerankRequest,
+    ScoreActivation, Target,
+};
+pub use response::{Embedded, Leased, Reranked, Response};
 pub use segment::{
-    ElementType, Free, Place, SLOT_ALIGNMENT, SegmentAnnounce, SegmentBackend, SegmentHandle,
-    SegmentRetire, SlotRef, rows_len_bytes,
+    ElementType, Free, Place, QuantizationRanges, SLOT_ALIGNMENT, SegmentAnnounce, SegmentBackend,
+    SegmentHandle, SegmentRetire, SlotRef, rows_len_bytes,
 };
 pub use socket::{SocketPaths, default_socket_paths};
 pub use status::{

@@ -13,6 +13,8 @@ pub enum ModelKind {
     Embedding,
     /// Text in, text out.
     Text2Text,
+    /// Pairs of texts in, scores out.
+    Rerank,
 }
 
 impl fmt::Display for ModelKind {
@@ -20,6 +22,32 @@ impl fmt::Display for ModelKind {
         f.write_str(match self {
             Self::Embedding => "embedding",
             Self::Text2Text => "text2text",
+            Self::Rerank => "rerank",
+        })
+    }
+}
+
+/// What can be asked of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Rows for texts.
+    Embed,
+    /// Scores for pairs of texts.
+    Rerank,
+    /// Texts from texts.
+    Generate,
+    /// What may stand at the masks of texts.
+    FillMask,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Embed => "embed",
+            Self::Rerank => "rerank",
+            Self::Generate => "generate",
+            Self::FillMask => "fill-mask",
         })
     }
 }
@@ -65,18 +93,35 @@ pub struct ModelInfo {
     pub id: ModelId,
     /// What it is for.
     pub kind: ModelKind,
+    /// What can be asked of it.
+    #[serde(deserialize_with = "bounded::list")]
+    pub methods: Vec<Method>,
     /// What computes it, such as `bert`.
     #[serde(deserialize_with = "bounded::string")]
     pub architecture: String,
     /// Where it computes, such as `cpu`.
     #[serde(deserialize_with = "bounded::string")]
     pub device: String,
-    /// Values in a row; 0 where the kind has none.
+    /// Values in a row; 0 where the kind has none. For a ranking: scores of a pair.
     pub dimension: u32,
     /// Tokens of one text that are used.
     pub max_tokens: u32,
     /// Whether rows have length 1.
     pub normalized: bool,
+    /// Tokens of an answer at most; 0 where there is none.
+    pub max_output_tokens: u32,
+    /// The names of its prompts.
+    #[serde(deserialize_with = "bounded::strings")]
+    pub prompts: Vec<String>,
+    /// Which of them goes in front of a text where a request names none.
+    #[serde(deserialize_with = "bounded::optional_string")]
+    pub default_prompt: Option<String>,
+    /// How its rows are to be compared, such as `cosine`, as its folder says.
+    #[serde(deserialize_with = "bounded::optional_string")]
+    pub similarity: Option<String>,
+    /// The names of the scores of a pair.
+    #[serde(deserialize_with = "bounded::strings")]
+    pub labels: Vec<String>,
     /// Bytes that its weights hold.
     pub weight_bytes: u64,
 }

@@ -4,9 +4,10 @@ use crate::admin::{CacheCleared, Freed, Preloaded, Reloaded};
 use crate::bounded;
 use crate::decision::Decision;
 use crate::error::Failure;
+use crate::generation::{Generated, MasksFilled};
 use crate::id::LeaseId;
 use crate::model::{ModelInfo, ModelSummary};
-use crate::segment::{ElementType, Place};
+use crate::segment::{ElementType, Place, QuantizationRanges};
 use crate::status::Status;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,12 @@ pub enum Response {
     Reloaded(Reloaded),
     /// To `Why` and `Plan`.
     Decisions(#[serde(deserialize_with = "bounded::list")] Vec<Decision>),
+    /// To `Rerank`.
+    Reranked(Reranked),
+    /// To `Generate`.
+    Generated(Generated),
+    /// To `FillMask`.
+    MasksFilled(MasksFilled),
 }
 
 /// A lease was taken.
@@ -51,11 +58,11 @@ pub struct Leased {
 }
 
 /// Rows, one for each text, in the order of the texts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Embedded {
     /// How many rows.
     pub rows: u32,
-    /// Values in each.
+    /// Values in each; bits, where values are packed.
     pub dimension: u32,
     /// What a value is.
     pub element: ElementType,
@@ -64,6 +71,24 @@ pub struct Embedded {
     /// Tokens that were computed.
     pub tokens: u64,
     /// The texts (by position) that were longer than the model reads and lost their end.
+    #[serde(deserialize_with = "bounded::list")]
+    pub truncated: Vec<u32>,
+    /// For [`ElementType::I8`] and [`ElementType::U8`]: what the numbers stand for.
+    pub ranges: Option<QuantizationRanges>,
+}
+
+/// Scores, `labels` of them for each pair, pair behind pair: 32-bit floats, little-endian, behind
+/// the message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reranked {
+    /// How many pairs.
+    pub pairs: u32,
+    /// The names of the labels, as the model's folder gives them; one for a ranking.
+    #[serde(deserialize_with = "bounded::strings")]
+    pub labels: Vec<String>,
+    /// Tokens that were computed.
+    pub tokens: u64,
+    /// The pairs (by position) that were longer than the model reads and lost their end.
     #[serde(deserialize_with = "bounded::list")]
     pub truncated: Vec<u32>,
 }

@@ -8,20 +8,37 @@ use std::fmt;
 /// Slots begin at multiples of this many bytes.
 pub const SLOT_ALIGNMENT: u64 = 64;
 
-/// What one value of a row is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// What one value of a row is. The small types are those of sentence-transformers'
+/// `quantize_embeddings`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ElementType {
     /// 32-bit float, little-endian.
+    #[default]
     F32,
+    /// 16-bit float, little-endian.
+    F16,
+    /// A byte from -128 to 127 between the ends of a range that each column has.
+    I8,
+    /// A byte from 0 to 255 between the ends of a range that each column has.
+    U8,
+    /// One bit a value, set where it is above 0; eight in a byte, the first one highest, and 128
+    /// taken from the byte (`binary`).
+    Binary,
+    /// As [`ElementType::Binary`], the byte as it is (`ubinary`).
+    Ubinary,
 }
 
 impl ElementType {
-    /// Bytes of one value.
+    /// Bytes of a row of so many values; a part of a byte counts as one.
     #[must_use]
-    pub const fn size_bytes(self) -> u64 {
+    pub const fn row_bytes(self, dimension: u32) -> u64 {
+        let values = dimension as u64;
         match self {
-            Self::F32 => 4,
+            Self::F32 => 4 * values,
+            Self::F16 => 2 * values,
+            Self::I8 | Self::U8 => values,
+            Self::Binary | Self::Ubinary => values.div_ceil(8),
         }
     }
 }
@@ -29,7 +46,19 @@ impl ElementType {
 /// Bytes of `rows` rows, or `None` where no machine could hold them.
 #[must_use]
 pub fn rows_len_bytes(rows: u32, dimension: u32, element: ElementType) -> Option<u64> {
-    (u64::from(rows) * u64::from(dimension)).checked_mul(element.size_bytes())
+    u64::from(rows).checked_mul(element.row_bytes(dimension))
+}
+
+/// What the numbers of quantised rows stand for: in column `i` the smallest one for `starts[i]`, and
+/// each further one for `steps[i]` more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QuantizationRanges {
+    /// One for each column.
+    #[serde(deserialize_with = "bounded::list")]
+    pub starts: Vec<f32>,
+    /// One for each column.
+    #[serde(deserialize_with = "bounded::list")]
+    pub steps: Vec<f32>,
 }
 
 /// How segments are made and found.

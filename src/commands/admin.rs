@@ -41,6 +41,8 @@ pub(super) fn show(bar: &ProgressBar, event: &Event) {
         Event::Reading { need_bytes } => {
             bar.set_message(format!("is read into memory ({})", size(*need_bytes)));
         }
+        // Of a generation, not of a load.
+        Event::Piece { .. } => {}
     }
     bar.tick();
 }

@@ -41,7 +41,11 @@ impl EmbeddingModel for Gated {
             "fail" => FAIL,
             text => u32::try_from(text.len()).unwrap_or(0),
         };
-        Ok(Sequence { ids: vec![id], truncated: text.len() > self.card.max_tokens })
+        Ok(Sequence {
+            ids: vec![id],
+            truncated: text.len() > self.card.max_tokens,
+            ..Sequence::default()
+        })
     }
 
     fn computer(self: Arc<Self>) -> Box<dyn Computer> {
@@ -93,6 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 max_tokens: 1000,
                 normalized: false,
                 weight_bytes: 0,
+                ..ModelCard::default()
             };
             Ok(Arc::new(Gated { card, gate: gate.clone() }) as Arc<dyn EmbeddingModel>)
         })

@@ -262,11 +262,17 @@ pub(crate) fn leased(lease: u64, model: ModelId) -> Leased {
     let model = ModelInfo {
         id: model,
         kind: ModelKind::Embedding,
+        methods: vec![emberd_protocol::Method::Embed],
         architecture: "fake".into(),
         device: "cpu".into(),
         dimension: DIMENSION,
         max_tokens: 512,
         normalized: false,
+        max_output_tokens: 0,
+        prompts: Vec::new(),
+        default_prompt: None,
+        similarity: None,
+        labels: Vec::new(),
         weight_bytes: 0,
     };
     Leased { lease: LeaseId(lease), model }
@@ -284,6 +290,7 @@ pub(crate) fn rows_at(rows: u32, place: Place) -> Embedded {
         place,
         tokens: u64::from(rows) * 2,
         truncated: Vec::new(),
+        ranges: None,
     }
 }
 

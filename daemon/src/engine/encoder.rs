@@ -236,7 +236,7 @@ impl Encoder {
             text = rest;
         };
         ids.extend_from_slice(&self.after);
-        Ok(Sequence { ids, truncated })
+        Ok(Sequence { ids, truncated, ..Sequence::default() })
     }
 
     fn first_piece(&self, text: &str) -> Piece {

@@ -109,6 +109,7 @@ fn load_transformer(
         max_tokens: limits.max_tokens,
         normalized: head.normalize,
         weight_bytes: network.weight_bytes(),
+        ..ModelCard::default()
     };
     Ok(Arc::new(Bert { network, encoder, head, card, fingerprint }))
 }

@@ -1,10 +1,11 @@
 //! What a worker needs to know of a model that turns texts into rows.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 /// What is said about a loaded embedding model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelCard {
     /// What computes it, such as `bert` or `static`.
     pub architecture: String,
@@ -14,6 +15,12 @@ pub struct ModelCard {
     pub max_tokens: usize,
     /// Whether rows come out with length 1.
     pub normalized: bool,
+    /// Prompts by name, for [`EmbeddingModel::encode_prompted`].
+    pub prompts: BTreeMap<String, String>,
+    /// Which of them [`EmbeddingModel::encode`] puts in front of a text.
+    pub default_prompt: Option<String>,
+    /// How rows are to be compared, such as `cosine`, if the folder says it.
+    pub similarity: Option<String>,
     /// Bytes that the weights hold in memory.
     pub weight_bytes: u64,
 }
@@ -25,6 +32,11 @@ pub struct Sequence {
     pub ids: Vec<u32>,
     /// Whether the text was longer than [`ModelCard::max_tokens`] and lost its end.
     pub truncated: bool,
+    /// Of a pair: how many tokens belong to the first text, special tokens around it included. 0
+    /// for a single text.
+    pub first_len: usize,
+    /// Tokens at the front that are read but not pooled: a prompt that the model leaves out.
+    pub unpooled: usize,
 }
 
 /// A loaded embedding model: immutable, shared by the workers that compute with it.
@@ -38,6 +50,24 @@ pub trait EmbeddingModel: fmt::Debug + Send + Sync + 'static {
     /// When the tokenizer itself fails, which a text alone should not bring about.
     fn encode(&self, text: &str) -> Result<Sequence, ComputeError>;
 
+    /// Reads a text with another prompt in front of it than the model's default one; an empty one
+    /// for none.
+    ///
+    /// # Errors
+    /// As [`EmbeddingModel::encode`].
+    fn encode_prompted(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
+        self.encode(&format!("{prompt}{text}"))
+    }
+
+    /// Reads a pair of texts as one sequence, for models that score pairs.
+    ///
+    /// # Errors
+    /// When the model takes no pairs, or as [`EmbeddingModel::encode`].
+    fn encode_pair(&self, first: &str, second: &str) -> Result<Sequence, ComputeError> {
+        let _ = (first, second);
+        Err(ComputeError::NoPairs)
+    }
+
     /// What determines its rows beside the text, such as a `ModelFingerprint` gives: rows of models
     /// with the same one are taken for each other. `None`: its rows are not cached.
     fn fingerprint(&self) -> Option<[u8; 32]> {
@@ -46,6 +76,32 @@ pub trait EmbeddingModel: fmt::Debug + Send + Sync + 'static {
 
     /// The private state (scratch memory) of one worker over these weights.
     fn computer(self: Arc<Self>) -> Box<dyn Computer>;
+}
+
+/// A head that scores pairs of texts: a cross-encoder or another sequence classification.
+#[derive(Debug, Clone)]
+pub struct RankHead {
+    /// Reads pairs ([`EmbeddingModel::encode_pair`]); its rows are what the head puts out, one value
+    /// for each label, no activation applied. They are never normalised nor cached.
+    pub model: Arc<dyn EmbeddingModel>,
+    /// The names of the labels, as `id2label` has them.
+    pub labels: Vec<String>,
+    /// What the folder says is to be done with what the head puts out; never
+    /// [`ScoreActivation::Model`](emberd_protocol::ScoreActivation).
+    pub activation: emberd_protocol::ScoreActivation,
+}
+
+/// A model in memory, by what can be asked of it. The parts share their weights.
+#[derive(Debug, Clone, Default)]
+pub struct ModelParts {
+    /// Rows for texts.
+    pub embed: Option<Arc<dyn EmbeddingModel>>,
+    /// Scores for pairs.
+    pub rank: Option<RankHead>,
+    /// Texts from texts.
+    pub generate: Option<Arc<dyn super::text_model::Seq2SeqModel>>,
+    /// Candidates for masks.
+    pub fill_mask: Option<Arc<dyn super::text_model::MaskedModel>>,
 }
 
 /// One worker's way through the weights. Its scratch memory grows to the largest batch seen.
@@ -68,6 +124,9 @@ pub enum ComputeError {
     /// The tensor library refused an operation.
     #[error("the computation failed")]
     Tensor(#[from] candle_core::Error),
+    /// A pair was given to a model of single texts.
+    #[error("this model takes no pairs of texts")]
+    NoPairs,
     /// The tokenizer refused a text.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),

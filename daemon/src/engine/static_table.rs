@@ -81,6 +81,7 @@ impl StaticModel {
             max_tokens: layout.max_tokens,
             normalized: layout.normalize,
             weight_bytes: u64::try_from(table.bytes()).unwrap_or(u64::MAX),
+            ..ModelCard::default()
         };
         Ok(Self { table, encoder, card, fingerprint })
     }

@@ -46,7 +46,7 @@ impl EmbeddingModel for Gated {
 
     fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
         let ids = text.bytes().take(MAX_TOKENS).map(u32::from).collect();
-        Ok(Sequence { ids, truncated: text.len() > MAX_TOKENS })
+        Ok(Sequence { ids, truncated: text.len() > MAX_TOKENS, ..Sequence::default() })
     }
 
     fn fingerprint(&self) -> Option<[u8; 32]> {
@@ -112,6 +112,7 @@ fn bench(workers: usize, max_entries: usize) -> Bench {
         max_tokens: MAX_TOKENS,
         normalized: false,
         weight_bytes: 0,
+        ..ModelCard::default()
     };
     let model = Arc::new(Gated { card, gate: Mutex::default(), changed: Condvar::new() });
     let settings = CacheSettings { max_entries, ..CacheSettings::default() };

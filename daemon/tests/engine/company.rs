@@ -102,7 +102,7 @@ fn a_text_beyond_the_limit_is_cut_and_says_so() {
 fn sequences_and_rows_that_do_not_fit_the_model_are_errors() {
     let model = load("bert-mean-norm");
     let mut computer = Arc::clone(&model).computer();
-    let sequence = |ids: &[u32]| Sequence { ids: ids.to_vec(), truncated: false };
+    let sequence = |ids: &[u32]| Sequence { ids: ids.to_vec(), ..Sequence::default() };
     let mut row = [0.0; 32];
     for ids in [&[2615][..], &[u32::MAX], &[1; 65]] {
         let error = computer.compute(&[&sequence(ids)], &mut [&mut row]).unwrap_err();
