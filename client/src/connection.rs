@@ -210,7 +210,7 @@ impl Connection {
             Some(Abandoned::Over(unwanted, wake)) => {
                 self.changed.notify_all();
                 if let Some(unwanted) = unwanted {
-                    self.give_back(unwanted);
+                    self.give_back(*unwanted);
                 }
                 wake.now();
             }

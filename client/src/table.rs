@@ -112,7 +112,7 @@ pub(crate) enum Abandoned {
     /// It can still be cancelled.
     Unanswered(Option<Waker>),
     /// Its answer had come, or its connection is dead.
-    Over(Option<Unwanted>, Wake),
+    Over(Option<Box<Unwanted>>, Wake),
 }
 
 impl Table {
@@ -227,7 +227,7 @@ impl Table {
         }
         let answer = waiting.answer.take();
         self.waiting.remove(&id);
-        let unwanted = answer.map(|answer| Unwanted { answer, was_asked_for: true });
+        let unwanted = answer.map(|answer| Box::new(Unwanted { answer, was_asked_for: true }));
         Some(Abandoned::Over(unwanted, self.room()))
     }
 
