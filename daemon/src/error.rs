@@ -1,12 +1,14 @@
 //! The one place where errors of the daemon's parts become a [`Failure`] for a client.
 
 use crate::engine::model::ComputeError;
+use crate::generate::OptionError;
 use crate::job::JobError;
 use crate::lease::LeaseError;
 use crate::loader::LoadFailure;
 use crate::queue::QueueError;
 use crate::scheduler::{PlacementVerdict, UnloadError, WaitError};
 use crate::segment::SegmentError;
+use crate::text_job::TextError;
 use emberd_protocol::{
     CodecError, ErrorCode, Failure, LeaseId, ModelId, ModelKind, TextBlockError,
 };
@@ -89,6 +91,12 @@ pub(crate) enum RequestError {
     /// The work failed.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// Texts cannot be made in this way.
+    #[error(transparent)]
+    Options(#[from] OptionError),
+    /// Texts were not made.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// The message makes no sense.
     #[error("the request cannot be read")]
     Codec(#[from] CodecError),
@@ -134,7 +142,8 @@ impl RequestError {
                 format!("{} (the next try is in {seconds} s)", chain(self))
             }
             Self::Load { .. } | Self::Codec(_) => chain(self),
-            Self::Job(JobError::Compute(_)) => chain(self),
+            Self::Job(JobError::Compute(_))
+            | Self::Text(TextError::Compute(_) | TextError::Threads(_)) => chain(self),
             _ => self.to_string(),
         };
         Failure { code, message, retryable: self.is_retryable() }
@@ -186,6 +195,22 @@ impl RequestError {
             Self::Queue(QueueError::Closed) | Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::Job(JobError::Compute(ComputeError::Tensor(_))) => ErrorCode::DeviceError,
             Self::Job(_) | Self::Defect(_) => ErrorCode::Internal,
+            Self::Options(OptionError::OverLimit { .. }) => ErrorCode::LimitExceeded,
+            Self::Options(OptionError::Range { .. } | OptionError::Conflict { .. }) => {
+                ErrorCode::InvalidRequest
+            }
+            Self::Text(error) => match error {
+                TextError::Compute(error) => match **error {
+                    ComputeError::Tensor(_) => ErrorCode::DeviceError,
+                    _ => ErrorCode::Internal,
+                },
+                TextError::Threads(_) => ErrorCode::DeviceError,
+                TextError::Panicked => ErrorCode::Internal,
+                TextError::TooLarge { .. } => ErrorCode::LimitExceeded,
+                TextError::NoToken | TextError::NoMask { .. } | TextError::TopK { .. } => {
+                    ErrorCode::InvalidRequest
+                }
+            },
             Self::Texts(TextBlockError::TooMany { .. } | TextBlockError::TooLong { .. })
             | Self::InlineTooLarge { .. } => ErrorCode::LimitExceeded,
             Self::Codec(_) | Self::Texts(_) | Self::UnexpectedTail { .. } => {

@@ -35,6 +35,8 @@ mod dispatch;
 mod embed;
 pub mod engine;
 mod error;
+mod fair_queue;
+pub mod generate;
 pub mod hub;
 mod job;
 mod latency;
@@ -54,6 +56,7 @@ mod session;
 pub mod settings;
 mod status;
 mod sync;
+mod text_job;
 mod worker;
 
 pub use daemon::{Daemon, DaemonBuilder};

@@ -41,7 +41,8 @@ const MAX_LANE_BYTES: usize = 64 << 20;
 
 /// The queue took no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum QueueError {
+#[non_exhaustive]
+pub enum QueueError {
     /// Too much waits already.
     #[error(
         "{waiting_bytes} bytes of text wait for this model, more than it takes: try again later"
