@@ -10,7 +10,7 @@ use crate::scheduler::{PlacementVerdict, UnloadError, WaitError};
 use crate::segment::SegmentError;
 use crate::text_job::TextError;
 use emberd_protocol::{
-    CodecError, ErrorCode, Failure, LeaseId, ModelId, ModelKind, TextBlockError,
+    CodecError, ErrorCode, Failure, LeaseId, Method, ModelId, ModelKind, TextBlockError,
 };
 use std::error::Error;
 use std::time::Duration;
@@ -78,6 +78,22 @@ pub(crate) enum RequestError {
         is: ModelKind,
         /// What was wanted.
         wanted: ModelKind,
+    },
+    /// It does not do what was asked.
+    #[error("model \"{model}\" offers {offered}, not {wanted}")]
+    NotOffered {
+        /// Which.
+        model: ModelId,
+        /// What was asked.
+        wanted: Method,
+        /// What it does.
+        offered: String,
+    },
+    /// The texts do not form pairs.
+    #[error("{texts} texts do not form pairs: each needs two")]
+    OddTexts {
+        /// How many there are.
+        texts: u32,
     },
     /// The lease cannot be used.
     #[error(transparent)]
@@ -160,6 +176,7 @@ impl RequestError {
                 | LoadFailure::NoGeneration
                 | LoadFailure::NoSource
                 | LoadFailure::Dimension { .. }
+                | LoadFailure::NoMethods
                 | LoadFailure::NoHub(_)
                 | LoadFailure::NotFetched(_)
                 | LoadFailure::Hub(_) => ErrorCode::ModelLoadError,
@@ -168,7 +185,9 @@ impl RequestError {
             },
             Self::NoPlace { verdict: PlacementVerdict::TooMany, .. } => ErrorCode::LimitExceeded,
             Self::NoPlace { .. } => ErrorCode::DeviceError,
-            Self::NotShared(_) | Self::Reload(_) => ErrorCode::InvalidRequest,
+            Self::NotShared(_) | Self::Reload(_) | Self::OddTexts { .. } => {
+                ErrorCode::InvalidRequest
+            }
             Self::Unload { source: UnloadError::Held(_) | UnloadError::Loading, .. } => {
                 ErrorCode::ReferenceError
             }
@@ -177,7 +196,7 @@ impl RequestError {
             }
             Self::Cache(_) => ErrorCode::CacheError,
             Self::NotAdmin => ErrorCode::PermissionDenied,
-            Self::WrongKind { .. } => ErrorCode::WrongModelType,
+            Self::WrongKind { .. } | Self::NotOffered { .. } => ErrorCode::WrongModelType,
             Self::Lease(LeaseError::NotHeld(LeaseId(_))) => ErrorCode::ReferenceError,
             Self::Lease(LeaseError::TooMany(_)) => ErrorCode::LimitExceeded,
             Self::Segment(error) => match error {

@@ -1,6 +1,6 @@
 //! From a model's settings to a model in memory.
 
-use crate::engine::model::EmbeddingModel;
+use crate::engine::model::{EmbeddingModel, ModelParts};
 use crate::engine::{
     LoadError, builtin_static_minilm, builtin_static_minilm_need, folder_need, holds_model,
     load_folder,
@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 pub type CustomError = Box<dyn std::error::Error + Send + Sync>;
 
 type CustomLoader =
-    dyn Fn(&ModelId, &ModelSettings) -> Result<Arc<dyn EmbeddingModel>, CustomError> + Send + Sync;
+    dyn Fn(&ModelId, &ModelSettings) -> Result<ModelParts, CustomError> + Send + Sync;
 
 /// The model types that can be loaded: `embedding`, and those that the program registered.
 #[derive(Default)]
@@ -67,6 +67,9 @@ pub enum LoadFailure {
         /// What the model makes.
         available: usize,
     },
+    /// A loader of the program's own gave a model that does nothing.
+    #[error("the loader gave a model of which nothing can be asked")]
+    NoMethods,
     /// The settings name no files.
     #[error("the settings name neither a folder nor a name on the hub")]
     NoSource,
@@ -114,10 +117,7 @@ impl Loaders {
     /// Registers a type. A later one of the same name takes its place.
     pub(crate) fn register<F>(&mut self, model_type: impl Into<String>, loader: F)
     where
-        F: Fn(&ModelId, &ModelSettings) -> Result<Arc<dyn EmbeddingModel>, CustomError>
-            + Send
-            + Sync
-            + 'static,
+        F: Fn(&ModelId, &ModelSettings) -> Result<ModelParts, CustomError> + Send + Sync + 'static,
     {
         self.custom.insert(model_type.into(), Box::new(loader));
     }
@@ -205,7 +205,7 @@ impl Loaders {
         settings: &ModelSettings,
         prepared: Option<&Prepared>,
         _device: Device,
-    ) -> Result<Arc<dyn EmbeddingModel>, LoadFailure> {
+    ) -> Result<ModelParts, LoadFailure> {
         if let Some(loader) = self.custom.get(&settings.model_type) {
             return loader(id, settings).map_err(|source| LoadFailure::Custom {
                 model_type: settings.model_type.clone(),
@@ -213,11 +213,15 @@ impl Loaders {
             });
         }
         match prepared.map(|prepared| &prepared.files) {
-            Some(Files::Folder(folder)) => Ok(load_folder(folder)?),
-            Some(Files::Builtin) => Ok(builtin_static_minilm()?),
+            Some(Files::Folder(folder)) => Ok(embedding(load_folder(folder)?)),
+            Some(Files::Builtin) => Ok(embedding(builtin_static_minilm()?)),
             Some(Files::Own) | None => Err(LoadFailure::NoSource),
         }
     }
+}
+
+fn embedding(model: Arc<dyn EmbeddingModel>) -> ModelParts {
+    ModelParts { embed: Some(model), ..ModelParts::default() }
 }
 
 /// A model's files, and what they will take.

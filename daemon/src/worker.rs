@@ -102,14 +102,13 @@ impl Worker {
         let (mut cost, mut filled, mut truncated) = (0, 0, Vec::new());
         while cost < budget
             && let Some(mut home) = homes.next()
-            && let Some(text) = job.texts.get(home.text)
         {
             // Another request may have had the same text computed while this one waited.
             if let Some(was_truncated) = home.look_again() {
                 truncated.extend(home.positions().filter(|_| was_truncated));
                 filled += 1;
             } else {
-                match guarded(|| self.model.encode(text)) {
+                match guarded(|| job.encode(&*self.model, home.text)) {
                     Ok(sequence) => {
                         truncated.extend(home.positions().filter(|_| sequence.truncated));
                         let entry = Entry { job: Arc::clone(&job), sequence, home };
