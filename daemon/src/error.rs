@@ -173,7 +173,7 @@ impl RequestError {
                 | LoadFailure::Custom { .. }
                 | LoadFailure::NoSuchBuiltin(_)
                 | LoadFailure::NoSuchType(_)
-                | LoadFailure::NoGeneration
+                | LoadFailure::OfAnotherType { .. }
                 | LoadFailure::NoSource
                 | LoadFailure::Dimension { .. }
                 | LoadFailure::NoMethods

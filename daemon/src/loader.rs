@@ -1,15 +1,14 @@
 //! From a model's settings to a model in memory.
 
-use crate::engine::model::{EmbeddingModel, ModelParts};
-use crate::engine::{
-    LoadError, builtin_static_minilm, builtin_static_minilm_need, folder_need, holds_model,
-    load_folder,
-};
+mod known;
+
+use crate::engine::LoadError;
+use crate::engine::model::ModelParts;
 use crate::hub::{Hub, HubError, HubProgress, HubSettings};
-use crate::model::CPU_BATCH_TOKENS;
 use crate::scheduler::{Device, Need};
-use crate::settings::{BUILTIN_STATIC, EMBEDDING_TYPE, ModelSettings, TEXT2TEXT_TYPE};
+use crate::settings::{BUILTIN_STATIC, BUILTIN_VERBALIZER, ModelSettings};
 use emberd_protocol::{Event, ModelId};
+use known::Known;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -23,7 +22,8 @@ pub type CustomError = Box<dyn std::error::Error + Send + Sync>;
 type CustomLoader =
     dyn Fn(&ModelId, &ModelSettings) -> Result<ModelParts, CustomError> + Send + Sync;
 
-/// The model types that can be loaded: `embedding`, and those that the program registered.
+/// The model types that can be loaded: those that are [`Known`], and those that the program
+/// registered.
 #[derive(Default)]
 pub(crate) struct Loaders {
     custom: BTreeMap<String, Box<CustomLoader>>,
@@ -53,9 +53,18 @@ pub enum LoadFailure {
     /// The settings name a type that is not there.
     #[error("no loader is registered for model type \"{0}\"")]
     NoSuchType(String),
-    /// This version has no such models yet.
-    #[error("models of type text2text cannot be loaded by this version")]
-    NoGeneration,
+    /// The files are those of a model of another type.
+    #[error("{} holds {found}, and a model of type {model_type} is {wanted}", folder.display())]
+    OfAnotherType {
+        /// Where the files are.
+        folder: PathBuf,
+        /// What they make.
+        found: String,
+        /// What the settings say.
+        model_type: &'static str,
+        /// What such a model is.
+        wanted: &'static str,
+    },
     /// The settings want longer rows than the model makes.
     #[error(
         "the model's rows have {available} values, not {wanted}: give a dimension of at most \
@@ -153,21 +162,29 @@ impl Loaders {
             // when it is there.
             return Ok(Prepared { files: Files::Own, need: Need::default() });
         }
-        match settings.model_type.as_str() {
-            EMBEDDING_TYPE => {}
-            TEXT2TEXT_TYPE => return Err(LoadFailure::NoGeneration),
-            other => return Err(LoadFailure::NoSuchType(other.into())),
-        }
+        let known = Known::of(&settings.model_type)?;
+        let files = self.find(known, settings, runtime, may_fetch, tell)?;
+        let need = known.need(&files, cpu_workers)?;
+        Ok(Prepared { files, need })
+    }
+
+    /// Finds a model's files; fetches them if need be, and if it may.
+    fn find(
+        &self,
+        known: Known,
+        settings: &ModelSettings,
+        runtime: Option<&Handle>,
+        may_fetch: bool,
+        tell: &(dyn Fn(Event) + Sync + Send),
+    ) -> Result<Files, LoadFailure> {
         if let Some(folder) = &settings.local_path
-            && (settings.name.is_none() || holds_model(folder))
+            && (settings.name.is_none() || known.is_in(folder))
         {
-            let need = folder_need(folder, cpu_workers, CPU_BATCH_TOKENS)?;
-            return Ok(Prepared { files: Files::Folder(folder.clone()), need });
+            return Ok(Files::Folder(folder.clone()));
         }
         match settings.name.as_deref() {
-            Some(BUILTIN_STATIC) => {
-                Ok(Prepared { files: Files::Builtin, need: builtin_static_minilm_need() })
-            }
+            Some(BUILTIN_STATIC) => Ok(Files::StaticTable),
+            Some(BUILTIN_VERBALIZER) => Ok(Files::Verbalizer),
             Some(name) if name.starts_with("builtin:") => {
                 Err(LoadFailure::NoSuchBuiltin(name.into()))
             }
@@ -184,12 +201,10 @@ impl Loaders {
                     });
                 };
                 let folder = runtime.block_on(hub.folder(name, &settings.revision, &progress));
-                let folder = folder.map_err(|error| match error {
+                folder.map(Files::Folder).map_err(|error| match error {
                     HubError::Offline { .. } if !may_fetch => LoadFailure::NotFetched(name.into()),
                     error => error.into(),
-                })?;
-                let need = folder_need(&folder, cpu_workers, CPU_BATCH_TOKENS)?;
-                Ok(Prepared { files: Files::Folder(folder), need })
+                })
             }
             None => Err(LoadFailure::NoSource),
         }
@@ -212,16 +227,9 @@ impl Loaders {
                 source,
             });
         }
-        match prepared.map(|prepared| &prepared.files) {
-            Some(Files::Folder(folder)) => Ok(embedding(load_folder(folder)?)),
-            Some(Files::Builtin) => Ok(embedding(builtin_static_minilm()?)),
-            Some(Files::Own) | None => Err(LoadFailure::NoSource),
-        }
+        let files = prepared.map(|prepared| &prepared.files).ok_or(LoadFailure::NoSource)?;
+        Known::of(&settings.model_type)?.load(files)
     }
-}
-
-fn embedding(model: Arc<dyn EmbeddingModel>) -> ModelParts {
-    ModelParts { embed: Some(model), ..ModelParts::default() }
 }
 
 /// A model's files, and what they will take.
@@ -235,8 +243,10 @@ pub(crate) struct Prepared {
 /// Where a model's files are.
 #[derive(Debug, Clone)]
 enum Files {
-    /// Inside the program.
-    Builtin,
+    /// The static table inside the program.
+    StaticTable,
+    /// The little T5 inside the program.
+    Verbalizer,
     /// In a folder.
     Folder(PathBuf),
     /// Where a loader of the program's own knows.
