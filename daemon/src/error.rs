@@ -226,9 +226,10 @@ impl RequestError {
                 TextError::Threads(_) => ErrorCode::DeviceError,
                 TextError::Panicked => ErrorCode::Internal,
                 TextError::TooLarge { .. } => ErrorCode::LimitExceeded,
-                TextError::NoToken | TextError::NoMask { .. } | TextError::TopK { .. } => {
-                    ErrorCode::InvalidRequest
-                }
+                TextError::NoToken
+                | TextError::NoMask { .. }
+                | TextError::NoCandidates
+                | TextError::FewCandidates { .. } => ErrorCode::InvalidRequest,
             },
             Self::Texts(TextBlockError::TooMany { .. } | TextBlockError::TooLong { .. })
             | Self::InlineTooLarge { .. } => ErrorCode::LimitExceeded,

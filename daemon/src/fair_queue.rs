@@ -29,17 +29,6 @@ pub(crate) trait Queued {
     fn is_cancelled(&self) -> bool;
 }
 
-/// What there is to take.
-#[derive(Debug)]
-pub(crate) enum Taken<T> {
-    /// The next in turn.
-    Item(T),
-    /// Nothing that fits now.
-    Nothing,
-    /// Nothing, and nothing will come any more.
-    Closed,
-}
-
 /// Items by connection.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
@@ -95,7 +84,7 @@ impl<T: Queued> FairQueue<T> {
     }
 
     /// Takes the next item in turn if it `fits`: one that does not is waited for, not overtaken.
-    pub(crate) fn take(&self, fits: impl Fn(&T) -> bool) -> Taken<T> {
+    pub(crate) fn take(&self, fits: impl Fn(&T) -> bool) -> Option<T> {
         lock(&self.lanes).take(fits)
     }
 
@@ -103,13 +92,13 @@ impl<T: Queued> FairQueue<T> {
     pub(crate) fn wait(&self) -> Option<T> {
         let mut lanes = lock(&self.lanes);
         loop {
-            match lanes.take(|_| true) {
-                Taken::Item(item) => return Some(item),
-                Taken::Closed => return None,
-                Taken::Nothing => {
-                    lanes = self.changed.wait(lanes).unwrap_or_else(PoisonError::into_inner);
-                }
+            if let Some(item) = lanes.take(|_| true) {
+                return Some(item);
             }
+            if lanes.closed {
+                return None;
+            }
+            lanes = self.changed.wait(lanes).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -150,7 +139,7 @@ impl<T: Queued> Lanes<T> {
         self.queued_bytes += bytes;
     }
 
-    fn take(&mut self, fits: impl Fn(&T) -> bool) -> Taken<T> {
+    fn take(&mut self, fits: impl Fn(&T) -> bool) -> Option<T> {
         while let Some(connection) = self.turns.pop_front() {
             let Some(lane) = self.lanes.get_mut(&connection) else { continue };
             while let Some(item) = lane.items.pop_front_if(|item| item.is_cancelled()) {
@@ -163,7 +152,7 @@ impl<T: Queued> Lanes<T> {
             };
             if !fits(item) {
                 self.turns.push_front(connection);
-                return Taken::Nothing;
+                return None;
             }
             let Some(item) = lane.items.pop_front() else { continue };
             lane.bytes -= cost(&item);
@@ -173,9 +162,9 @@ impl<T: Queued> Lanes<T> {
             } else {
                 self.turns.push_back(connection);
             }
-            return Taken::Item(item);
+            return Some(item);
         }
-        if self.closed { Taken::Closed } else { Taken::Nothing }
+        None
     }
 
     fn drop_cancelled(&mut self) {
@@ -227,10 +216,7 @@ mod tests {
     }
 
     fn drain(queue: &FairQueue<Item>) -> Vec<(u64, usize)> {
-        let next = || match queue.take(|_| true) {
-            Taken::Item(item) => Some((item.connection, item.number)),
-            Taken::Nothing | Taken::Closed => None,
-        };
+        let next = || queue.take(|_| true).map(|item| (item.connection, item.number));
         std::iter::from_fn(next).collect()
     }
 
@@ -248,7 +234,7 @@ mod tests {
         let queue = FairQueue::default();
         push(&queue, &items(1, 1, 9)).unwrap();
         push(&queue, &items(2, 1, 1)).unwrap();
-        assert!(matches!(queue.take(|item| item.len_bytes < 5), Taken::Nothing));
+        assert!(queue.take(|item| item.len_bytes < 5).is_none());
         assert_eq!(drain(&queue), [(1, 0), (2, 0)]);
     }
 
@@ -287,6 +273,5 @@ mod tests {
         assert_eq!(push(&queue, &items(1, 1, 1)), Err(QueueError::Closed));
         assert!(queue.wait().is_some());
         assert!(queue.wait().is_none());
-        assert!(matches!(queue.take(|_| true), Taken::Closed));
     }
 }

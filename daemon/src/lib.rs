@@ -36,6 +36,7 @@ mod embed;
 pub mod engine;
 mod error;
 mod fair_queue;
+pub mod fill_mask;
 pub mod generate;
 pub mod hub;
 mod job;

@@ -20,11 +20,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// How batches are formed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BatchLimits {
+pub struct BatchLimits {
     /// Tokens of one batch. A longer text is a batch of its own.
-    pub(crate) tokens: usize,
+    pub tokens: usize,
     /// Texts of one batch.
-    pub(crate) texts: usize,
+    pub texts: usize,
 }
 
 /// Tokens are collected up to this many batches before they are sorted and cut.

@@ -6,6 +6,7 @@ use crate::lease::ConnectionId;
 use crate::queue::QueueError;
 use crate::sync::lock;
 use emberd_protocol::{MAX_BODY_BYTES, TextBlock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -48,13 +49,16 @@ pub enum TextError {
         /// How it is spelled.
         mask: String,
     },
-    /// So many candidates cannot be.
-    #[error("top_k is {top_k}: it must be from 1 to {tokens}, the tokens of this model")]
-    TopK {
+    /// No candidate is wanted.
+    #[error("top_k is 0: it must be at least 1")]
+    NoCandidates,
+    /// So many candidates there are not.
+    #[error("top_k is {wanted}: this model knows {found} tokens")]
+    FewCandidates {
         /// What was asked for.
-        top_k: u32,
+        wanted: u32,
         /// What there is.
-        tokens: usize,
+        found: usize,
     },
 }
 
@@ -210,4 +214,9 @@ impl<W, A> Drop for Waiting<W, A> {
     fn drop(&mut self) {
         self.job.cancelled.store(true, Ordering::Relaxed);
     }
+}
+
+/// A panic costs the texts that it happened to, not the worker.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, TextError>) -> Result<T, TextError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(TextError::Panicked))
 }

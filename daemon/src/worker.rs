@@ -16,7 +16,7 @@ use std::thread::{Builder, JoinHandle};
 
 /// What the workers of a model have done.
 #[derive(Debug, Default)]
-pub(crate) struct WorkDone {
+pub struct WorkDone {
     /// Texts embedded.
     pub(crate) texts: AtomicU64,
     /// Tokens computed.

@@ -9,11 +9,11 @@ use super::making::{Making, Progress};
 use super::reading::Reading;
 use crate::engine::model::{ComputeError, Sequence};
 use crate::engine::text_model::{Decoder, HypothesisId, Seq2SeqModel, SourceId};
-use crate::fair_queue::{FairQueue, Queued, Taken};
+use crate::fair_queue::{FairQueue, Queued};
 use crate::latency::Times;
 use crate::lease::ConnectionId;
 use crate::queue::QueueError;
-use crate::text_job::{Job, JobText, TextError, Waiting};
+use crate::text_job::{Job, JobText, TextError, Waiting, guarded};
 use emberd_protocol::{Event, Generated, GeneratedText, TextBlock};
 use std::collections::VecDeque;
 use std::fmt;
@@ -265,7 +265,7 @@ impl Batch {
         let mut next = first;
         while tokens < ADMITTED_TOKENS {
             let fits = |item: &Item| rows == 0 || rows + item.rows() <= self.queue.rows;
-            let Some(item) = next.take().or_else(|| self.queue.items.take(fits).item()) else {
+            let Some(item) = next.take().or_else(|| self.queue.items.take(fits)) else {
                 break;
             };
             self.work.waits.note(item.job.queued.elapsed());
@@ -496,15 +496,6 @@ impl Item {
     }
 }
 
-impl<T> Taken<T> {
-    fn item(self) -> Option<T> {
-        match self {
-            Self::Item(item) => Some(item),
-            Self::Nothing | Self::Closed => None,
-        }
-    }
-}
-
 /// What an answer takes of a message.
 fn len_bytes(answer: &GeneratedText) -> usize {
     const SEQUENCE: usize = 8 + 8 + 5 + 4;
@@ -513,7 +504,5 @@ fn len_bytes(answer: &GeneratedText) -> usize {
     TEXT + sequences.map(|s| SEQUENCE + s.text.len() + size_of_val(&*s.ids)).sum::<usize>()
 }
 
-/// A panic costs the texts that it happened to, not the worker.
-fn guarded<T>(work: impl FnOnce() -> Result<T, TextError>) -> Result<T, TextError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(TextError::Panicked))
-}
+#[cfg(test)]
+mod tests;
