@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-pub(crate) use parts::{Embedding, Generation, Ranking};
+pub(crate) use parts::{Embedding, Generation, Masks, Ranking};
 
 /// Tokens of one batch on the CPU: enough rows for the matrix kernels to run at full rate, few
 /// enough that activations stay in the caches and a single query behind it waits little.
@@ -31,6 +31,7 @@ pub(crate) struct LoadedModel {
     embedding: Option<Embedding>,
     ranking: Option<Ranking>,
     generation: Option<Generation>,
+    masks: Option<Masks>,
 }
 
 impl LoadedModel {
@@ -58,13 +59,22 @@ impl LoadedModel {
         self.generation.as_ref().ok_or_else(|| self.without(Method::Generate))
     }
 
+    /// What fills masks.
+    ///
+    /// # Errors
+    /// When it fills none.
+    pub(crate) fn masks(&self) -> Result<&Masks, RequestError> {
+        self.masks.as_ref().ok_or_else(|| self.without(Method::FillMask))
+    }
+
     /// Threads that compute for it.
     #[must_use]
     pub(crate) fn workers(&self) -> usize {
         let embedding = self.embedding.as_ref().map_or(0, |part| part.workers.count());
         let ranking = self.ranking.as_ref().map_or(0, |part| part.workers.count());
         let generation = self.generation.as_ref().map_or(0, |part| part.threads);
-        embedding + ranking + generation
+        let masks = self.masks.as_ref().map_or(0, |part| part.workers.count());
+        embedding + ranking + generation + masks
     }
 
     /// Texts that wait.
@@ -73,7 +83,8 @@ impl LoadedModel {
         let embedding = self.embedding.as_ref().map_or(0, |part| part.queue.queued_texts());
         let ranking = self.ranking.as_ref().map_or(0, |part| part.queue.queued_texts());
         let generation = self.generation.as_ref().map_or(0, |part| part.queue.queued_texts());
-        embedding + ranking + generation
+        let masks = self.masks.as_ref().map_or(0, |part| part.queue.queued_texts());
+        embedding + ranking + generation + masks
     }
 
     /// What its settings allow is told, too.
@@ -85,7 +96,7 @@ impl LoadedModel {
         self
     }
 
-    pub(crate) fn without(&self, wanted: Method) -> RequestError {
+    fn without(&self, wanted: Method) -> RequestError {
         let offered: Vec<String> = self.info.methods.iter().map(Method::to_string).collect();
         RequestError::NotOffered {
             model: self.info.id.clone(),
@@ -113,7 +124,7 @@ pub(crate) struct Counters {
     /// Texts that were not computed: the cache had their rows, another request wanted them too, or
     /// they stood in the request twice.
     pub(crate) texts_cached: AtomicU64,
-    /// What those did that make rows and scores.
+    /// What those did that make rows and scores, and fill masks.
     pub(crate) work: Arc<WorkDone>,
     /// What those did that make texts.
     pub(crate) texts: Arc<TextWork>,
@@ -198,10 +209,13 @@ impl ModelSlot {
         let ranking = parts.rank.map(|head| Ranking::start(name, head, settings, threads, work));
         let generation =
             parts.generate.map(|model| Generation::start(name, model, settings, threads, texts));
+        let masks =
+            parts.fill_mask.map(|model| Masks::start(name, &model, settings, threads, work));
         let started = LoadedModel {
             embedding: embedding.transpose().map_err(LoadFailure::Threads)?,
             ranking: ranking.transpose().map_err(LoadFailure::Threads)?,
             generation: generation.transpose().map_err(LoadFailure::Threads)?,
+            masks: masks.transpose().map_err(LoadFailure::Threads)?,
             info,
         };
         Ok(started.with_limits())

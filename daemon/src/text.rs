@@ -1,4 +1,4 @@
-//! From texts to texts.
+//! From texts to texts, and to what may stand at their masks.
 
 use crate::daemon::Shared;
 use crate::dispatch::{Answer, target};
@@ -6,7 +6,7 @@ use crate::error::RequestError;
 use crate::generate::{GenerationConfig, TextJob};
 use crate::news::Pieces;
 use crate::session::Connection;
-use emberd_protocol::{FillMaskRequest, GenerateRequest, Method, Response, TextBlock};
+use emberd_protocol::{FillMaskRequest, GenerateRequest, Response, TextBlock};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -41,7 +41,9 @@ pub(crate) async fn fill_mask(
     request: FillMaskRequest,
     texts: TextBlock,
 ) -> Result<Answer, RequestError> {
-    let (using, _) = target(&shared, &connection, request.target).await?;
-    let _ = texts;
-    Err(using.model.without(Method::FillMask))
+    let (using, slot) = target(&shared, &connection, request.target).await?;
+    let queue = &using.model.masks()?.queue;
+    let filled = queue.push(connection.id, texts, request.top_k)?.done().await?;
+    slot.counters.requests.fetch_add(1, Ordering::Relaxed);
+    Ok(Response::MasksFilled(filled).into())
 }

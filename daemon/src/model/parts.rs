@@ -2,7 +2,8 @@
 
 use super::CPU_BATCH_TOKENS;
 use crate::engine::model::{EmbeddingModel, RankHead};
-use crate::engine::text_model::Seq2SeqModel;
+use crate::engine::text_model::{MaskedModel, Seq2SeqModel};
+use crate::fill_mask::{FillQueue, FillWorkers};
 use crate::generate::{GenerationLimits, TextQueue, TextWork, TextWorker};
 use crate::queue::{BatchLimits, Queue};
 use crate::row_shape::RowShape;
@@ -49,6 +50,14 @@ pub(crate) struct Generation {
     pub(crate) limits: GenerationLimits,
     pub(super) threads: usize,
     _worker: TextWorker,
+}
+
+/// What may stand at the masks of texts.
+#[derive(Debug)]
+pub(crate) struct Masks {
+    /// Where its work is put.
+    pub(crate) queue: Arc<FillQueue>,
+    pub(super) workers: FillWorkers,
 }
 
 impl Embedding {
@@ -102,6 +111,25 @@ impl Generation {
     }
 }
 
+impl Masks {
+    pub(super) fn start(
+        name: &str,
+        model: &Arc<dyn MaskedModel>,
+        settings: &ModelSettings,
+        threads: usize,
+        done: &Arc<WorkDone>,
+    ) -> io::Result<Self> {
+        let queue = Arc::new(FillQueue::default());
+        let workers = FillWorkers::start(name, threads, model, limits(settings), &queue, done)?;
+        Ok(Self { queue, workers })
+    }
+}
+
+/// How batches are formed.
+fn limits(settings: &ModelSettings) -> BatchLimits {
+    BatchLimits { tokens: CPU_BATCH_TOKENS, texts: settings.batch_size }
+}
+
 /// A queue, and the threads that make rows of what is in it.
 fn rows(
     name: &str,
@@ -110,8 +138,7 @@ fn rows(
     threads: usize,
     done: &Arc<WorkDone>,
 ) -> io::Result<(Arc<Queue>, Workers)> {
-    let limits = BatchLimits { tokens: CPU_BATCH_TOKENS, texts: settings.batch_size };
-    let queue = Arc::new(Queue::new(limits));
+    let queue = Arc::new(Queue::new(limits(settings)));
     let workers = Workers::start(name, threads, model, &queue, done)?;
     Ok((queue, workers))
 }
