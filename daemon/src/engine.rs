@@ -11,6 +11,7 @@
 
 mod bert;
 mod builtin;
+mod device_memory;
 mod encoder;
 mod fingerprint;
 mod folder;
@@ -23,10 +24,12 @@ mod static_table;
 pub mod text_model;
 mod weights;
 
+pub use device_memory::DeviceMemory;
+pub(crate) use device_memory::is_out_of_memory;
 pub use builtin::{
     static_minilm as builtin_static_minilm, static_minilm_need as builtin_static_minilm_need,
 };
 pub use fingerprint::ModelFingerprint;
-pub use load::{folder_need, holds_model, load_folder};
+pub use load::{folder_need, holds_model, load_folder, load_folder_on};
 pub use load_error::{HeaderFault, LoadError};
 pub(crate) use pooling::normalize;

@@ -2,11 +2,11 @@
 
 use crate::engine::model::EmbeddingModel;
 use crate::engine::{
-    LoadError, builtin_static_minilm, builtin_static_minilm_need, folder_need, holds_model,
-    load_folder,
+    DeviceMemory, LoadError, builtin_static_minilm, builtin_static_minilm_need, folder_need,
+    holds_model, is_out_of_memory, load_folder_on,
 };
 use crate::hub::{Hub, HubError, HubProgress, HubSettings};
-use crate::model::CPU_BATCH_TOKENS;
+use crate::model::{CPU_BATCH_TOKENS, Place};
 use crate::scheduler::{Device, Need};
 use crate::settings::{BUILTIN_STATIC, EMBEDDING_TYPE, ModelSettings, TEXT2TEXT_TYPE};
 use emberd_protocol::{Event, ModelId};
@@ -83,8 +83,16 @@ pub enum LoadFailure {
     #[error(transparent)]
     Hub(#[from] HubError),
     /// The device had no memory for it.
-    #[error("the device has no memory for it: {0}")]
-    OutOfMemory(String),
+    #[error("{device} has no memory for it: {said}")]
+    OutOfMemory {
+        /// Which device.
+        device: Device,
+        /// What it has, and what it said.
+        said: String,
+    },
+    /// It was to be loaded on a device that has gone.
+    #[error("{0} is not there any more")]
+    NoDevice(Device),
     /// The system gave no thread.
     #[error("cannot start the model's threads")]
     Threads(#[source] std::io::Error),
@@ -103,10 +111,10 @@ impl LoadFailure {
         }
     }
 
-    /// Whether another device may have the memory that this one had not.
+    /// Whether another device may do what this one could not.
     #[must_use]
-    pub(crate) fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::OutOfMemory(_))
+    pub(crate) fn is_of_the_device(&self) -> bool {
+        matches!(self, Self::OutOfMemory { .. } | Self::NoDevice(_))
     }
 }
 
@@ -204,7 +212,7 @@ impl Loaders {
         id: &ModelId,
         settings: &ModelSettings,
         prepared: Option<&Prepared>,
-        _device: Device,
+        place: &Place,
     ) -> Result<Arc<dyn EmbeddingModel>, LoadFailure> {
         if let Some(loader) = self.custom.get(&settings.model_type) {
             return loader(id, settings).map_err(|source| LoadFailure::Custom {
@@ -213,7 +221,15 @@ impl Loaders {
             });
         }
         match prepared.map(|prepared| &prepared.files) {
-            Some(Files::Folder(folder)) => Ok(load_folder(folder)?),
+            Some(Files::Folder(folder)) => {
+                load_folder_on(folder, &place.tensors).map_err(|error| match error {
+                    LoadError::Tensor { source, .. } if is_out_of_memory(&source) => {
+                        let memory = DeviceMemory::of(&place.tensors);
+                        LoadFailure::OutOfMemory { device: place.device, said: memory.to_string() }
+                    }
+                    error => error.into(),
+                })
+            }
             Some(Files::Builtin) => Ok(builtin_static_minilm()?),
             Some(Files::Own) | None => Err(LoadFailure::NoSource),
         }

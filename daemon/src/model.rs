@@ -17,6 +17,20 @@ use std::time::{Duration, Instant};
 /// enough that activations stay in the caches and a single query behind it waits little.
 pub(crate) const CPU_BATCH_TOKENS: usize = 512;
 
+/// Tokens of one batch on a GPU: its thousands of threads are busy only with thousands of rows, and
+/// each operation is started anew for each batch. Activations of so many tokens stay small beside the
+/// memory of a GPU.
+pub(crate) const GPU_BATCH_TOKENS: usize = 16 << 10;
+
+/// Where a model goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// As decisions and figures name it.
+    pub(crate) device: Device,
+    /// Where its tensors are made.
+    pub(crate) tensors: candle_core::Device,
+}
+
 /// A model in memory, with the threads that compute for it.
 #[derive(Debug)]
 pub(crate) struct LoadedModel {
@@ -28,6 +42,8 @@ pub(crate) struct LoadedModel {
     pub(crate) shape: RowShape,
     /// What determines its rows; `None` where they are not cached.
     pub(crate) fingerprint: Option<[u8; 32]>,
+    /// Where it is.
+    pub(crate) device: Device,
     workers: Workers,
 }
 
@@ -95,13 +111,13 @@ impl ModelSlot {
         &self,
         loaders: &Loaders,
         prepared: Option<&Prepared>,
-        device: Device,
-        workers: usize,
+        place: &Place,
+        cpu_workers: usize,
     ) -> Result<LoadedModel, LoadFailure> {
         let started = Instant::now();
         let settings = self.settings();
-        let model = loaders.load(&self.id, &settings, prepared, device)?;
-        let loaded = self.start(&model, &settings, device, workers)?;
+        let model = loaders.load(&self.id, &settings, prepared, place)?;
+        let loaded = self.start(&model, &settings, place.device, cpu_workers)?;
         let took = started.elapsed();
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
         self.counters.load_ms.store(millis(took), Ordering::Relaxed);
@@ -150,13 +166,18 @@ impl ModelSlot {
             labels: Vec::new(),
             weight_bytes: card.weight_bytes,
         };
-        let limits = BatchLimits { tokens: CPU_BATCH_TOKENS, texts: settings.batch_size };
+        let (tokens, workers) = match device {
+            Device::Cpu => (CPU_BATCH_TOKENS, cpu_workers),
+            // One thread starts the operations of a model; a second would wait for the same device.
+            Device::Cuda(_) => (GPU_BATCH_TOKENS, 1),
+        };
+        let limits = BatchLimits { tokens, texts: settings.batch_size };
         let queue = Arc::new(Queue::new(limits));
         let done = &self.counters.work;
-        let workers = Workers::start(self.id.as_str(), cpu_workers, model, &queue, done)
+        let workers = Workers::start(self.id.as_str(), workers, model, &queue, done)
             .map_err(LoadFailure::Threads)?;
         let fingerprint = model.fingerprint().filter(|_| settings.cache_embeddings);
-        Ok(LoadedModel { info, queue, shape, fingerprint, workers })
+        Ok(LoadedModel { info, queue, shape, fingerprint, device, workers })
     }
 }
 

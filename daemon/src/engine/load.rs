@@ -25,8 +25,16 @@ use crate::scheduler::Need;
 /// # Errors
 /// See [`LoadError`]; each names the file at fault.
 pub fn load_folder(path: &Path) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+    load_folder_on(path, &Device::Cpu)
+}
+
+/// The same, with its tensors on a device.
+///
+/// # Errors
+/// As [`load_folder`], and where the device fails or has no memory for it.
+pub fn load_folder_on(path: &Path, device: &Device) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     match Layout::read(path)? {
-        Layout::Transformer { folder, head } => load_transformer(&folder, head, read_prompt(path)?),
+        Layout::Transformer { folder, head } => load_transformer(&folder, head, read_prompt(path)?, device),
         Layout::Static(layout) => load_static(&layout),
     }
 }
@@ -81,6 +89,7 @@ fn load_transformer(
     folder: &Path,
     head: Head,
     prompt: String,
+    device: &Device,
 ) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let config = read_bert_config(&folder.join("config.json"))?;
     let limits = read_text_limits(folder, config.max_position_embeddings)?;
@@ -88,7 +97,7 @@ fn load_transformer(
     // The tokenizer is read before the weights are hashed, and both while the tensors are read.
     let (parts, network) = side_by_side(
         || Ok((RawTokenizer::open(&folder.join("tokenizer.json"))?, weights.digest()?)),
-        || Network::load(&config, &weights, &Device::Cpu),
+        || Network::load(&config, &weights, device),
     );
     let ((tokenizer, digest), network) = (parts?, network?);
     let fingerprint = ModelFingerprint::new("bert")
