@@ -9,7 +9,7 @@
 //! - After the largest batch has been seen, computing allocates no activation memory.
 //! - Weights are read, never mapped: a file cut short later cannot crash the daemon.
 
-mod bert;
+mod architecture;
 mod builtin;
 mod device_memory;
 mod encoder;
@@ -19,16 +19,19 @@ mod layers;
 mod load;
 mod load_error;
 pub mod model;
+mod network;
 mod pooling;
 mod static_table;
 pub mod text_model;
+mod transformer;
 mod weights;
+mod workspace;
 
-pub use device_memory::DeviceMemory;
-pub(crate) use device_memory::is_out_of_memory;
 pub use builtin::{
     static_minilm as builtin_static_minilm, static_minilm_need as builtin_static_minilm_need,
 };
+pub use device_memory::DeviceMemory;
+pub(crate) use device_memory::is_out_of_memory;
 pub use fingerprint::ModelFingerprint;
 pub use load::{folder_need, holds_model, load_folder, load_folder_on};
 pub use load_error::{HeaderFault, LoadError};

@@ -6,7 +6,7 @@ use crate::engine::{
     holds_model, is_out_of_memory, load_folder_on,
 };
 use crate::hub::{Hub, HubError, HubProgress, HubSettings};
-use crate::model::{CPU_BATCH_TOKENS, Place};
+use crate::model::{CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, Place};
 use crate::scheduler::{Device, Need};
 use crate::settings::{BUILTIN_STATIC, EMBEDDING_TYPE, ModelSettings, TEXT2TEXT_TYPE};
 use emberd_protocol::{Event, ModelId};
@@ -169,7 +169,7 @@ impl Loaders {
         if let Some(folder) = &settings.local_path
             && (settings.name.is_none() || holds_model(folder))
         {
-            let need = folder_need(folder, cpu_workers, CPU_BATCH_TOKENS)?;
+            let need = folder_need(folder, cpu_workers, CPU_BATCH_TOKENS, GPU_BATCH_TOKENS)?;
             return Ok(Prepared { files: Files::Folder(folder.clone()), need });
         }
         match settings.name.as_deref() {
@@ -196,7 +196,7 @@ impl Loaders {
                     HubError::Offline { .. } if !may_fetch => LoadFailure::NotFetched(name.into()),
                     error => error.into(),
                 })?;
-                let need = folder_need(&folder, cpu_workers, CPU_BATCH_TOKENS)?;
+                let need = folder_need(&folder, cpu_workers, CPU_BATCH_TOKENS, GPU_BATCH_TOKENS)?;
                 Ok(Prepared { files: Files::Folder(folder), need })
             }
             None => Err(LoadFailure::NoSource),

@@ -570,7 +570,8 @@ impl Registry {
         let registry = Arc::clone(self);
         let work = move || {
             let load = || {
-                let tensors = registry.machine.tensors(device).ok_or(LoadFailure::NoDevice(device))?;
+                let tensors =
+                    registry.machine.tensors(device).ok_or(LoadFailure::NoDevice(device))?;
                 let place = Place { device, tensors };
                 slot.load(&registry.loaders, prepared.as_ref(), &place, registry.cpu_workers)
             };

@@ -187,8 +187,7 @@ impl Worker {
     /// Those who waited for a text that failed compute it themselves: what was wrong need not
     /// happen again, and if it does, it is their own failure.
     fn fail(&mut self, mut batch: Vec<Entry>, error: JobError) {
-        let error_is_of_size =
-            matches!(error, JobError::Compute(ComputeError::OutOfMemory { .. }));
+        let error_is_of_size = matches!(error, JobError::Compute(ComputeError::OutOfMemory { .. }));
         let mut attached = Vec::new();
         for ticket in batch.iter().filter_map(|entry| entry.home.ticket.as_ref()) {
             attached.extend(ticket.abandon());

@@ -93,12 +93,7 @@ pub enum PlacementVerdict {
 
 /// Decides.
 #[must_use]
-pub fn place(
-    wish: &Wish,
-    policy: &Policy,
-    devices: &Devices,
-    residents: &[Resident],
-) -> Placement {
+pub fn place(wish: &Wish, policy: &Policy, devices: &Devices, residents: &[Resident]) -> Placement {
     let mut reasons = Vec::new();
     let candidates = candidates(wish, devices, residents, &mut reasons);
     if candidates.is_empty() {
