@@ -11,6 +11,7 @@
 
 mod architecture;
 mod builtin;
+mod device_memory;
 mod encoder;
 mod fingerprint;
 mod folder;
@@ -31,8 +32,10 @@ mod workspace;
 pub use builtin::{
     static_minilm as builtin_static_minilm, static_minilm_need as builtin_static_minilm_need,
 };
+pub use device_memory::DeviceMemory;
+pub(crate) use device_memory::is_out_of_memory;
 pub use fingerprint::ModelFingerprint;
-pub use load::{folder_need, holds_model, load_folder};
+pub use load::{folder_need, holds_model, load_folder, load_folder_on};
 pub use load_error::{HeaderFault, LoadError};
 pub(crate) use pooling::normalize;
 pub use seq2seq::{

@@ -180,7 +180,9 @@ impl RequestError {
                 | LoadFailure::NoHub(_)
                 | LoadFailure::NotFetched(_)
                 | LoadFailure::Hub(_) => ErrorCode::ModelLoadError,
-                LoadFailure::Threads(_) | LoadFailure::OutOfMemory(_) => ErrorCode::DeviceError,
+                LoadFailure::Threads(_)
+                | LoadFailure::OutOfMemory { .. }
+                | LoadFailure::NoDevice(_) => ErrorCode::DeviceError,
                 LoadFailure::Panicked => ErrorCode::Internal,
             },
             Self::NoPlace { verdict: PlacementVerdict::TooMany, .. } => ErrorCode::LimitExceeded,
@@ -212,7 +214,9 @@ impl RequestError {
             },
             Self::Queue(QueueError::Full { .. }) => ErrorCode::Overloaded,
             Self::Queue(QueueError::Closed) | Self::ShuttingDown => ErrorCode::ShuttingDown,
-            Self::Job(JobError::Compute(ComputeError::Tensor(_))) => ErrorCode::DeviceError,
+            Self::Job(JobError::Compute(
+                ComputeError::Tensor(_) | ComputeError::OutOfMemory { .. },
+            )) => ErrorCode::DeviceError,
             Self::Job(_) | Self::Defect(_) => ErrorCode::Internal,
             Self::Options(OptionError::OverLimit { .. }) => ErrorCode::LimitExceeded,
             Self::Options(OptionError::Range { .. } | OptionError::Conflict { .. }) => {

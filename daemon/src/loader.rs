@@ -2,9 +2,10 @@
 
 mod known;
 
-use crate::engine::LoadError;
 use crate::engine::model::ModelParts;
+use crate::engine::{DeviceMemory, LoadError, is_out_of_memory};
 use crate::hub::{Hub, HubError, HubProgress, HubSettings};
+use crate::model::Place;
 use crate::scheduler::{Device, Need};
 use crate::settings::{BUILTIN_STATIC, BUILTIN_VERBALIZER, ModelSettings};
 use emberd_protocol::{Event, ModelId};
@@ -94,8 +95,16 @@ pub enum LoadFailure {
     #[error(transparent)]
     Hub(#[from] HubError),
     /// The device had no memory for it.
-    #[error("the device has no memory for it: {0}")]
-    OutOfMemory(String),
+    #[error("{device} has no memory for it: {said}")]
+    OutOfMemory {
+        /// Which device.
+        device: Device,
+        /// What it has, and what it said.
+        said: String,
+    },
+    /// It was to be loaded on a device that has gone.
+    #[error("{0} is not there any more")]
+    NoDevice(Device),
     /// The system gave no thread.
     #[error("cannot start the model's threads")]
     Threads(#[source] std::io::Error),
@@ -114,10 +123,10 @@ impl LoadFailure {
         }
     }
 
-    /// Whether another device may have the memory that this one had not.
+    /// Whether another device may do what this one could not.
     #[must_use]
-    pub(crate) fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::OutOfMemory(_))
+    pub(crate) fn is_of_the_device(&self) -> bool {
+        matches!(self, Self::OutOfMemory { .. } | Self::NoDevice(_))
     }
 }
 
@@ -218,7 +227,7 @@ impl Loaders {
         id: &ModelId,
         settings: &ModelSettings,
         prepared: Option<&Prepared>,
-        _device: Device,
+        place: &Place,
     ) -> Result<ModelParts, LoadFailure> {
         if let Some(loader) = self.custom.get(&settings.model_type) {
             return loader(id, settings).map_err(|source| LoadFailure::Custom {
@@ -227,7 +236,13 @@ impl Loaders {
             });
         }
         let files = prepared.map(|prepared| &prepared.files).ok_or(LoadFailure::NoSource)?;
-        Known::of(&settings.model_type)?.load(files)
+        Known::of(&settings.model_type)?.load(files, &place.tensors).map_err(|error| match error {
+            LoadFailure::Files(LoadError::Tensor { source, .. }) if is_out_of_memory(&source) => {
+                let memory = DeviceMemory::of(&place.tensors);
+                LoadFailure::OutOfMemory { device: place.device, said: memory.to_string() }
+            }
+            error => error,
+        })
     }
 }
 

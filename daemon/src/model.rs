@@ -6,6 +6,7 @@ use crate::engine::model::{ModelCard, ModelParts};
 use crate::error::RequestError;
 use crate::generate::TextWork;
 use crate::loader::{LoadFailure, Loaders, Prepared};
+use crate::queue::BatchLimits;
 use crate::row_shape::RowShape;
 use crate::scheduler::Device;
 use crate::settings::ModelSettings;
@@ -22,6 +23,20 @@ pub(crate) use parts::{Embedding, Generation, Masks, Ranking};
 /// enough that activations stay in the caches and a single query behind it waits little.
 pub(crate) const CPU_BATCH_TOKENS: usize = 512;
 
+/// Tokens of one batch on a GPU: its thousands of threads are busy only with thousands of rows, and
+/// each operation is started anew for each batch. Activations of so many tokens stay small beside the
+/// memory of a GPU.
+pub(crate) const GPU_BATCH_TOKENS: usize = 16 << 10;
+
+/// Where a model goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// As decisions and figures name it.
+    pub(crate) device: Device,
+    /// Where its tensors are made.
+    pub(crate) tensors: candle_core::Device,
+}
+
 /// A model in memory, with the threads that compute for it: a part for each thing that can be asked
 /// of it.
 #[derive(Debug)]
@@ -32,6 +47,8 @@ pub(crate) struct LoadedModel {
     ranking: Option<Ranking>,
     generation: Option<Generation>,
     masks: Option<Masks>,
+    /// Where it is.
+    pub(crate) device: Device,
 }
 
 impl LoadedModel {
@@ -164,13 +181,13 @@ impl ModelSlot {
         &self,
         loaders: &Loaders,
         prepared: Option<&Prepared>,
-        device: Device,
-        workers: usize,
+        place: &Place,
+        cpu_workers: usize,
     ) -> Result<LoadedModel, LoadFailure> {
         let started = Instant::now();
         let settings = self.settings();
-        let parts = loaders.load(&self.id, &settings, prepared, device)?;
-        let loaded = self.start(parts, &settings, device, workers)?;
+        let parts = loaders.load(&self.id, &settings, prepared, place)?;
+        let loaded = self.start(parts, &settings, place.device, cpu_workers)?;
         let took = started.elapsed();
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
         self.counters.load_ms.store(millis(took), Ordering::Relaxed);
@@ -193,8 +210,14 @@ impl ModelSlot {
         parts: ModelParts,
         settings: &ModelSettings,
         device: Device,
-        threads: usize,
+        cpu_workers: usize,
     ) -> Result<LoadedModel, LoadFailure> {
+        let (tokens, threads) = match device {
+            Device::Cpu => (CPU_BATCH_TOKENS, cpu_workers),
+            // One thread starts the operations of a model; a second would wait for the same device.
+            Device::Cuda(_) => (GPU_BATCH_TOKENS, 1),
+        };
+        let limits = BatchLimits { tokens, texts: settings.batch_size };
         let name = self.id.as_str();
         let (work, texts) = (&self.counters.work, &self.counters.texts);
         let mut info = described(&self.id, &parts, device)?;
@@ -203,20 +226,20 @@ impl ModelSlot {
             Some(model) => {
                 let shape = shape(model.card(), settings)?;
                 info.dimension = number(shape.used);
-                Some(Embedding::start(name, model, shape, settings, threads, work))
+                Some(Embedding::start(name, model, shape, settings, limits, threads, work))
             }
         };
-        let ranking = parts.rank.map(|head| Ranking::start(name, head, settings, threads, work));
+        let ranking = parts.rank.map(|head| Ranking::start(name, head, limits, threads, work));
         let generation =
             parts.generate.map(|model| Generation::start(name, model, settings, threads, texts));
-        let masks =
-            parts.fill_mask.map(|model| Masks::start(name, &model, settings, threads, work));
+        let masks = parts.fill_mask.map(|model| Masks::start(name, &model, limits, threads, work));
         let started = LoadedModel {
             embedding: embedding.transpose().map_err(LoadFailure::Threads)?,
             ranking: ranking.transpose().map_err(LoadFailure::Threads)?,
             generation: generation.transpose().map_err(LoadFailure::Threads)?,
             masks: masks.transpose().map_err(LoadFailure::Threads)?,
             info,
+            device,
         };
         Ok(started.with_limits())
     }

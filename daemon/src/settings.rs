@@ -263,6 +263,15 @@ impl ModelSettings {
 }
 
 impl Settings {
+    /// Whether a model may be on a GPU.
+    #[must_use]
+    pub(crate) fn wants_gpus(&self) -> bool {
+        self.models.values().any(|model| match model.device {
+            DeviceChoice::Auto => self.device_preference.allows_gpus(),
+            choice => choice.allows_gpus(),
+        })
+    }
+
     /// Reads a settings file and environment variables over the defaults, the variables over the
     /// file. Paths in a file are relative to its folder.
     ///

@@ -179,12 +179,14 @@ impl Worker {
         Ok(rows.flat_map(|(entry, row)| land_cut(entry, row)).collect())
     }
 
-    /// A failed batch of several texts is computed again one by one, so that a text that the
-    /// engine cannot compute fails its own request and not its neighbours'.
+    /// A failed batch of several texts is computed again in parts: in halves where the device had no
+    /// memory for all at once, else one by one, so that a text that the engine cannot compute fails
+    /// its own request and not its neighbours'.
     ///
     /// Those who waited for a text that failed compute it themselves: what was wrong need not
     /// happen again, and if it does, it is their own failure.
     fn fail(&mut self, mut batch: Vec<Entry>, error: JobError) {
+        let error_is_of_size = matches!(error, JobError::Compute(ComputeError::OutOfMemory { .. }));
         let mut attached = Vec::new();
         for ticket in batch.iter().filter_map(|entry| entry.home.ticket.as_ref()) {
             attached.extend(ticket.abandon());
@@ -196,9 +198,14 @@ impl Worker {
             drop(home);
             job.fail(error);
         }
-        for entry in batch.into_iter().chain(attached) {
-            self.compute(vec![entry]);
+        if error_is_of_size {
+            let half = batch.split_off(batch.len() / 2);
+            self.compute(batch);
+            self.compute(half);
+        } else {
+            batch.into_iter().for_each(|entry| self.compute(vec![entry]));
         }
+        attached.into_iter().for_each(|entry| self.compute(vec![entry]));
     }
 }
 
@@ -249,3 +256,6 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, ComputeError>) -> Result<T, JobEr
         Err(_) => Err(JobError::Panicked),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use super::architecture::{self, Architecture};
 use super::encoder::{RawTokenizer, Style};
 use super::fingerprint::ModelFingerprint;
 use super::folder::{Layout, StaticLayout, read_json, read_prompt, read_text_limits};
+use super::layers::portable::SCORES;
 use super::load_error::LoadError;
 use super::model::{EmbeddingModel, ModelCard};
 use super::pooling::Head;
@@ -25,14 +26,33 @@ use crate::scheduler::Need;
 /// # Errors
 /// See [`LoadError`]; each names the file at fault.
 pub fn load_folder(path: &Path) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+    load_folder_on(path, &Device::Cpu)
+}
+
+/// The same, with its tensors on a device. Static models are on the CPU in any case.
+///
+/// # Errors
+/// As [`load_folder`], and where the device fails or has no memory for it.
+pub fn load_folder_on(path: &Path, device: &Device) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     match Layout::read(path)? {
-        Layout::Transformer { folder, head } => load_transformer(&folder, head, read_prompt(path)?),
+        Layout::Transformer { folder, head } => {
+            load_transformer(&folder, head, read_prompt(path)?, device)
+        }
         Layout::Static(layout) => load_static(&layout),
     }
 }
 
 /// What a tokenizer takes for each byte of its file: the words, each in two tables.
 pub(super) const TOKENIZER_TIMES_FILE: u64 = 25;
+
+/// What is on a GPU for each token of a batch, in multiples of the activations: these, what an
+/// operation makes before it is put there, and what it is made from where that must be copied.
+const GPU_TIMES_WIDTHS: u64 = 3;
+
+/// The same for the scores of attention: before and after the softmax, and what is added to them.
+const GPU_TIMES_SCORES: u64 = 3;
+
+const SCORES_BYTES: u64 = 4 * SCORES as u64;
 
 /// Whether a folder holds a model's weights and says what they are.
 #[must_use]
@@ -46,7 +66,8 @@ pub fn holds_model(path: &Path) -> bool {
 }
 
 /// What the model of a folder takes in memory with so many workers: its weights as they will lie
-/// there, its tokenizer, and what the workers keep for a batch. Reads headers and settings alone.
+/// there, its tokenizer, and what the workers keep for a batch; on a GPU without the tokenizer, and for
+/// one worker. Reads headers and settings alone.
 ///
 /// # Errors
 /// As [`load_folder`], where the folder itself is at fault.
@@ -54,28 +75,33 @@ pub fn folder_need(
     path: &Path,
     cpu_workers: usize,
     batch_tokens: usize,
+    gpu_batch_tokens: usize,
 ) -> Result<Need, LoadError> {
-    let (folder, scratch) = match Layout::read(path)? {
+    let (folder, scratch, gpu_scratch) = match Layout::read(path)? {
         Layout::Transformer { folder, .. } => {
-            let widths = read_architecture(&folder)?.facts().widths;
+            let token = read_architecture(&folder)?.facts().widths.total().saturating_mul(4);
             // Once more for keys, values and scores, of which there are fewer.
-            (folder, widths.total().saturating_mul(2 * 4 * batch_tokens as u64))
+            let scratch = token.saturating_mul(2 * batch_tokens as u64);
+            let gpu_scratch = token.saturating_mul(GPU_TIMES_WIDTHS * gpu_batch_tokens as u64);
+            (folder, scratch, Some(gpu_scratch.saturating_add(GPU_TIMES_SCORES * SCORES_BYTES)))
         }
-        Layout::Static(layout) => (layout.folder, 0),
+        Layout::Static(layout) => (layout.folder, 0, None),
     };
     let weights = Weights::open(&weight_file(&folder)?)?;
     let tokenizer = std::fs::metadata(folder.join("tokenizer.json")).map_or(0, |file| file.len());
-    let cpu_bytes = weights
-        .loaded_bytes()
+    let weight_bytes = weights.loaded_bytes();
+    let cpu_bytes = weight_bytes
         .saturating_add(tokenizer.saturating_mul(TOKENIZER_TIMES_FILE))
         .saturating_add(scratch.saturating_mul(cpu_workers as u64));
-    Ok(Need { cpu_bytes, gpu_bytes: None })
+    let gpu_bytes = gpu_scratch.map(|scratch| weight_bytes.saturating_add(scratch));
+    Ok(Need { cpu_bytes, gpu_bytes })
 }
 
 fn load_transformer(
     folder: &Path,
     head: Head,
     prompt: String,
+    device: &Device,
 ) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let architecture = read_architecture(folder)?;
     let facts = architecture.facts();
@@ -84,7 +110,7 @@ fn load_transformer(
     // The tokenizer is read before the weights are hashed, and both while the tensors are read.
     let (parts, network) = side_by_side(
         || Ok((RawTokenizer::open(&folder.join("tokenizer.json"))?, weights.digest()?)),
-        || architecture::load(&*architecture, &weights, &Device::Cpu),
+        || architecture::load(&*architecture, &weights, device),
     );
     let ((tokenizer, digest), network) = (parts?, network?);
     let fingerprint = ModelFingerprint::new(facts.name)

@@ -3,7 +3,7 @@
 //! Architectures differ in where they normalise, in how they tell places apart, and in what a token
 //! looks at. Each is a [`Network`] with those parts chosen; see [`super::architecture`].
 
-use candle_core::{Result as TensorResult, Tensor};
+use candle_core::{Device, Result as TensorResult, Tensor};
 
 use super::layers::attention::Attention;
 use super::layers::elementwise::{add, multiply};
@@ -126,6 +126,11 @@ struct Pass<'a> {
 }
 
 impl Network {
+    /// Where its weights are, and its activations.
+    pub(super) fn device(&self) -> &Device {
+        self.embedding.tokens.device()
+    }
+
     /// The last hidden rows of all tokens, in the workspace.
     pub(super) fn forward(
         &self,
@@ -136,7 +141,8 @@ impl Network {
         let tokens = lengths.iter().sum();
         let longest = lengths.iter().max().copied().unwrap_or(0);
         let turns: Vec<_> = self.rotaries.iter().map(|rotary| rotary.turns(longest)).collect();
-        let [hidden, joining, wide, gate] = workspace.buffers(tokens, self.widths.buffers())?;
+        let [hidden, joining, wide, gate] =
+            workspace.buffers(tokens, self.widths.buffers(), self.device())?;
         let hidden = view(&hidden, tokens, self.widths.hidden)?;
         let (lengths, turns) = (&lengths[..], &turns[..]);
         let pass = Pass { network: self, lengths, turns, tokens, hidden, joining, wide, gate };

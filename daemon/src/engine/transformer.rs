@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::device_memory::compute_error;
 use super::encoder::Encoder;
-use super::layers::with_values;
+use super::layers::read_values;
 use super::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence, check_rows};
 use super::network::Network;
 use super::pooling::Head;
@@ -57,11 +58,12 @@ impl Computer for TransformerComputer {
             model.head.write(&[], width, &lengths, rows);
             return Ok(());
         }
-        let hidden = model.network.forward(batch, &mut self.workspace)?;
-        with_values(&hidden, |hidden| {
+        let failed = |source| compute_error(source, model.network.device(), lengths.iter().sum());
+        let hidden = model.network.forward(batch, &mut self.workspace).map_err(failed)?;
+        let write = |hidden: &[f32]| {
             model.head.write(hidden, width, &lengths, rows);
             Ok(())
-        })?;
-        Ok(())
+        };
+        read_values(&hidden, write).map_err(failed)
     }
 }

@@ -15,18 +15,20 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    /// Buffers for so many rows of these widths, which are the same at each call.
+    /// Buffers for so many rows of these widths, which are the same at each call, and so
+    /// is the device.
     pub(super) fn buffers<const N: usize>(
         &mut self,
         rows: usize,
         widths: [usize; N],
+        device: &Device,
     ) -> Result<[Tensor; N]> {
         if rows > self.rows || self.buffers.len() != N {
             // Given up first, so that old and new never stand side by side.
             self.buffers.clear();
             self.rows = 0;
             for width in widths {
-                self.buffers.push(Tensor::zeros(rows * width, DType::F32, &Device::Cpu)?);
+                self.buffers.push(Tensor::zeros(rows * width, DType::F32, device)?);
             }
             self.rows = rows;
         }

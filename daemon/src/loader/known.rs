@@ -4,12 +4,13 @@ use super::{Files, LoadFailure};
 use crate::engine::model::{EmbeddingModel, ModelParts};
 use crate::engine::{
     builtin_static_minilm, builtin_static_minilm_need, builtin_verbalizer_t5,
-    builtin_verbalizer_t5_need, folder_need, holds_model, holds_seq2seq, load_folder, load_seq2seq,
-    seq2seq_need,
+    builtin_verbalizer_t5_need, folder_need, holds_model, holds_seq2seq, load_folder_on,
+    load_seq2seq, seq2seq_need,
 };
-use crate::model::CPU_BATCH_TOKENS;
+use crate::model::{CPU_BATCH_TOKENS, GPU_BATCH_TOKENS};
 use crate::scheduler::Need;
 use crate::settings::{EMBEDDING_TYPE, TEXT2TEXT_TYPE};
+use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,7 +46,7 @@ impl Known {
         Ok(match (self, files) {
             (Self::Embedding, Files::StaticTable) => builtin_static_minilm_need(),
             (Self::Embedding, Files::Folder(folder)) => {
-                folder_need(folder, cpu_workers, CPU_BATCH_TOKENS)?
+                folder_need(folder, cpu_workers, CPU_BATCH_TOKENS, GPU_BATCH_TOKENS)?
             }
             (Self::Text2Text, Files::Verbalizer) => builtin_verbalizer_t5_need(cpu_workers)?,
             (Self::Text2Text, Files::Folder(folder)) => seq2seq_need(folder, cpu_workers)?,
@@ -53,11 +54,11 @@ impl Known {
         })
     }
 
-    /// Brings such a model into memory.
-    pub(super) fn load(self, files: &Files) -> Result<ModelParts, LoadFailure> {
+    /// Brings such a model into memory, its tensors to `device` where it can compute there.
+    pub(super) fn load(self, files: &Files, device: &Device) -> Result<ModelParts, LoadFailure> {
         Ok(match (self, files) {
             (Self::Embedding, Files::StaticTable) => rows(builtin_static_minilm()?),
-            (Self::Embedding, Files::Folder(folder)) => rows(load_folder(folder)?),
+            (Self::Embedding, Files::Folder(folder)) => rows(load_folder_on(folder, device)?),
             (Self::Text2Text, Files::Verbalizer) => {
                 ModelParts { generate: Some(builtin_verbalizer_t5()?), ..ModelParts::default() }
             }

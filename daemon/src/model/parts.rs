@@ -1,6 +1,5 @@
 //! What a model in memory computes with: a part for each thing that can be asked of it.
 
-use super::CPU_BATCH_TOKENS;
 use crate::engine::model::{EmbeddingModel, RankHead};
 use crate::engine::text_model::{MaskedModel, Seq2SeqModel};
 use crate::fill_mask::{FillQueue, FillWorkers};
@@ -66,10 +65,11 @@ impl Embedding {
         model: &Arc<dyn EmbeddingModel>,
         shape: RowShape,
         settings: &ModelSettings,
+        limits: BatchLimits,
         threads: usize,
         done: &Arc<WorkDone>,
     ) -> io::Result<Self> {
-        let (queue, workers) = rows(name, model, settings, threads, done)?;
+        let (queue, workers) = rows(name, model, limits, threads, done)?;
         let fingerprint = model.fingerprint().filter(|_| settings.cache_embeddings);
         Ok(Self { queue, shape, fingerprint, workers })
     }
@@ -79,11 +79,11 @@ impl Ranking {
     pub(super) fn start(
         name: &str,
         head: RankHead,
-        settings: &ModelSettings,
+        limits: BatchLimits,
         threads: usize,
         done: &Arc<WorkDone>,
     ) -> io::Result<Self> {
-        let (queue, workers) = rows(name, &head.model, settings, threads, done)?;
+        let (queue, workers) = rows(name, &head.model, limits, threads, done)?;
         let scores = head.model.card().dimension;
         let shape = RowShape { model: scores, used: scores, normalized: false };
         let RankHead { labels, activation, .. } = head;
@@ -115,30 +115,25 @@ impl Masks {
     pub(super) fn start(
         name: &str,
         model: &Arc<dyn MaskedModel>,
-        settings: &ModelSettings,
+        limits: BatchLimits,
         threads: usize,
         done: &Arc<WorkDone>,
     ) -> io::Result<Self> {
         let queue = Arc::new(FillQueue::default());
-        let workers = FillWorkers::start(name, threads, model, limits(settings), &queue, done)?;
+        let workers = FillWorkers::start(name, threads, model, limits, &queue, done)?;
         Ok(Self { queue, workers })
     }
-}
-
-/// How batches are formed.
-fn limits(settings: &ModelSettings) -> BatchLimits {
-    BatchLimits { tokens: CPU_BATCH_TOKENS, texts: settings.batch_size }
 }
 
 /// A queue, and the threads that make rows of what is in it.
 fn rows(
     name: &str,
     model: &Arc<dyn EmbeddingModel>,
-    settings: &ModelSettings,
+    limits: BatchLimits,
     threads: usize,
     done: &Arc<WorkDone>,
 ) -> io::Result<(Arc<Queue>, Workers)> {
-    let queue = Arc::new(Queue::new(limits(settings)));
+    let queue = Arc::new(Queue::new(limits));
     let workers = Workers::start(name, threads, model, &queue, done)?;
     Ok((queue, workers))
 }

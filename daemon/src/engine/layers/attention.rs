@@ -13,6 +13,7 @@ use pulp::Arch;
 use super::activation::Plain;
 use super::math::softmax;
 use super::packed::{PANEL, Product, pack_rows, pack_transposed, packed_len};
+use super::portable;
 use super::relative_bias::RelativeBias;
 use super::storage::{values, values_mut};
 
@@ -85,6 +86,9 @@ impl Attention {
         bias: Option<&RelativeBias>,
         scratch: &mut AttentionScratch,
     ) -> Result<()> {
+        if portable::is_for(context.device()) {
+            return portable::attention(self, qkv, context, lengths, bias);
+        }
         let scratch = RefCell::new(scratch);
         context.inplace_op2(qkv, &Attend { shape: self, lengths, bias, scratch })
     }

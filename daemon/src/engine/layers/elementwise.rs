@@ -2,15 +2,22 @@
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 
+use super::portable;
 use super::storage::{values, values_mut};
 
 /// `x += y`.
 pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<()> {
+    if portable::is_for(x.device()) {
+        return portable::add(x, y);
+    }
     x.inplace_op2(y, &Elementwise::Add)
 }
 
 /// `x *= y`: how a gate closes.
 pub(crate) fn multiply(x: &Tensor, y: &Tensor) -> Result<()> {
+    if portable::is_for(x.device()) {
+        return portable::multiply(x, y);
+    }
     x.inplace_op2(y, &Elementwise::Multiply)
 }
 

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
 
 use super::norm::Norm;
+use super::portable;
 use super::storage::{values_mut, with_values};
 use crate::engine::model::Sequence;
 
@@ -29,10 +30,83 @@ pub(crate) struct Positions {
     pub(crate) padding: Option<u32>,
 }
 
+impl Positions {
+    /// The row of the `i`-th token of a sequence, for tokens in their order.
+    fn place(&self) -> impl FnMut(&Sequence, usize) -> usize {
+        let padding = self.padding;
+        let mut next = 0;
+        move |sequence, i| {
+            let Some(padding) = padding else { return i };
+            if i == 0 {
+                next = index(padding);
+            }
+            if sequence.ids[i] == padding {
+                return index(padding);
+            }
+            next += 1;
+            next
+        }
+    }
+}
+
+/// The row of the `i`-th token's text, in a table that may have but one.
+fn segment_in(segments: &Tensor) -> Result<impl FnMut(&Sequence, usize) -> usize + use<>> {
+    let last = segments.dim(0)?.saturating_sub(1);
+    Ok(move |sequence: &Sequence, i| {
+        let is_second = sequence.first_len > 0 && i >= sequence.first_len;
+        usize::from(is_second).min(last)
+    })
+}
+
+/// The rows that `place` finds in a table, one for each token.
+fn rows_at(
+    table: &Tensor,
+    sequences: &[&Sequence],
+    mut place: impl FnMut(&Sequence, usize) -> usize,
+) -> Result<Tensor> {
+    let count = table.dim(0)?;
+    let mut places = Vec::new();
+    for sequence in sequences {
+        for i in 0..sequence.ids.len() {
+            let at = place(sequence, i);
+            if at >= count {
+                let tokens = sequence.ids.len();
+                bail!("a sequence of {tokens} tokens is longer than the model reads");
+            }
+            places.push(u32::try_from(at)?);
+        }
+    }
+    portable::rows(table, places)
+}
+
 impl Embedding {
     /// Writes the rows of packed sequences to `hidden`.
     pub(crate) fn forward(&self, sequences: &[&Sequence], hidden: &Tensor) -> Result<()> {
+        if portable::is_for(hidden.device()) {
+            return self.forward_portable(sequences, hidden);
+        }
         hidden.inplace_op1(&Lookup { layer: self, sequences })
+    }
+
+    /// By tensor operations; the rows are looked for here, since a GPU does not check.
+    fn forward_portable(&self, sequences: &[&Sequence], hidden: &Tensor) -> Result<()> {
+        let ids = sequences.iter().flat_map(|sequence| sequence.ids.iter().copied());
+        let ids: Vec<u32> = ids.collect();
+        let vocabulary = self.tokens.dim(0)?;
+        if let Some(id) = ids.iter().find(|&&id| index(id) >= vocabulary) {
+            bail!("token {id} is beyond the vocabulary of the weights");
+        }
+        let mut rows = portable::rows(&self.tokens, ids)?.affine(f64::from(self.scale), 0.0)?;
+        if let Some(segments) = &self.segments {
+            rows = rows.add(&rows_at(segments, sequences, segment_in(segments)?)?)?;
+        }
+        if let Some(positions) = &self.positions {
+            rows = rows.add(&rows_at(&positions.rows, sequences, positions.place())?)?;
+        }
+        match &self.norm {
+            Some(norm) => norm.write(&rows, hidden),
+            None => portable::write(hidden, &rows),
+        }
     }
 
     /// Adds to each row the one that `place` finds for it in a table.
@@ -91,25 +165,11 @@ impl InplaceOp1 for Lookup<'_> {
             Ok(())
         })?;
         if let Some(segments) = &self.layer.segments {
-            let last = segments.dim(0)?.saturating_sub(1);
-            self.layer.add(segments, self.sequences, hidden, |sequence, i| {
-                let is_second = sequence.first_len > 0 && i >= sequence.first_len;
-                usize::from(is_second).min(last)
-            })?;
+            let segment = segment_in(segments)?;
+            self.layer.add(segments, self.sequences, hidden, segment)?;
         }
-        if let Some(Positions { rows, padding }) = &self.layer.positions {
-            let mut next = 0;
-            self.layer.add(rows, self.sequences, hidden, |sequence, i| {
-                let Some(padding) = *padding else { return i };
-                if i == 0 {
-                    next = index(padding);
-                }
-                if sequence.ids[i] == padding {
-                    return index(padding);
-                }
-                next += 1;
-                next
-            })?;
+        if let Some(positions) = &self.layer.positions {
+            self.layer.add(&positions.rows, self.sequences, hidden, positions.place())?;
         }
         match &self.layer.norm {
             Some(norm) => norm.rows(hidden, None),

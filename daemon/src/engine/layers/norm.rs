@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor, ba
 use pulp::Arch;
 
 use super::math::sum_by;
+use super::portable;
 use super::rms_norm::RmsNorm;
 use super::storage::{values, values_mut, with_values};
 
@@ -27,16 +28,25 @@ pub(crate) enum Norm {
 impl Norm {
     /// `hidden = norm(hidden + residual)`, row by row.
     pub(crate) fn add(&self, residual: &Tensor, hidden: &Tensor) -> Result<()> {
+        if portable::is_for(hidden.device()) {
+            return portable::add_norm(self, residual, hidden);
+        }
         hidden.inplace_op2(residual, &AddNorm(self))
     }
 
     /// `out = norm(x)`, row by row.
     pub(crate) fn write(&self, x: &Tensor, out: &Tensor) -> Result<()> {
+        if portable::is_for(out.device()) {
+            return portable::norm(self, x, out);
+        }
         out.inplace_op2(x, &WriteNorm(self))
     }
 
     /// `x = norm(x)`, row by row.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<()> {
+        if portable::is_for(x.device()) {
+            return portable::norm(self, x, x);
+        }
         x.inplace_op1(&ApplyNorm(self))
     }
 

@@ -49,6 +49,11 @@ impl RelativeBias {
         Self { curves, reach }
     }
 
+    /// For each head the values at the distances `-reach..=reach`, and the reach.
+    pub(super) fn curves(&self) -> (&[f32], usize) {
+        (&self.curves, self.reach)
+    }
+
     /// `scores = scale · scores + bias` for one query and the keys from `first_key` on.
     #[inline(always)]
     pub(super) fn add(

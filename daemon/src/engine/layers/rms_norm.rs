@@ -5,6 +5,7 @@ use pulp::Arch;
 
 use super::math::sum_by;
 use super::norm::width_as_f32;
+use super::portable;
 use super::storage::{values_mut, with_values};
 
 /// `x / sqrt(mean(x²) + epsilon) · weight`.
@@ -58,6 +59,9 @@ pub(crate) struct HeadNorm {
 impl HeadNorm {
     /// Changes `qkv` as [`Attention`](super::attention::Attention) takes it.
     pub(crate) fn forward(&self, qkv: &Tensor) -> Result<()> {
+        if portable::is_for(qkv.device()) {
+            return portable::head_norm(self, qkv);
+        }
         qkv.inplace_op1(self)
     }
 }

@@ -1,9 +1,10 @@
 //! Rotary positions: pairs of values of a head are turned by an angle that grows with the place.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor, bail};
 
+use super::portable;
 use super::storage::values_mut;
 
 /// The angles of one base frequency. Sines and cosines are computed as far as texts have reached,
@@ -23,6 +24,9 @@ pub(crate) struct Turns {
     /// For each place, a cosine and a sine for each pair.
     cosines: Vec<f32>,
     sines: Vec<f32>,
+    /// The same as tensors, `[places, pairs]`, once they were needed: all that they turn is on one
+    /// device.
+    tables: OnceLock<[Tensor; 2]>,
 }
 
 /// What of a row is turned: the first `width` values of each of the first `heads` heads.
@@ -51,7 +55,7 @@ impl Rotary {
                 || (0..places).flat_map(|at| self.steps.iter().map(move |step| as_f32(at) * step));
             let cosines = angles().map(f32::cos).collect();
             let sines = angles().map(f32::sin).collect();
-            *turns = Arc::new(Turns { pairs, cosines, sines });
+            *turns = Arc::new(Turns { pairs, cosines, sines, tables: OnceLock::new() });
         }
         Arc::clone(&turns)
     }
@@ -60,7 +64,29 @@ impl Rotary {
 impl Turns {
     /// Turns heads of packed sequences of these lengths, in place.
     pub(crate) fn forward(&self, rows: &Tensor, turned: Turned, lengths: &[usize]) -> Result<()> {
-        rows.inplace_op1(&Turn { turns: self, turned, lengths })
+        let turn = Turn { turns: self, turned, lengths };
+        if portable::is_for(rows.device()) {
+            turn.check(rows.layout())?;
+            let [cosines, sines] = self.tables(rows.device())?;
+            let mut places = Vec::with_capacity(rows.dim(0)?);
+            for &len in lengths {
+                places.extend(0..u32::try_from(len)?);
+            }
+            let cosines = portable::rows(cosines, places.clone())?;
+            let sines = portable::rows(sines, places)?;
+            return portable::rotary(rows, turned.heads, turned.head_width, &cosines, &sines);
+        }
+        rows.inplace_op1(&turn)
+    }
+
+    fn tables(&self, device: &Device) -> Result<&[Tensor; 2]> {
+        if let Some(tables) = self.tables.get() {
+            return Ok(tables);
+        }
+        let shape = (self.cosines.len() / self.pairs.max(1), self.pairs);
+        let table = |values: &[f32]| Tensor::from_slice(values, shape, device);
+        let tables = [table(&self.cosines)?, table(&self.sines)?];
+        Ok(self.tables.get_or_init(|| tables))
     }
 }
 
@@ -70,25 +96,37 @@ struct Turn<'a> {
     lengths: &'a [usize],
 }
 
+impl Turn<'_> {
+    /// Answers the values of a row.
+    fn check(&self, layout: &Layout) -> Result<usize> {
+        let (count, stride) = layout.shape().dims2()?;
+        let Turned { heads, head_width } = self.turned;
+        let Turns { pairs, cosines, .. } = self.turns;
+        let longest = self.lengths.iter().max().copied().unwrap_or(0);
+        let is_empty = count == 0 && longest == 0;
+        if !is_empty
+            && (count != self.lengths.iter().sum::<usize>()
+                || stride < heads * head_width
+                || !(1..=head_width / 2).contains(pairs)
+                || cosines.len() < longest * pairs)
+        {
+            bail!("rotary of {heads} heads of {head_width}: got {layout:?}");
+        }
+        Ok(stride)
+    }
+}
+
 impl InplaceOp1 for Turn<'_> {
     fn name(&self) -> &'static str {
         "rotary"
     }
 
     fn cpu_fwd(&self, rows: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let (count, stride) = layout.shape().dims2()?;
         let Turned { heads, head_width } = self.turned;
-        let Turns { pairs, cosines, sines } = self.turns;
-        if count == 0 {
+        let Turns { pairs, cosines, sines, .. } = self.turns;
+        let stride = self.check(layout)?;
+        if self.lengths.iter().all(|&len| len == 0) {
             return Ok(());
-        }
-        let longest = self.lengths.iter().max().copied().unwrap_or(0);
-        if count != self.lengths.iter().sum::<usize>()
-            || stride < heads * head_width
-            || !(1..=head_width / 2).contains(pairs)
-            || cosines.len() < longest * pairs
-        {
-            bail!("rotary of {heads} heads of {head_width}: got {layout:?}");
         }
         let mut rows = values_mut(rows, layout)?.chunks_exact_mut(stride);
         for &len in self.lengths {
