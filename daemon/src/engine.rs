@@ -14,12 +14,16 @@ mod builtin;
 mod encoder;
 mod fingerprint;
 mod folder;
+mod head;
 mod layers;
 mod load;
 mod load_error;
 pub mod model;
+mod modules;
 mod pooling;
+mod sentence;
 mod static_table;
+mod tail;
 pub mod text_model;
 mod weights;
 
@@ -28,5 +32,5 @@ pub use builtin::{
 };
 pub use fingerprint::ModelFingerprint;
 pub use load::{folder_need, holds_model, load_folder};
-pub use load_error::{HeaderFault, LoadError};
+pub use load_error::{HeaderFault, LoadError, TorchFault};
 pub(crate) use pooling::normalize;

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use candle_transformers::models::bert::Config;
 
 use super::encoder::Encoder;
+use super::head::Head;
 use super::layers::attention::{Attention, AttentionScratch};
 use super::layers::embedding::Embedding;
 use super::layers::linear::Linear;
@@ -15,7 +16,7 @@ use super::layers::norm::LayerNorm;
 use super::layers::with_values;
 use super::load_error::LoadError;
 use super::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence, check_rows};
-use super::pooling::Head;
+use super::tail::TailScratch;
 use super::weights::Weights;
 
 /// The network without its tokenizer.
@@ -60,12 +61,20 @@ impl EmbeddingModel for Bert {
         self.encoder.encode(text)
     }
 
+    fn encode_prompted(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.encode_prompted(prompt, text)
+    }
+
     fn fingerprint(&self) -> Option<[u8; 32]> {
         Some(self.fingerprint)
     }
 
     fn computer(self: Arc<Self>) -> Box<dyn Computer> {
-        Box::new(BertComputer { model: self, workspace: Workspace::default() })
+        Box::new(BertComputer {
+            model: self,
+            workspace: Workspace::default(),
+            tail: TailScratch::default(),
+        })
     }
 }
 
@@ -83,6 +92,7 @@ struct Workspace {
 struct BertComputer {
     model: Arc<Bert>,
     workspace: Workspace,
+    tail: TailScratch,
 }
 
 impl Computer for BertComputer {
@@ -95,17 +105,11 @@ impl Computer for BertComputer {
         check_rows(&model.card, batch, rows)?;
         let sequences: Vec<&[u32]> = batch.iter().map(|sequence| sequence.ids.as_slice()).collect();
         let lengths: Vec<usize> = sequences.iter().map(|ids| ids.len()).collect();
-        let width = model.network.width;
         if lengths.iter().all(|&len| len == 0) {
-            model.head.write(&[], width, &lengths, rows);
-            return Ok(());
+            return model.head.write(&[], batch, rows, &mut self.tail);
         }
         let hidden = model.network.forward(&sequences, &lengths, &mut self.workspace)?;
-        with_values(&hidden, |hidden| {
-            model.head.write(hidden, width, &lengths, rows);
-            Ok(())
-        })?;
-        Ok(())
+        with_values(&hidden, |hidden| Ok(model.head.write(hidden, batch, rows, &mut self.tail)))?
     }
 }
 

@@ -21,7 +21,7 @@ impl LayerNorm {
     }
 
     /// Normalises rows that lie in memory; for layers that end in a norm.
-    pub(super) fn rows(&self, rows: &mut [f32], residual: Option<&[f32]>) -> Result<()> {
+    pub(crate) fn rows(&self, rows: &mut [f32], residual: Option<&[f32]>) -> Result<()> {
         with_values(&self.weight, |weight| {
             with_values(&self.bias, |bias| {
                 let width = weight.len();
