@@ -40,6 +40,7 @@ mod builder;
 mod care;
 mod client;
 mod connection;
+mod elements;
 mod error;
 mod held;
 mod incoming;
@@ -66,6 +67,7 @@ pub use start::{StartError, StartOptions};
 pub use view::Embeddings;
 
 pub use emberd_protocol as protocol;
+pub use emberd_protocol::{ElementType, EmbedOptions, Prompt, QuantizationRanges};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

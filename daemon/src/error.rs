@@ -1,5 +1,6 @@
 //! The one place where errors of the daemon's parts become a [`Failure`] for a client.
 
+use crate::embed::OptionError;
 use crate::engine::model::ComputeError;
 use crate::job::JobError;
 use crate::lease::LeaseError;
@@ -77,6 +78,9 @@ pub(crate) enum RequestError {
         /// What was wanted.
         wanted: ModelKind,
     },
+    /// What the rows shall be cannot be had.
+    #[error(transparent)]
+    Options(#[from] OptionError),
     /// The lease cannot be used.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -159,7 +163,7 @@ impl RequestError {
             },
             Self::NoPlace { verdict: PlacementVerdict::TooMany, .. } => ErrorCode::LimitExceeded,
             Self::NoPlace { .. } => ErrorCode::DeviceError,
-            Self::NotShared(_) | Self::Reload(_) => ErrorCode::InvalidRequest,
+            Self::NotShared(_) | Self::Reload(_) | Self::Options(_) => ErrorCode::InvalidRequest,
             Self::Unload { source: UnloadError::Held(_) | UnloadError::Loading, .. } => {
                 ErrorCode::ReferenceError
             }

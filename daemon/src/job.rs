@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 pub(crate) struct Job {
     /// For fairness between clients.
     pub(crate) connection: ConnectionId,
+    /// Goes in front of each text; `None`: whatever the model puts there by itself.
+    pub(crate) prompt: Option<String>,
     /// The request's texts, those included whose rows were found.
     pub(crate) texts: TextBlock,
     /// When it came.
@@ -127,6 +129,7 @@ impl Job {
     /// A job over texts and a row for each.
     pub(crate) fn new(
         connection: ConnectionId,
+        prompt: Option<String>,
         texts: TextBlock,
         rows: Vec<Row>,
         shape: RowShape,
@@ -134,13 +137,14 @@ impl Job {
         debug_assert_eq!(texts.len(), rows.len(), "a row for each text");
         let home = |(text, row)| Home { text, row, shape, more: Vec::new(), ticket: None };
         let homes = rows.into_iter().enumerate().map(home).collect();
-        Self::of_homes(connection, texts, homes, Vec::new())
+        Self::of_homes(connection, prompt, texts, homes, Vec::new())
     }
 
     /// A job over some of a request's texts. `truncated` are positions that lost their end and
     /// are not among these.
     pub(crate) fn of_homes(
         connection: ConnectionId,
+        prompt: Option<String>,
         texts: TextBlock,
         homes: Vec<Home>,
         truncated: Vec<u32>,
@@ -152,6 +156,7 @@ impl Job {
             len: homes.len(),
             remaining: AtomicUsize::new(homes.len()),
             homes: Mutex::new(homes.into_iter().map(Some).collect()),
+            prompt,
             texts,
             cancelled: AtomicBool::new(false),
             computed: AtomicU64::new(0),

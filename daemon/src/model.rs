@@ -9,6 +9,7 @@ use crate::settings::ModelSettings;
 use crate::sync::lock;
 use crate::worker::{WorkDone, Workers};
 use emberd_protocol::{ModelId, ModelInfo, ModelKind};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,8 +25,10 @@ pub(crate) struct LoadedModel {
     pub(crate) info: ModelInfo,
     /// Where its work is put.
     pub(crate) queue: Arc<Queue>,
-    /// What of its rows is used.
+    /// What of its rows is used, where a request does not ask for something else.
     pub(crate) shape: RowShape,
+    /// What may go in front of a text, by name.
+    pub(crate) prompts: BTreeMap<String, String>,
     /// What determines its rows; `None` where they are not cached.
     pub(crate) fingerprint: Option<[u8; 32]>,
     workers: Workers,
@@ -127,13 +130,19 @@ impl ModelSlot {
     ) -> Result<LoadedModel, LoadFailure> {
         let card = model.card();
         let used = match settings.dimension {
-            None => card.dimension,
+            None => {
+                card.truncate_dim.filter(|&used| used > 0).unwrap_or(usize::MAX).min(card.dimension)
+            }
             Some(wanted) if (1..=card.dimension).contains(&wanted) => wanted,
             Some(wanted) => {
                 return Err(LoadFailure::Dimension { wanted, available: card.dimension });
             }
         };
-        let shape = RowShape { model: card.dimension, used, normalized: card.normalized };
+        let shape = RowShape {
+            model: card.dimension,
+            used,
+            renormalize: card.normalized && used < card.dimension,
+        };
         let info = ModelInfo {
             id: self.id.clone(),
             kind: ModelKind::Embedding,
@@ -156,7 +165,8 @@ impl ModelSlot {
         let workers = Workers::start(self.id.as_str(), cpu_workers, model, &queue, done)
             .map_err(LoadFailure::Threads)?;
         let fingerprint = model.fingerprint().filter(|_| settings.cache_embeddings);
-        Ok(LoadedModel { info, queue, shape, fingerprint, workers })
+        let prompts = card.prompts.clone();
+        Ok(LoadedModel { info, queue, shape, prompts, fingerprint, workers })
     }
 }
 

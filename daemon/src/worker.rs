@@ -5,8 +5,8 @@
 //! reads texts and computes rows, whichever its queue asks for.
 
 use crate::cache::{Claimed, claim};
-use crate::engine::model::{ComputeError, Computer, EmbeddingModel};
-use crate::job::{Entry, Home, JobError};
+use crate::engine::model::{ComputeError, Computer, EmbeddingModel, Sequence};
+use crate::job::{Entry, Home, Job, JobError};
 use crate::latency::Times;
 use crate::queue::{Part, Queue, Work};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -109,7 +109,7 @@ impl Worker {
                 truncated.extend(home.positions().filter(|_| was_truncated));
                 filled += 1;
             } else {
-                match guarded(|| self.model.encode(text)) {
+                match guarded(|| self.encode(&job, text)) {
                     Ok(sequence) => {
                         truncated.extend(home.positions().filter(|_| sequence.truncated));
                         let entry = Entry { job: Arc::clone(&job), sequence, home };
@@ -130,6 +130,13 @@ impl Worker {
         self.queue.give_back(part, entries);
         if filled > 0 {
             job.complete(filled, None);
+        }
+    }
+
+    fn encode(&self, job: &Job, text: &str) -> Result<Sequence, ComputeError> {
+        match &job.prompt {
+            None => self.model.encode(text),
+            Some(prompt) => self.model.encode_prompted(prompt, text),
         }
     }
 
@@ -162,7 +169,7 @@ impl Worker {
     /// Computes the rows of a batch, hands them on, and answers the entries that waited for them.
     fn compute_rows(&mut self, batch: &mut [Entry]) -> Result<Vec<Entry>, JobError> {
         let computer = &mut self.computer;
-        if batch.iter().all(|entry| entry.home.shape.is_whole()) {
+        if batch.iter().all(|entry| entry.home.shape.is_as_made()) {
             // Straight into their places.
             let (sequences, mut rows): (Vec<_>, Vec<_>) = batch
                 .iter_mut()
@@ -219,7 +226,7 @@ fn land(batch: &mut [Entry]) -> Vec<Entry> {
     attached
 }
 
-/// Hands on a row that has fewer values in its place than the model made.
+/// Hands on a row that is another in its place than the model made.
 fn land_cut(Entry { home, sequence, .. }: &mut Entry, row: &[f32]) -> Vec<Entry> {
     home.fill(row);
     let Some(ticket) = &home.ticket else { return Vec::new() };

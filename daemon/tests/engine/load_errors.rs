@@ -314,7 +314,12 @@ fn what_is_not_supported_is_named_with_what_is() {
         ("config.json", "/hidden_act", json!("swish"), "gelu"),
         ("config.json", "/position_embedding_type", json!("relative_key"), "absolute"),
         ("modules.json", "/2/type", json!("sentence_transformers.models.CNN"), "Normalize"),
-        ("modules.json", "/0/type", json!("CLIPModel"), "Transformer and Pooling, or StaticEmbedding"),
+        (
+            "modules.json",
+            "/0/type",
+            json!("CLIPModel"),
+            "Transformer and Pooling, or StaticEmbedding",
+        ),
     ] {
         let folder = copy_of("bert-mean-norm");
         set(&folder, file, pointer, value.clone());
