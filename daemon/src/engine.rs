@@ -9,7 +9,7 @@
 //! - After the largest batch has been seen, computing allocates no activation memory.
 //! - Weights are read, never mapped: a file cut short later cannot crash the daemon.
 
-mod bert;
+mod architecture;
 mod builtin;
 mod encoder;
 mod fingerprint;
@@ -20,12 +20,15 @@ mod load;
 mod load_error;
 pub mod model;
 mod modules;
+mod network;
 mod pooling;
 mod sentence;
 mod static_table;
 mod tail;
 pub mod text_model;
+mod transformer;
 mod weights;
+mod workspace;
 
 pub use builtin::{
     static_minilm as builtin_static_minilm, static_minilm_need as builtin_static_minilm_need,

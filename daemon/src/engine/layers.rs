@@ -7,11 +7,15 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod elementwise;
 pub(crate) mod embedding;
 pub(crate) mod linear;
 pub(crate) mod math;
 pub(crate) mod norm;
 pub(crate) mod packed;
+pub(crate) mod relative_bias;
+pub(crate) mod rms_norm;
+pub(crate) mod rotary;
 mod storage;
 
 pub(crate) use storage::with_values;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::thread;
 
 use candle_core::Device;
-use candle_transformers::models::bert::{Config, PositionEmbeddingType};
 
-use super::bert::{Bert, Network};
+use super::architecture::{self, Architecture};
 use super::encoder::{RawTokenizer, Style};
 use super::fingerprint::ModelFingerprint;
 use super::folder::{Layout, StaticLayout, read_json, read_text_limits};
@@ -17,6 +16,7 @@ use super::model::{EmbeddingModel, ModelCard};
 use super::modules::HeadLayout;
 use super::sentence::SentenceSettings;
 use super::static_table::StaticModel;
+use super::transformer::Transformer;
 use super::weights::Weights;
 use crate::scheduler::Need;
 
@@ -33,10 +33,6 @@ pub fn load_folder(path: &Path) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
         Layout::Static(layout) => load_static(&layout, settings),
     }
 }
-
-/// What one thread keeps for each token of its largest batch, in multiples of the widths: the
-/// activations, the query, key and value, the context and the output; and the inner layer, twice.
-const WIDTHS_PER_TOKEN: u64 = 7;
 
 /// What a tokenizer takes for each byte of its file: the words, each in two tables.
 pub(super) const TOKENIZER_TIMES_FILE: u64 = 25;
@@ -64,10 +60,9 @@ pub fn folder_need(
 ) -> Result<Need, LoadError> {
     let (folder, scratch) = match Layout::read(path)? {
         Layout::Transformer { folder, .. } => {
-            let config = read_bert_config(&folder.join("config.json"))?;
-            let widths = (WIDTHS_PER_TOKEN * config.hidden_size as u64)
-                .saturating_add(2 * config.intermediate_size as u64);
-            (folder, widths.saturating_mul(4 * batch_tokens as u64))
+            let widths = read_architecture(&folder)?.facts().widths;
+            // Once more for keys, values and scores, of which there are fewer.
+            (folder, widths.total().saturating_mul(2 * 4 * batch_tokens as u64))
         }
         Layout::Static(layout) => (layout.folder, 0),
     };
@@ -85,21 +80,22 @@ fn load_transformer(
     head: &HeadLayout,
     settings: SentenceSettings,
 ) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
-    let config = read_bert_config(&folder.join("config.json"))?;
-    let limits = read_text_limits(folder, config.max_position_embeddings)?;
+    let architecture = read_architecture(folder)?;
+    let facts = architecture.facts();
+    let limits = read_text_limits(folder, facts.positions)?;
     let weights = Weights::of_folder(folder)?;
     // The tokenizer is read before the weights are hashed, and both while the tensors are read.
     let (parts, network) = side_by_side(
         || Ok((RawTokenizer::open(&folder.join("tokenizer.json"))?, weights.digest()?)),
-        || Network::load(&config, &weights, &Device::Cpu),
+        || architecture::load(&*architecture, &weights, &Device::Cpu),
     );
     let ((tokenizer, digest), network) = (parts?, network?);
     let pools_prompt = head.pools_prompt;
-    let head = Head::load(head, config.hidden_size)?;
-    let fingerprint = ModelFingerprint::new("bert")
+    let head = Head::load(head, facts.widths.hidden)?;
+    let fingerprint = ModelFingerprint::new(facts.name)
         .part("weights", &digest)
         // All of it: heads, activation, and whatever else makes rows from weights.
-        .part("config", format!("{config:?}").as_bytes())
+        .part("config", format!("{architecture:?}").as_bytes())
         .part("tokenizer", &tokenizer.digest)
         .part("limits", format!("{limits:?} {pools_prompt}").as_bytes())
         .part("head", &head.identity())
@@ -107,9 +103,9 @@ fn load_transformer(
         .finish();
     let style = Style { special_tokens: true, lower_case: limits.lower_case, pools_prompt };
     let prompt = settings.default_prompt_text().to_owned();
-    let encoder = tokenizer.fit(config.vocab_size, limits.max_tokens, style, prompt)?;
+    let encoder = tokenizer.fit(facts.vocabulary, limits.max_tokens, style, prompt)?;
     let card = ModelCard {
-        architecture: "bert".to_owned(),
+        architecture: facts.name.to_owned(),
         dimension: head.outputs(),
         max_tokens: limits.max_tokens,
         normalized: head.normalizes(),
@@ -117,9 +113,9 @@ fn load_transformer(
         default_prompt: settings.default_prompt,
         similarity: Some(settings.similarity),
         truncate_dim: settings.truncate_dim,
-        weight_bytes: network.weight_bytes() + head.weight_bytes(),
+        weight_bytes: network.weight_bytes + head.weight_bytes(),
     };
-    Ok(Arc::new(Bert { network, encoder, head, card, fingerprint }))
+    Ok(Arc::new(Transformer { network, encoder, head, card, fingerprint }))
 }
 
 fn load_static(
@@ -144,71 +140,7 @@ fn side_by_side<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B)
     })
 }
 
-fn read_bert_config(file: &Path) -> Result<Config, LoadError> {
-    let unsupported = |what, found: &str, supported| {
-        Err(LoadError::Unsupported {
-            file: file.to_owned(),
-            what,
-            found: found.to_owned(),
-            supported,
-        })
-    };
-    let mut json: serde_json::Value = read_json(file)?;
-    match json["model_type"].as_str() {
-        Some("bert") => {}
-        other => {
-            return unsupported("the architecture", other.unwrap_or("(none)"), "bert, model2vec");
-        }
-    }
-    if json["is_decoder"] == true {
-        return unsupported("the attention", "of a decoder (is_decoder)", "of an encoder");
-    }
-    // The library's configuration knows one spelling of each activation.
-    let act = match json["hidden_act"].as_str() {
-        Some("gelu") => "gelu",
-        Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => "geluapproximate",
-        Some("relu") => "relu",
-        other => {
-            let supported = "gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu";
-            return unsupported("the activation", other.unwrap_or("(none)"), supported);
-        }
-    };
-    json["hidden_act"] = act.into();
-    if let Some(other) = json["position_embedding_type"].as_str().filter(|&kind| kind != "absolute")
-    {
-        return unsupported("the position embedding", other, "absolute");
-    }
-    let config: Config = serde_json::from_value(json)
-        .map_err(|source| LoadError::Json { file: file.to_owned(), source })?;
-    debug_assert_eq!(config.position_embedding_type, PositionEmbeddingType::Absolute);
-    check_sizes(file, &config)?;
-    Ok(config)
-}
-
-/// Refuses sizes that would divide by zero, or overflow, further on.
-fn check_sizes(file: &Path, config: &Config) -> Result<(), LoadError> {
-    const MOST: usize = 1 << 28;
-    for (setting, found) in [
-        ("vocab_size", config.vocab_size),
-        ("hidden_size", config.hidden_size),
-        ("num_hidden_layers", config.num_hidden_layers),
-        ("num_attention_heads", config.num_attention_heads),
-        ("intermediate_size", config.intermediate_size),
-        ("max_position_embeddings", config.max_position_embeddings),
-        ("type_vocab_size", config.type_vocab_size),
-    ] {
-        if !(1..=MOST).contains(&found) {
-            let wanted = format!("between 1 and {MOST}");
-            return Err(LoadError::Setting { file: file.to_owned(), setting, found, wanted });
-        }
-    }
-    if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
-        return Err(LoadError::Setting {
-            file: file.to_owned(),
-            setting: "hidden_size",
-            found: config.hidden_size,
-            wanted: format!("a multiple of {} heads", config.num_attention_heads),
-        });
-    }
-    Ok(())
+fn read_architecture(folder: &Path) -> Result<Box<dyn Architecture>, LoadError> {
+    let file = folder.join("config.json");
+    architecture::read(&read_json(&file)?, &file)
 }

@@ -47,6 +47,16 @@ equals_sentence_transformers! {
     bert_with_cls_pooling_and_prompts: "bert-cls-prompts",
     bert_with_max_pooling_and_no_normalisation: "bert-max-nonorm",
     bert_with_a_dense_layer_and_prompts_that_are_not_pooled: "bert-mean-dense-tanh",
+    roberta: "roberta-mean-norm",
+    xlm_r: "xlmr-mean-e5",
+    distilbert: "distilbert-mean",
+    mpnet: "mpnet-mean-norm",
+    modernbert: "modernbert-cls",
+    /// The last token of a model that looks back alone.
+    qwen3: "qwen3-last",
+    /// Windows shorter than the texts, and two dense layers.
+    gemma3: "gemma3-mean-dense2",
+    sentence_t5: "sentence-t5",
     static_embedding: "static-embedding",
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor, bail};
 
-use super::activation::{Activation, Gelu, GeluTanh, Plain, Relu};
+use super::activation::{Activation, Gelu, GeluTanh, Plain, Relu, Silu, Tanh};
 use super::packed::{PANEL, Product, pack_transposed, packed_len};
 use super::storage::{values, values_mut, with_values};
 
@@ -49,6 +49,8 @@ impl Linear {
                     Activation::Gelu => product.write(out, self.outputs, Gelu),
                     Activation::GeluTanh => product.write(out, self.outputs, GeluTanh),
                     Activation::Relu => product.write(out, self.outputs, Relu),
+                    Activation::Silu => product.write(out, self.outputs, Silu),
+                    Activation::Tanh => product.write(out, self.outputs, Tanh),
                 }
                 Ok(())
             })

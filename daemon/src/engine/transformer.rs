@@ -1,0 +1,70 @@
+//! A network with its tokenizer and what makes rows of texts from those of tokens.
+
+use std::sync::Arc;
+
+use super::encoder::Encoder;
+use super::head::Head;
+use super::layers::with_values;
+use super::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence, check_rows};
+use super::network::Network;
+use super::tail::TailScratch;
+use super::workspace::Workspace;
+
+/// An embedding model around a network.
+#[derive(Debug)]
+pub(super) struct Transformer {
+    pub(super) network: Network,
+    pub(super) encoder: Encoder,
+    pub(super) head: Head,
+    pub(super) card: ModelCard,
+    pub(super) fingerprint: [u8; 32],
+}
+
+impl EmbeddingModel for Transformer {
+    fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.encode(text)
+    }
+
+    fn encode_prompted(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.encode_prompted(prompt, text)
+    }
+
+    fn fingerprint(&self) -> Option<[u8; 32]> {
+        Some(self.fingerprint)
+    }
+
+    fn computer(self: Arc<Self>) -> Box<dyn Computer> {
+        Box::new(TransformerComputer {
+            model: self,
+            workspace: Workspace::default(),
+            tail: TailScratch::default(),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct TransformerComputer {
+    model: Arc<Transformer>,
+    workspace: Workspace,
+    tail: TailScratch,
+}
+
+impl Computer for TransformerComputer {
+    fn compute(
+        &mut self,
+        batch: &[&Sequence],
+        rows: &mut [&mut [f32]],
+    ) -> Result<(), ComputeError> {
+        let model = &*self.model;
+        check_rows(&model.card, batch, rows)?;
+        if batch.iter().all(|sequence| sequence.ids.is_empty()) {
+            return model.head.write(&[], batch, rows, &mut self.tail);
+        }
+        let hidden = model.network.forward(batch, &mut self.workspace)?;
+        with_values(&hidden, |hidden| Ok(model.head.write(hidden, batch, rows, &mut self.tail)))?
+    }
+}
