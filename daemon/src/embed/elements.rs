@@ -94,7 +94,7 @@ mod tests {
     use emberd_protocol::{ElementType, QuantizationRanges};
 
     /// Three rows of two.
-    const ROWS: [f32; 6] = [-1.0, 5.0, 0.0, 5.0, 1.0, 5.0];
+    const ROWS: [f32; 6] = [0.0, 5.0, 100.75, 5.0, 255.0, 5.0];
 
     fn quantized(
         element: ElementType,
@@ -108,24 +108,24 @@ mod tests {
     #[test]
     fn columns_are_spread_over_a_byte_and_a_constant_one_is_zero() {
         let (bytes, ranges) = quantized(ElementType::U8, None);
-        assert_eq!(bytes, [0, 0, 127, 0, 255, 0]);
-        assert_eq!(ranges.starts, [-1.0, 5.0]);
-        assert_eq!(ranges.steps, [2.0 / 255.0, 0.0]);
+        assert_eq!(bytes, [0, 0, 100, 0, 255, 0]);
+        assert_eq!(ranges.starts, [0.0, 5.0]);
+        assert_eq!(ranges.steps, [1.0, 0.0]);
         let (bytes, _) = quantized(ElementType::I8, None);
         let signed: Vec<i8> = bytes.into_iter().map(u8::cast_signed).collect();
-        // -0.5 is cut to 0, as a cast does it.
-        assert_eq!(signed, [-128, 0, 0, 0, 127, 0]);
+        // -27.25 is cut towards 0, as a cast does it.
+        assert_eq!(signed, [-128, 0, -27, 0, 127, 0]);
     }
 
     #[test]
     fn given_ranges_are_kept_and_end_what_lies_outside() {
-        let given = QuantizationRanges { starts: vec![0.0, 0.0], steps: vec![0.01, 0.01] };
+        let given = QuantizationRanges { starts: vec![0.0, 0.0], steps: vec![1.0, 0.01] };
         let (bytes, ranges) = quantized(ElementType::U8, Some(given.clone()));
-        assert_eq!(bytes, [0, 255, 0, 255, 100, 255]);
+        assert_eq!(bytes, [0, 255, 100, 255, 255, 255]);
         assert_eq!(ranges, given);
         let (bytes, _) = quantized(ElementType::I8, Some(given));
         let signed: Vec<i8> = bytes.into_iter().map(u8::cast_signed).collect();
-        assert_eq!(signed, [-128, 127, -128, 127, -28, 127]);
+        assert_eq!(signed, [-128, 127, -27, 127, 127, 127]);
     }
 
     #[test]
