@@ -52,10 +52,12 @@ mod opening;
 mod outbox;
 mod question;
 mod reader;
+mod rerank;
 mod segment;
 mod socket;
 mod start;
 mod table;
+mod text;
 mod view;
 
 pub use builder::ClientBuilder;
@@ -63,11 +65,16 @@ pub use client::Client;
 pub use error::{ConnectError, Error, ProtocolError, TransportError};
 pub use lease::Lease;
 pub use model::EmbeddingModel;
+pub use rerank::{Ranked, RerankModel, Scores};
 pub use start::{StartError, StartOptions};
+pub use text::{Piece, TextModel};
 pub use view::Embeddings;
 
 pub use emberd_protocol as protocol;
-pub use emberd_protocol::{ElementType, EmbedOptions, Prompt, QuantizationRanges};
+pub use emberd_protocol::{
+    EarlyStopping, ElementType, EmbedOptions, GenerateOptions, Generated, MasksFilled, Prompt,
+    QuantizationRanges, ScoreActivation,
+};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

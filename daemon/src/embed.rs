@@ -1,25 +1,27 @@
-//! From texts to rows: the one request that computes.
+//! From texts to rows.
 
 mod elements;
 mod home;
 mod wanted;
 
-pub(crate) use wanted::OptionError;
+pub(crate) use wanted::RowError;
 
 use crate::cache::KeySpace;
 use crate::daemon::Shared;
-use crate::dispatch::{Answer, check_kind, find};
+use crate::dispatch::{Answer, target};
 use crate::error::RequestError;
 use crate::job::Job;
 use crate::lookup::{Found, Lookup};
-use crate::model::LoadedModel;
+use crate::model::{Embedding, LoadedModel};
 use crate::segment::Finished;
 use crate::session::Connection;
-use emberd_protocol::{EmbedRequest, Embedded, ModelKind, Place, Response, Target, TextBlock};
+use emberd_protocol::{EmbedRequest, Embedded, Place, Response, TextBlock};
 use home::Homes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use wanted::Wanted;
+
+pub(crate) use home::MAX_INLINE_BYTES;
 
 /// Finds the model, reserves the rows' home, queues the texts, and waits for their rows.
 pub(crate) async fn embed(
@@ -29,20 +31,12 @@ pub(crate) async fn embed(
     texts: TextBlock,
 ) -> Result<Answer, RequestError> {
     // It stays in memory until this request has been answered.
-    let using = match request.target {
-        Target::Lease(lease) => shared.registry.use_lease(connection.id, lease).await?,
-        Target::Model(id) => {
-            find(&shared, &id)?;
-            shared.registry.use_model(&id).await?
-        }
-    };
-    let model = &using.model;
-    let slot = find(&shared, &model.info.id)?;
-    let counters = &slot.counters;
-    check_kind(&model.info, &ModelKind::Embedding)?;
+    let (using, slot) = target(&shared, &connection, request.target).await?;
+    let (model, counters) = (&using.model, &slot.counters);
+    let embedding = model.embedding()?;
 
     let rows = request.texts;
-    let wanted = Wanted::of(request.options, model)?;
+    let wanted = Wanted::of(request.options, &model.info, embedding)?;
     let mut homes = Homes::reserve(&shared, &connection, request.delivery, rows, &wanted).await?;
     let mut answer = Embedded {
         rows,
@@ -55,7 +49,7 @@ pub(crate) async fn embed(
     };
     if rows > 0 {
         let places = homes.rows.take_rows();
-        let lookup = lookup(&shared, &connection, model, &wanted);
+        let lookup = lookup(&shared, &connection, model, embedding, &wanted);
         let prompt = wanted.prompt.clone();
         let (job, waiting) = match lookup {
             None => Job::new(connection.id, prompt, texts, places, wanted.shape),
@@ -67,7 +61,7 @@ pub(crate) async fn embed(
             }
         };
         if job.len() > 0 {
-            model.queue.push(job)?;
+            embedding.queue.push(job)?;
         }
         let done = waiting.done().await?;
         let cached = u64::from(rows).saturating_sub(done.computed);
@@ -98,14 +92,20 @@ fn lookup(
     shared: &Shared,
     connection: &Connection,
     model: &LoadedModel,
+    embedding: &Embedding,
     wanted: &Wanted,
 ) -> Option<Lookup> {
-    let fingerprint = model.fingerprint?;
+    let fingerprint = embedding.fingerprint?;
     let settings = shared.settings();
     if !settings.cache.enabled {
         return None;
     }
     let user = (!settings.cache.is_shared_between_users).then_some(connection.peer.uid);
-    let keys = KeySpace::new(&fingerprint, wanted.shape.model, user, wanted.prompt_text(model));
+    let keys = KeySpace::new(
+        &fingerprint,
+        wanted.shape.model,
+        user,
+        wanted.prompt_text(&model.info, embedding),
+    );
     Some(Lookup::new(&shared.cache, keys, wanted.shape))
 }

@@ -23,8 +23,10 @@ mod modules;
 mod network;
 mod pooling;
 mod sentence;
+mod seq2seq;
 mod static_table;
 mod tail;
+mod team;
 pub mod text_model;
 mod transformer;
 mod weights;
@@ -37,3 +39,7 @@ pub use fingerprint::ModelFingerprint;
 pub use load::{folder_need, holds_model, load_folder};
 pub use load_error::{HeaderFault, LoadError, TorchFault};
 pub(crate) use pooling::normalize;
+pub use seq2seq::{
+    holds_seq2seq, load_seq2seq, seq2seq_need, verbalizer_t5 as builtin_verbalizer_t5,
+    verbalizer_t5_need as builtin_verbalizer_t5_need,
+};

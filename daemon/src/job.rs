@@ -1,12 +1,12 @@
 //! One request's texts on their way through a model.
 
 use crate::cache::Ticket;
-use crate::engine::model::{ComputeError, Sequence};
+use crate::engine::model::{ComputeError, EmbeddingModel, Sequence};
 use crate::lease::ConnectionId;
 use crate::row_shape::RowShape;
 use crate::segment::Row;
 use crate::sync::lock;
-use emberd_protocol::TextBlock;
+use emberd_protocol::{Pairing, TextBlock};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,10 +18,9 @@ use tokio::sync::oneshot;
 pub(crate) struct Job {
     /// For fairness between clients.
     pub(crate) connection: ConnectionId,
-    /// Goes in front of each text; `None`: whatever the model puts there by itself.
-    pub(crate) prompt: Option<String>,
     /// The request's texts, those included whose rows were found.
     pub(crate) texts: TextBlock,
+    reading: Reading,
     /// When it came.
     pub(crate) queued: Instant,
     /// What to embed: each text's home once, taken when it is read.
@@ -34,6 +33,15 @@ pub(crate) struct Job {
     tokens: AtomicU64,
     truncated: Mutex<Vec<u32>>,
     done: Mutex<Option<oneshot::Sender<Result<Done, JobError>>>>,
+}
+
+/// How a request's texts are read.
+#[derive(Debug)]
+enum Reading {
+    /// Each for itself, behind a prompt; `None`: whatever the model puts there.
+    Single(Option<String>),
+    /// As pairs.
+    Pairs(Pairing),
 }
 
 /// All rows are written.
@@ -135,9 +143,20 @@ impl Job {
         shape: RowShape,
     ) -> (Arc<Self>, Waiting) {
         debug_assert_eq!(texts.len(), rows.len(), "a row for each text");
-        let home = |(text, row)| Home { text, row, shape, more: Vec::new(), ticket: None };
-        let homes = rows.into_iter().enumerate().map(home).collect();
+        let homes = whole_homes(rows, shape);
         Self::of_homes(connection, prompt, texts, homes, Vec::new())
+    }
+
+    /// A job over pairs of texts and a row for each pair.
+    pub(crate) fn of_pairs(
+        connection: ConnectionId,
+        texts: TextBlock,
+        pairs: Pairing,
+        rows: Vec<Row>,
+        shape: RowShape,
+    ) -> (Arc<Self>, Waiting) {
+        let homes = whole_homes(rows, shape);
+        Self::start(connection, texts, Reading::Pairs(pairs), homes, Vec::new())
     }
 
     /// A job over some of a request's texts. `truncated` are positions that lost their end and
@@ -149,6 +168,16 @@ impl Job {
         homes: Vec<Home>,
         truncated: Vec<u32>,
     ) -> (Arc<Self>, Waiting) {
+        Self::start(connection, texts, Reading::Single(prompt), homes, truncated)
+    }
+
+    fn start(
+        connection: ConnectionId,
+        texts: TextBlock,
+        reading: Reading,
+        homes: Vec<Home>,
+        truncated: Vec<u32>,
+    ) -> (Arc<Self>, Waiting) {
         let (sender, done) = oneshot::channel();
         let job = Arc::new(Self {
             connection,
@@ -156,8 +185,8 @@ impl Job {
             len: homes.len(),
             remaining: AtomicUsize::new(homes.len()),
             homes: Mutex::new(homes.into_iter().map(Some).collect()),
-            prompt,
             texts,
+            reading,
             cancelled: AtomicBool::new(false),
             computed: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
@@ -168,6 +197,23 @@ impl Job {
             job.complete(0, None);
         }
         (Arc::clone(&job), Waiting { job, done })
+    }
+
+    /// Reads the text or the pair at a position as tokens.
+    pub(crate) fn encode(
+        &self,
+        model: &dyn EmbeddingModel,
+        position: usize,
+    ) -> Result<Sequence, ComputeError> {
+        let text = |at| self.texts.get(at).unwrap_or_default();
+        match &self.reading {
+            Reading::Single(None) => model.encode(text(position)),
+            Reading::Single(Some(prompt)) => model.encode_prompted(prompt, text(position)),
+            Reading::Pairs(Pairing::QueryFirst) => model.encode_pair(text(0), text(position + 1)),
+            Reading::Pairs(Pairing::Adjacent) => {
+                model.encode_pair(text(2 * position), text(2 * position + 1))
+            }
+        }
     }
 
     /// Texts that it computes.
@@ -241,6 +287,12 @@ impl Job {
             let _ = sender.send(result);
         }
     }
+}
+
+/// A home for each row, which is used as the model makes it.
+fn whole_homes(rows: Vec<Row>, shape: RowShape) -> Vec<Home> {
+    let home = |(text, row)| Home { text, row, shape, more: Vec::new(), ticket: None };
+    rows.into_iter().enumerate().map(home).collect()
 }
 
 impl Waiting {

@@ -5,8 +5,8 @@
 //! reads texts and computes rows, whichever its queue asks for.
 
 use crate::cache::{Claimed, claim};
-use crate::engine::model::{ComputeError, Computer, EmbeddingModel, Sequence};
-use crate::job::{Entry, Home, Job, JobError};
+use crate::engine::model::{ComputeError, Computer, EmbeddingModel};
+use crate::job::{Entry, Home, JobError};
 use crate::latency::Times;
 use crate::queue::{Part, Queue, Work};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ use std::thread::{Builder, JoinHandle};
 
 /// What the workers of a model have done.
 #[derive(Debug, Default)]
-pub(crate) struct WorkDone {
+pub struct WorkDone {
     /// Texts embedded.
     pub(crate) texts: AtomicU64,
     /// Tokens computed.
@@ -102,14 +102,13 @@ impl Worker {
         let (mut cost, mut filled, mut truncated) = (0, 0, Vec::new());
         while cost < budget
             && let Some(mut home) = homes.next()
-            && let Some(text) = job.texts.get(home.text)
         {
             // Another request may have had the same text computed while this one waited.
             if let Some(was_truncated) = home.look_again() {
                 truncated.extend(home.positions().filter(|_| was_truncated));
                 filled += 1;
             } else {
-                match guarded(|| self.encode(&job, text)) {
+                match guarded(|| job.encode(&*self.model, home.text)) {
                     Ok(sequence) => {
                         truncated.extend(home.positions().filter(|_| sequence.truncated));
                         let entry = Entry { job: Arc::clone(&job), sequence, home };
@@ -130,13 +129,6 @@ impl Worker {
         self.queue.give_back(part, entries);
         if filled > 0 {
             job.complete(filled, None);
-        }
-    }
-
-    fn encode(&self, job: &Job, text: &str) -> Result<Sequence, ComputeError> {
-        match &job.prompt {
-            None => self.model.encode(text),
-            Some(prompt) => self.model.encode_prompted(prompt, text),
         }
     }
 

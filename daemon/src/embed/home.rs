@@ -12,7 +12,7 @@ use emberd_protocol::{
 use super::elements;
 
 /// The largest result that comes inline: a frame with room for its message.
-const MAX_INLINE_BYTES: u64 = (MAX_FRAME_BYTES - MAX_BODY_BYTES) as u64;
+pub(crate) const MAX_INLINE_BYTES: u64 = (MAX_FRAME_BYTES - MAX_BODY_BYTES) as u64;
 
 /// The homes of a request's rows: one that they are computed into, and where they are wanted as
 /// other elements, one for those.

@@ -1,8 +1,8 @@
 //! What a request's options come to for the model that they are for.
 
-use crate::model::LoadedModel;
+use crate::model::Embedding;
 use crate::row_shape::RowShape;
-use emberd_protocol::{ElementType, EmbedOptions, ModelId, Prompt, QuantizationRanges};
+use emberd_protocol::{ElementType, EmbedOptions, ModelId, ModelInfo, Prompt, QuantizationRanges};
 
 /// What is to be done for a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +20,7 @@ pub(crate) struct Wanted {
 /// Why a request's options cannot be followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum OptionError {
+pub(crate) enum RowError {
     /// No such prompt.
     #[error("model \"{model}\" has no prompt \"{name}\": it has {known}")]
     NoSuchPrompt { model: ModelId, name: String, known: String },
@@ -49,22 +49,26 @@ impl Wanted {
     ///
     /// # Errors
     /// When they cannot be followed.
-    pub(crate) fn of(options: EmbedOptions, model: &LoadedModel) -> Result<Self, OptionError> {
+    pub(crate) fn of(
+        options: EmbedOptions,
+        info: &ModelInfo,
+        model: &Embedding,
+    ) -> Result<Self, RowError> {
         let EmbedOptions { prompt, normalize, dimension, element, ranges } = options;
-        let shape = shape(normalize, dimension, model)?;
+        let shape = shape(normalize, dimension, info, model.shape)?;
         check_elements(element, ranges.as_ref(), shape.used)?;
         let prompt = match prompt {
             Prompt::Default => None,
             Prompt::Text(text) => Some(text),
-            Prompt::Named(name) => Some(named(name, model)?),
+            Prompt::Named(name) => Some(named(name, info, model)?),
         };
         Ok(Self { prompt, shape, element, ranges })
     }
 
     /// The text that stands in front of each text in the end; for the cache, where a row is found
     /// again whichever way its prompt was named.
-    pub(crate) fn prompt_text<'a>(&'a self, model: &'a LoadedModel) -> &'a str {
-        let usual = || model.info.default_prompt.as_ref().and_then(|name| model.prompts.get(name));
+    pub(crate) fn prompt_text<'a>(&'a self, info: &ModelInfo, model: &'a Embedding) -> &'a str {
+        let usual = || info.default_prompt.as_ref().and_then(|name| model.prompts.get(name));
         self.prompt.as_ref().or_else(usual).map_or("", String::as_str)
     }
 }
@@ -72,22 +76,19 @@ impl Wanted {
 fn shape(
     normalize: Option<bool>,
     dimension: Option<u32>,
-    model: &LoadedModel,
-) -> Result<RowShape, OptionError> {
-    let available = model.shape.model;
+    info: &ModelInfo,
+    usual: RowShape,
+) -> Result<RowShape, RowError> {
+    let available = usual.model;
     let used = match dimension {
-        None => model.shape.used,
+        None => usual.used,
         Some(wanted) => usize::try_from(wanted)
             .ok()
             .filter(|wanted| (1..=available).contains(wanted))
-            .ok_or_else(|| OptionError::Dimension {
-                model: model.info.id.clone(),
-                wanted,
-                available,
-            })?,
+            .ok_or_else(|| RowError::Dimension { model: info.id.clone(), wanted, available })?,
     };
     let is_cut = used < available;
-    let is_normalized = model.info.normalized;
+    let is_normalized = info.normalized;
     let renormalize = match normalize {
         None => is_normalized && is_cut,
         // Rows that have length 1 as they are made keep their bits.
@@ -102,30 +103,30 @@ fn check_elements(
     element: ElementType,
     ranges: Option<&QuantizationRanges>,
     columns: usize,
-) -> Result<(), OptionError> {
+) -> Result<(), RowError> {
     let is_quantized = matches!(element, ElementType::I8 | ElementType::U8);
     if matches!(element, ElementType::Binary | ElementType::Ubinary) && !columns.is_multiple_of(8) {
-        return Err(OptionError::Bits(columns));
+        return Err(RowError::Bits(columns));
     }
     let Some(QuantizationRanges { starts, steps }) = ranges else { return Ok(()) };
     if !is_quantized {
-        return Err(OptionError::Ranges);
+        return Err(RowError::Ranges);
     }
     if starts.len() != columns || steps.len() != columns {
         let (starts, steps) = (starts.len(), steps.len());
-        return Err(OptionError::RangeColumns { starts, steps, columns });
+        return Err(RowError::RangeColumns { starts, steps, columns });
     }
     if starts.iter().chain(steps).all(|value| value.is_finite()) {
         return Ok(());
     }
-    Err(OptionError::RangeValues)
+    Err(RowError::RangeValues)
 }
 
-fn named(name: String, model: &LoadedModel) -> Result<String, OptionError> {
+fn named(name: String, info: &ModelInfo, model: &Embedding) -> Result<String, RowError> {
     if let Some(text) = model.prompts.get(&name) {
         return Ok(text.clone());
     }
     let known: Vec<String> = model.prompts.keys().map(|name| format!("\"{name}\"")).collect();
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    Err(OptionError::NoSuchPrompt { model: model.info.id.clone(), name, known })
+    Err(RowError::NoSuchPrompt { model: info.id.clone(), name, known })
 }

@@ -12,6 +12,7 @@ mod zip;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::load_error::LoadError;
@@ -129,6 +130,21 @@ impl Weights {
         values: &mut Vec<f32>,
     ) -> Result<(), LoadError> {
         self.part(tensor)?.read(tensor, shape, values)
+    }
+
+    /// Reads some rows (steps of the first dimension) of a tensor of the given shape, as
+    /// [`read`](Self::read) reads all: a large tensor can go its way in pieces.
+    ///
+    /// # Panics
+    /// When the tensor has no such rows.
+    pub(super) fn read_rows(
+        &self,
+        tensor: &str,
+        shape: &[usize],
+        rows: Range<usize>,
+        values: &mut Vec<f32>,
+    ) -> Result<(), LoadError> {
+        self.part(tensor)?.read_rows(tensor, shape, rows, values)
     }
 
     /// Reads a tensor of bytes, if it is one. `None`: it has other elements.

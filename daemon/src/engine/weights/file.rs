@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -123,25 +124,42 @@ impl TensorFile {
         shape: &[usize],
         values: &mut Vec<f32>,
     ) -> Result<(), LoadError> {
+        self.read_rows(tensor, shape, 0..shape.first().copied().unwrap_or(1), values)
+    }
+
+    /// Reads some rows (steps of the first dimension) of a tensor, as [`read`](Self::read) reads all.
+    ///
+    /// # Panics
+    /// When the tensor has no such rows.
+    pub(super) fn read_rows(
+        &self,
+        tensor: &str,
+        shape: &[usize],
+        rows: Range<usize>,
+        values: &mut Vec<f32>,
+    ) -> Result<(), LoadError> {
         let entry = self.entry_of_shape(tensor, shape)?;
+        assert!(rows.start <= rows.end && rows.end <= shape.first().copied().unwrap_or(1));
         // Checked with the entry: the count fits the file's length.
-        values.resize(shape.iter().product(), 0.0);
+        let row: usize = shape.iter().skip(1).product();
+        values.resize(rows.len() * row, 0.0);
+        let start = entry.start + len_u64(rows.start * row) * element_bytes(&entry.dtype);
         match &*entry.dtype {
             "F32" => {
-                self.read_at(bytemuck::cast_slice_mut(values), entry.start)?;
+                self.read_at(bytemuck::cast_slice_mut(values), start)?;
                 if cfg!(target_endian = "big") {
                     values.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits().swap_bytes()));
                 }
             }
-            "F16" => self.widen(entry, values, |words: &mut [u16], values| {
+            "F16" => self.widen(start, values, |words: &mut [u16], values| {
                 words.iter_mut().for_each(|word| *word = u16::from_le(*word));
                 words.reinterpret_cast::<f16>().convert_to_f32_slice(values);
             })?,
-            "BF16" => self.widen(entry, values, |words: &mut [u16], values| {
+            "BF16" => self.widen(start, values, |words: &mut [u16], values| {
                 words.iter_mut().for_each(|word| *word = u16::from_le(*word));
                 words.reinterpret_cast::<bf16>().convert_to_f32_slice(values);
             })?,
-            "F64" => self.widen(entry, values, |words: &mut [u64], values| {
+            "F64" => self.widen(start, values, |words: &mut [u64], values| {
                 for (value, word) in values.iter_mut().zip(words) {
                     *value = narrowed(f64::from_bits(u64::from_le(*word)));
                 }
@@ -186,13 +204,12 @@ impl TensorFile {
     /// as a whole.
     fn widen<T: bytemuck::Pod>(
         &self,
-        entry: &Entry,
+        mut start: u64,
         values: &mut [f32],
         convert: impl Fn(&mut [T], &mut [f32]),
     ) -> Result<(), LoadError> {
         let at_once = PIECE_BYTES / size_of::<T>();
         let mut piece = vec![T::zeroed(); at_once.min(values.len())];
-        let mut start = entry.start;
         for values in values.chunks_mut(at_once) {
             let piece = &mut piece[..values.len()];
             self.read_at(bytemuck::cast_slice_mut(piece), start)?;

@@ -1,0 +1,148 @@
+//! What a model in memory computes with: a part for each thing that can be asked of it.
+
+use super::CPU_BATCH_TOKENS;
+use crate::engine::model::{EmbeddingModel, RankHead};
+use crate::engine::text_model::{MaskedModel, Seq2SeqModel};
+use crate::fill_mask::{FillQueue, FillWorkers};
+use crate::generate::{GenerationLimits, TextQueue, TextWork, TextWorker};
+use crate::queue::{BatchLimits, Queue};
+use crate::row_shape::RowShape;
+use crate::settings::ModelSettings;
+use crate::worker::{WorkDone, Workers};
+use emberd_protocol::ScoreActivation;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+/// Rows for texts.
+#[derive(Debug)]
+pub(crate) struct Embedding {
+    /// Where its work is put.
+    pub(crate) queue: Arc<Queue>,
+    /// What of its rows is used, where a request does not ask for something else.
+    pub(crate) shape: RowShape,
+    /// What may go in front of a text, by name.
+    pub(crate) prompts: BTreeMap<String, String>,
+    /// What determines its rows; `None` where they are not cached.
+    pub(crate) fingerprint: Option<[u8; 32]>,
+    pub(super) workers: Workers,
+}
+
+/// Scores for pairs of texts.
+#[derive(Debug)]
+pub(crate) struct Ranking {
+    /// Where its work is put.
+    pub(crate) queue: Arc<Queue>,
+    /// One value for each label.
+    pub(crate) shape: RowShape,
+    /// The names of the scores of a pair.
+    pub(crate) labels: Vec<String>,
+    /// What the folder wants done with what the head puts out.
+    pub(crate) activation: ScoreActivation,
+    pub(super) workers: Workers,
+}
+
+/// Texts from texts.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    /// Where its work is put.
+    pub(crate) queue: Arc<TextQueue>,
+    /// What it says about how texts are made.
+    pub(crate) model: Arc<dyn Seq2SeqModel>,
+    /// What a request may ask for.
+    pub(crate) limits: GenerationLimits,
+    pub(super) threads: usize,
+    _worker: TextWorker,
+}
+
+/// What may stand at the masks of texts.
+#[derive(Debug)]
+pub(crate) struct Masks {
+    /// Where its work is put.
+    pub(crate) queue: Arc<FillQueue>,
+    pub(super) workers: FillWorkers,
+}
+
+impl Embedding {
+    pub(super) fn start(
+        name: &str,
+        model: &Arc<dyn EmbeddingModel>,
+        shape: RowShape,
+        settings: &ModelSettings,
+        threads: usize,
+        done: &Arc<WorkDone>,
+    ) -> io::Result<Self> {
+        let (queue, workers) = rows(name, model, settings, threads, done)?;
+        let fingerprint = model.fingerprint().filter(|_| settings.cache_embeddings);
+        let prompts = model.card().prompts.clone();
+        Ok(Self { queue, shape, prompts, fingerprint, workers })
+    }
+}
+
+impl Ranking {
+    pub(super) fn start(
+        name: &str,
+        head: RankHead,
+        settings: &ModelSettings,
+        threads: usize,
+        done: &Arc<WorkDone>,
+    ) -> io::Result<Self> {
+        let (queue, workers) = rows(name, &head.model, settings, threads, done)?;
+        let scores = head.model.card().dimension;
+        let shape = RowShape { model: scores, used: scores, renormalize: false };
+        let RankHead { labels, activation, .. } = head;
+        Ok(Self { queue, shape, labels, activation, workers })
+    }
+}
+
+impl Generation {
+    pub(super) fn start(
+        name: &str,
+        model: Arc<dyn Seq2SeqModel>,
+        settings: &ModelSettings,
+        threads: usize,
+        work: &Arc<TextWork>,
+    ) -> io::Result<Self> {
+        let limits = GenerationLimits::of(
+            &*model,
+            settings.max_input_length,
+            settings.max_output_length,
+            settings.batch_size,
+        );
+        let queue = Arc::new(TextQueue::new(limits.rows));
+        let worker = TextWorker::start(name, threads, &model, &queue, work)?;
+        Ok(Self { queue, model, limits, threads, _worker: worker })
+    }
+}
+
+impl Masks {
+    pub(super) fn start(
+        name: &str,
+        model: &Arc<dyn MaskedModel>,
+        settings: &ModelSettings,
+        threads: usize,
+        done: &Arc<WorkDone>,
+    ) -> io::Result<Self> {
+        let queue = Arc::new(FillQueue::default());
+        let workers = FillWorkers::start(name, threads, model, limits(settings), &queue, done)?;
+        Ok(Self { queue, workers })
+    }
+}
+
+/// How batches are formed.
+fn limits(settings: &ModelSettings) -> BatchLimits {
+    BatchLimits { tokens: CPU_BATCH_TOKENS, texts: settings.batch_size }
+}
+
+/// A queue, and the threads that make rows of what is in it.
+fn rows(
+    name: &str,
+    model: &Arc<dyn EmbeddingModel>,
+    settings: &ModelSettings,
+    threads: usize,
+    done: &Arc<WorkDone>,
+) -> io::Result<(Arc<Queue>, Workers)> {
+    let queue = Arc::new(Queue::new(limits(settings)));
+    let workers = Workers::start(name, threads, model, &queue, done)?;
+    Ok((queue, workers))
+}
