@@ -21,4 +21,8 @@ mod load_errors;
 /// Encoder-decoders: what they read, compute and keep between steps.
 mod seq2seq;
 
+/// Weights in several files, and as torch writes them.
+mod weights;
+
 mod support;
+mod torch;
