@@ -129,7 +129,10 @@ fn load_static(
 }
 
 /// Runs both, the first on a thread of its own.
-fn side_by_side<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
+pub(super) fn side_by_side<A: Send, B>(
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B,
+) -> (A, B) {
     thread::scope(|scope| {
         let a = scope.spawn(a);
         let b = b();
