@@ -157,7 +157,7 @@ impl<'a> Settings<'a> {
     }
 
     /// The error for what is understood but not done.
-    pub(super) fn unsupported(
+    pub(in crate::engine) fn unsupported(
         self,
         what: &'static str,
         found: &str,
