@@ -21,4 +21,7 @@ mod load_errors;
 /// Encoder-decoders: what they read, compute and keep between steps.
 mod seq2seq;
 
+/// Damaged and foreign files of encoder-decoders are typed errors that name the file.
+mod seq2seq_errors;
+
 mod support;
