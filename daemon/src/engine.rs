@@ -19,7 +19,9 @@ mod load;
 mod load_error;
 pub mod model;
 mod pooling;
+mod seq2seq;
 mod static_table;
+mod team;
 pub mod text_model;
 mod weights;
 
@@ -30,3 +32,7 @@ pub use fingerprint::ModelFingerprint;
 pub use load::{folder_need, holds_model, load_folder};
 pub use load_error::{HeaderFault, LoadError};
 pub(crate) use pooling::normalize;
+pub use seq2seq::{
+    holds_seq2seq, load_seq2seq, seq2seq_need, verbalizer_t5 as builtin_verbalizer_t5,
+    verbalizer_t5_need as builtin_verbalizer_t5_need,
+};

@@ -78,12 +78,12 @@ pub(super) struct Style {
 /// A tokenizer as its file says, not yet fitted to a model.
 #[derive(Debug)]
 pub(super) struct RawTokenizer {
-    file: PathBuf,
-    tokenizer: Tokenizer,
+    pub(super) file: PathBuf,
+    pub(super) tokenizer: Tokenizer,
     /// Of the file's bytes.
     pub(super) digest: [u8; 32],
     /// The largest number of a token.
-    largest: u32,
+    pub(super) largest: u32,
 }
 
 impl RawTokenizer {
@@ -142,7 +142,7 @@ impl RawTokenizer {
 }
 
 /// The special tokens in front of a text and behind it.
-fn around(tokenizer: &Tokenizer) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
+pub(super) fn around(tokenizer: &Tokenizer) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
     let with = tokenizer.encode_fast("a", true)?;
     let is_special = |(_, special): &(&u32, &u32)| **special == 1;
     let marked = || with.get_ids().iter().zip(with.get_special_tokens_mask());

@@ -122,7 +122,10 @@ fn load_static(layout: &StaticLayout) -> Result<Arc<dyn EmbeddingModel>, LoadErr
 }
 
 /// Runs both, the first on a thread of its own.
-fn side_by_side<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
+pub(super) fn side_by_side<A: Send, B>(
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B,
+) -> (A, B) {
     thread::scope(|scope| {
         let a = scope.spawn(a);
         let b = b();
@@ -133,7 +136,7 @@ fn side_by_side<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B)
     })
 }
 
-fn weight_file(folder: &Path) -> Result<PathBuf, LoadError> {
+pub(super) fn weight_file(folder: &Path) -> Result<PathBuf, LoadError> {
     let file = folder.join("model.safetensors");
     if file.exists() {
         return Ok(file);

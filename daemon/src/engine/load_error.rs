@@ -131,6 +131,14 @@ pub enum LoadError {
         /// The tensor.
         tensor: String,
     },
+    /// The folder has its tokenizer in another form than the one that is read.
+    #[error("no tokenizer.json in {}, only {found}; have transformers write one: AutoTokenizer.from_pretrained(FOLDER, use_fast=True).save_pretrained(FOLDER)", folder.display())]
+    NoTokenizer {
+        /// The folder that was searched.
+        folder: PathBuf,
+        /// What was found in its place.
+        found: &'static str,
+    },
     /// The tokenizer's file is damaged or of an unknown kind.
     #[error("cannot understand the tokenizer in {}", file.display())]
     Tokenizer {

@@ -127,6 +127,9 @@ pub enum ComputeError {
     /// A pair was given to a model of single texts.
     #[error("this model takes no pairs of texts")]
     NoPairs,
+    /// An encoder-decoder was asked for something that it cannot do.
+    #[error("this cannot be generated: {0}")]
+    Generation(&'static str),
     /// The tokenizer refused a text.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),

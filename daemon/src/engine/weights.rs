@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -129,26 +130,44 @@ impl Weights {
         shape: &[usize],
         values: &mut Vec<f32>,
     ) -> Result<(), LoadError> {
+        self.read_rows(tensor, shape, 0..shape.first().copied().unwrap_or(1), values)
+    }
+
+    /// Reads some rows (steps of the first dimension) of a tensor of the given shape, as
+    /// [`read`](Self::read) reads all: a large tensor can go its way in pieces.
+    ///
+    /// # Panics
+    /// When the tensor has no such rows.
+    pub(super) fn read_rows(
+        &self,
+        tensor: &str,
+        shape: &[usize],
+        rows: Range<usize>,
+        values: &mut Vec<f32>,
+    ) -> Result<(), LoadError> {
         let entry = self.entry_of_shape(tensor, shape)?;
+        assert!(rows.start <= rows.end && rows.end <= shape.first().copied().unwrap_or(1));
         // Checked with the header: the count fits the file's length.
-        let count = shape.iter().product();
+        let row: usize = shape.iter().skip(1).product();
+        let (skipped, count) = (rows.start * row, rows.len() * row);
         values.resize(count, 0.0);
+        let offset = len_u64(skipped) * element_bytes(&entry.dtype);
         match entry.dtype.as_str() {
             "F32" => {
-                self.fill(entry, bytemuck::cast_slice_mut(values))?;
+                self.fill(entry, offset, bytemuck::cast_slice_mut(values))?;
                 if cfg!(target_endian = "big") {
                     values.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits().swap_bytes()));
                 }
             }
             "F16" => {
-                self.words(entry, count)?
+                self.words(entry, offset, count)?
                     .iter()
                     .map(|&bits| f16::from_bits(bits))
                     .collect::<Vec<_>>()
                     .convert_to_f32_slice(values);
             }
             "BF16" => {
-                self.words(entry, count)?
+                self.words(entry, offset, count)?
                     .iter()
                     .map(|&bits| bf16::from_bits(bits))
                     .collect::<Vec<_>>()
@@ -177,7 +196,7 @@ impl Weights {
             return Ok(Some(bytemuck::cast_slice(bytes).into()));
         }
         let mut values = vec![0i8; entry.shape.iter().product()];
-        self.fill(entry, bytemuck::cast_slice_mut(&mut values))?;
+        self.fill(entry, 0, bytemuck::cast_slice_mut(&mut values))?;
         Ok(Some(values.into()))
     }
 
@@ -246,16 +265,17 @@ impl Weights {
         }
     }
 
-    /// The values of a tensor of 16-bit elements.
-    fn words(&self, entry: &Entry, count: usize) -> Result<Vec<u16>, LoadError> {
+    /// Some values of a tensor of 16-bit elements, from a byte of it on.
+    fn words(&self, entry: &Entry, offset: u64, count: usize) -> Result<Vec<u16>, LoadError> {
         let mut words = vec![0u16; count];
-        self.fill(entry, bytemuck::cast_slice_mut(&mut words))?;
+        self.fill(entry, offset, bytemuck::cast_slice_mut(&mut words))?;
         words.iter_mut().for_each(|word| *word = u16::from_le(*word));
         Ok(words)
     }
 
-    fn fill(&self, entry: &Entry, target: &mut [u8]) -> Result<(), LoadError> {
-        self.read_at(target, self.base + entry.data_offsets.0)
+    /// Reads bytes of a tensor, from its byte `offset` on.
+    fn fill(&self, entry: &Entry, offset: u64, target: &mut [u8]) -> Result<(), LoadError> {
+        self.read_at(target, self.base + entry.data_offsets.0 + offset)
     }
 
     fn read_at(&self, target: &mut [u8], offset: u64) -> Result<(), LoadError> {

@@ -18,4 +18,7 @@ mod folders;
 /// Damaged and foreign files are typed errors that name the file.
 mod load_errors;
 
+/// Encoder-decoders: what they read, compute and keep between steps.
+mod seq2seq;
+
 mod support;

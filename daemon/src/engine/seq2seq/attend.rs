@@ -1,0 +1,144 @@
+//! Attention of single tokens to keys and values that are packed already.
+
+use std::sync::Arc;
+
+use pulp::Arch;
+
+use super::bias::Bias;
+use super::cache::{BLOCK, Block, Source};
+use super::network::Heads;
+use crate::engine::layers::activation::Plain;
+use crate::engine::layers::math::softmax;
+use crate::engine::layers::packed::{PANEL, Product, pack_transposed};
+
+/// One head of one layer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head<'a> {
+    pub(super) shape: Heads,
+    pub(super) layer: usize,
+    /// Its number among all heads.
+    pub(super) index: usize,
+    /// Its number among the member's own, which are those that are kept.
+    pub(super) own: usize,
+    pub(super) bias: Option<&'a Bias>,
+}
+
+/// What one head looks for, in one row or several.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Query<'a> {
+    /// From the head's first value in the first row on.
+    pub(super) rows: &'a [f32],
+    /// From one row to the next.
+    pub(super) stride: usize,
+    pub(super) count: usize,
+}
+
+/// Puts the key and the value of the token `at` among those of `tokens` tokens, as the products
+/// want them: keys as columns, values as rows.
+pub(super) fn place(
+    (keys, values): (&mut [f32], &mut [f32]),
+    tokens: usize,
+    at: usize,
+    key: &[f32],
+    value: &[f32],
+) {
+    pack_transposed(key, key.len(), key.len(), at, keys);
+    for (panel, value) in values.chunks_exact_mut(PANEL * tokens).zip(value.chunks(PANEL)) {
+        panel[at * PANEL..][..value.len()].copy_from_slice(value);
+    }
+}
+
+/// Turns scores into weights.
+pub(super) fn weigh(scores: &mut [f32], scale: f32) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || softmax(scores, scale),
+    );
+}
+
+/// Attends to an input. The context of row `r` goes to `out[r * out_stride..]`.
+pub(super) fn to_source(
+    head: Head<'_>,
+    query: Query<'_>,
+    source: &Source,
+    scores: &mut Vec<f32>,
+    (out, out_stride): (&mut [f32], usize),
+) {
+    let (keys, values) = source.head(head.layer, head.own);
+    let heads = head.shape;
+    let tokens = source.tokens();
+    scores.resize(query.count * tokens, 0.0);
+    Product {
+        rows: query.rows,
+        row_stride: query.stride,
+        count: query.count,
+        depth: heads.width,
+        panels: keys,
+        columns: tokens,
+        bias: None,
+    }
+    .write(scores, tokens, Plain);
+    for row in scores.chunks_exact_mut(tokens) {
+        weigh(row, heads.scale);
+    }
+    Product {
+        rows: scores,
+        row_stride: tokens,
+        count: query.count,
+        depth: tokens,
+        panels: values,
+        columns: heads.width,
+        bias: None,
+    }
+    .write(out, out_stride, Plain);
+}
+
+/// Attends to the tokens of an answer up to this position, itself included.
+pub(super) fn to_answer(
+    head: Head<'_>,
+    query: &[f32],
+    blocks: &[Arc<Block>],
+    position: usize,
+    scores: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    let heads = head.shape;
+    let tokens = position + 1;
+    scores.resize(tokens, 0.0);
+    for (block, scores) in blocks.iter().zip(scores.chunks_mut(BLOCK)) {
+        Product {
+            rows: query,
+            row_stride: heads.width,
+            count: 1,
+            depth: heads.width,
+            panels: block.head(head.layer, head.own).0,
+            columns: scores.len(),
+            bias: None,
+        }
+        .write(scores, BLOCK, Plain);
+    }
+    if let Some(bias) = head.bias {
+        bias.add(head.index, position, scores);
+    }
+    weigh(scores, heads.scale);
+    let mut sum = [0.0; PANEL];
+    for (p, out) in out.chunks_mut(PANEL).enumerate() {
+        for (b, (block, scores)) in blocks.iter().zip(scores.chunks(BLOCK)).enumerate() {
+            let panel = &block.head(head.layer, head.own).1[p * BLOCK * PANEL..][..BLOCK * PANEL];
+            sum[..out.len()].copy_from_slice(out);
+            // What the blocks before came to is where this one starts: no other order of addition
+            // than over all tokens at once.
+            let before = (b > 0).then(|| &sum[..out.len()]);
+            Product {
+                rows: scores,
+                row_stride: scores.len(),
+                count: 1,
+                depth: scores.len(),
+                panels: panel,
+                columns: out.len(),
+                bias: before,
+            }
+            .write(out, out.len(), Plain);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Texts to tokens and tokens to texts, as transformers does both.
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use crate::engine::encoder::{RawTokenizer, around};
+use crate::engine::load_error::LoadError;
+use crate::engine::model::{ComputeError, Sequence};
+
+/// How much of a text is looked at first; where that gives too few tokens, twice as much.
+const LEAST_BYTES: usize = 16 << 10;
+
+/// What is looked at of a text for each token that it may have.
+const BYTES_OF_A_TOKEN: usize = 64;
+
+/// Tokens in front of the end of what was looked at that the rest of the text could have changed.
+const UNSETTLED_TOKENS: usize = 64;
+
+/// A tokenizer that is known to fit its model.
+#[derive(Debug)]
+pub(super) struct Codec {
+    tokenizer: Tokenizer,
+    /// Special tokens in front of a text and behind it.
+    before: Vec<u32>,
+    after: Vec<u32>,
+    /// `clean_up_tokenization_spaces`.
+    cleans_up: bool,
+}
+
+impl Codec {
+    /// Fits a tokenizer to a model with so many token rows.
+    pub(super) fn new(raw: RawTokenizer, rows: usize, config: &Value) -> Result<Self, LoadError> {
+        let RawTokenizer { file, mut tokenizer, largest, .. } = raw;
+        let failed = |source| LoadError::Tokenizer { file: file.clone(), source };
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(failed)?;
+        let (before, after) = around(&tokenizer).map_err(failed)?;
+        let token = before.iter().chain(&after).copied().fold(largest, u32::max);
+        if token as usize >= rows {
+            return Err(LoadError::TokenizerTooLarge { file, token, rows });
+        }
+        let cleans_up = config["clean_up_tokenization_spaces"] == true;
+        Ok(Self { tokenizer, before, after, cleans_up })
+    }
+
+    /// The tokens of a text, special ones included; the text loses its end where they are more
+    /// than `max_tokens`.
+    pub(super) fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
+        let added = self.before.len() + self.after.len();
+        let room = max_tokens.saturating_sub(added);
+        let mut bytes = room.saturating_mul(BYTES_OF_A_TOKEN).max(LEAST_BYTES);
+        loop {
+            let read = text.floor_char_boundary(bytes);
+            let encoding = self
+                .tokenizer
+                .encode_fast(&text[..read], false)
+                .map_err(ComputeError::Tokenizer)?;
+            let tokens = encoding.get_ids();
+            if read < text.len() && tokens.len() < room.saturating_add(UNSETTLED_TOKENS) {
+                bytes = bytes.saturating_mul(2);
+                continue;
+            }
+            let kept = &tokens[..tokens.len().min(room)];
+            let ids = [&self.before, kept, &self.after].concat();
+            let truncated = kept.len() < tokens.len();
+            return Ok(Sequence { ids, truncated, ..Sequence::default() });
+        }
+    }
+
+    /// The text of tokens, without special ones.
+    pub(super) fn decode(&self, ids: &[u32]) -> Result<String, ComputeError> {
+        let text = self.tokenizer.decode(ids, true).map_err(ComputeError::Tokenizer)?;
+        Ok(if self.cleans_up { clean_up(text) } else { text })
+    }
+}
+
+/// Takes out blanks in front of marks and within contractions, the English way.
+fn clean_up(mut text: String) -> String {
+    for (from, to) in [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ] {
+        text = text.replace(from, to);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::{Codec, LEAST_BYTES, RawTokenizer};
+
+    fn codec(model: &str, config: &Value) -> Codec {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(model);
+        let raw = RawTokenizer::open(&data.join("tokenizer.json")).unwrap();
+        Codec::new(raw, 10_000, config).unwrap()
+    }
+
+    #[test]
+    fn a_very_long_text_has_the_first_tokens_of_all_of_it() {
+        let codec = codec("t5-relu-tied", &Value::Null);
+        for part in ["one two three ", "word", "     ", "漢字"] {
+            let text = format!("{}end", part.repeat(5 * LEAST_BYTES / part.len()));
+            let whole = codec.tokenizer.encode_fast(text.as_str(), false).unwrap();
+            for max in [1, 2, 40, 700, 1_000_000] {
+                let got = codec.encode(&text, max).unwrap();
+                let len = whole.get_ids().len().min(max - 1);
+                assert_eq!(got.ids[..len], whole.get_ids()[..len], "{part:?} {max}");
+                assert_eq!(got.ids[len..], [1], "{part:?} {max}");
+                assert_eq!(got.truncated, len < whole.get_ids().len(), "{part:?} {max}");
+            }
+        }
+    }
+
+    #[test]
+    fn blanks_before_marks_go_where_the_folder_says_so() {
+        let text = "it 's what I do n't say , is it ?";
+        let clean = "it's what I don't say, is it?";
+        for (config, want) in [
+            (json!({}), text),
+            (json!({"clean_up_tokenization_spaces": false}), text),
+            (json!({"clean_up_tokenization_spaces": true}), clean),
+        ] {
+            let codec = codec("bart", &config);
+            let ids = codec.encode(text, 100).unwrap().ids;
+            assert_eq!(codec.decode(&ids).unwrap(), want);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The state of one computation: what was admitted, what was begun, and the team that computes.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::cache::Cache;
+use super::encode::{self, Input, encode};
+use super::exchange::Exchange;
+use super::model::EncoderDecoder;
+use super::step::{self, Row, step};
+use crate::engine::model::{ComputeError, Sequence};
+use crate::engine::team::{Broken, Member, Team};
+use crate::engine::text_model::{Decoder, HypothesisId, SourceId};
+use crate::sync::lock;
+
+/// What the team works on. Each member has a state of its own, locked by nobody else meanwhile.
+#[derive(Debug)]
+struct Workplace {
+    model: Arc<EncoderDecoder>,
+    exchange: Exchange,
+    members: Vec<Mutex<MemberState>>,
+}
+
+#[derive(Debug)]
+pub(super) struct MemberState {
+    cache: Cache,
+    encoding: encode::Scratch,
+    stepping: step::Scratch,
+    logits: Vec<f32>,
+}
+
+/// An answer in the making.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    source: u32,
+    tokens: usize,
+    max_tokens: usize,
+}
+
+/// See [`Decoder`].
+#[derive(Debug)]
+pub(super) struct NetworkDecoder {
+    work: Arc<Workplace>,
+    team: Team,
+    /// Tokens of the inputs that are there.
+    sources: BTreeMap<u32, usize>,
+    answers: BTreeMap<u32, Answer>,
+    /// The next number to give out.
+    next: u32,
+}
+
+impl From<Broken> for ComputeError {
+    fn from(_: Broken) -> Self {
+        Self::Generation("a thread of the computation panicked before")
+    }
+}
+
+fn refuse<T>(why: &'static str) -> Result<T, ComputeError> {
+    Err(ComputeError::Generation(why))
+}
+
+impl NetworkDecoder {
+    pub(super) fn new(model: Arc<EncoderDecoder>, threads: usize) -> io::Result<Self> {
+        let team = Team::start(threads)?;
+        let state = |index| {
+            Mutex::new(MemberState {
+                cache: Cache::new(&model.network, index, team.count()),
+                encoding: encode::Scratch::default(),
+                stepping: step::Scratch::default(),
+                logits: Vec::new(),
+            })
+        };
+        let members = (0..team.count()).map(state).collect();
+        let exchange = Exchange::new(team.count());
+        Ok(Self {
+            work: Arc::new(Workplace { model, exchange, members }),
+            team,
+            sources: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            next: 0,
+        })
+    }
+
+    /// Does something with the cache of every member.
+    fn for_caches(&self, mut change: impl FnMut(&mut Cache)) {
+        self.work.members.iter().for_each(|member| change(&mut lock(member).cache));
+    }
+
+    /// A number that neither an input nor an answer has.
+    fn new_id(&mut self) -> u32 {
+        loop {
+            let id = self.next;
+            self.next = self.next.wrapping_add(1);
+            if !self.sources.contains_key(&id) && !self.answers.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    fn check_input(&self, input: &Sequence) -> Result<(), ComputeError> {
+        let embedding = &self.work.model.network.encoder.embedding;
+        let width = self.work.model.network.width;
+        if input.ids.is_empty() {
+            return refuse("an input without tokens");
+        }
+        if embedding.reach(width).is_some_and(|reach| input.ids.len() > reach) {
+            return refuse("an input is longer than the model reads");
+        }
+        if input.ids.iter().any(|&id| id as usize >= embedding.tokens.len()) {
+            return refuse("an input has a token beyond the vocabulary of the weights");
+        }
+        Ok(())
+    }
+
+    fn rows(&self, next: &[(HypothesisId, u32)]) -> Result<Vec<Row>, ComputeError> {
+        let mut seen = HashSet::with_capacity(next.len());
+        let vocabulary = self.work.model.network.decoder.embedding.tokens.len();
+        let row = |&(HypothesisId(id), token): &(HypothesisId, u32)| {
+            let Some(answer) = self.answers.get(&id) else {
+                return refuse("there is no such answer");
+            };
+            if !self.sources.contains_key(&answer.source) {
+                return refuse("the answer's input was forgotten");
+            }
+            if answer.tokens >= answer.max_tokens {
+                return refuse("the answer is full");
+            }
+            if token as usize >= vocabulary {
+                return refuse("a token beyond the vocabulary of the weights");
+            }
+            if !seen.insert(id) {
+                return refuse("an answer stands twice in one step");
+            }
+            Ok(Row { answer: id, source: answer.source, token, position: answer.tokens })
+        };
+        next.iter().map(row).collect()
+    }
+
+    /// Encodes what has its place in the caches already.
+    fn encode(&mut self, inputs: Vec<Input>) -> Result<(), Broken> {
+        let work = Arc::clone(&self.work);
+        self.team.run(Arc::new(move |member: Member<'_>| {
+            let mut state = lock(&work.members[member.index]);
+            let MemberState { cache, encoding, .. } = &mut *state;
+            let network = &work.model.network;
+            encode(network, &inputs, &work.exchange, member, (cache, encoding));
+        }))
+    }
+
+    /// The last rows of the encoder, of all inputs that were admitted last.
+    #[cfg(test)]
+    pub(super) fn encoded(&self) -> Vec<f32> {
+        self.work.members.iter().flat_map(|member| lock(member).encoding.x.clone()).collect()
+    }
+}
+
+impl Decoder for NetworkDecoder {
+    fn admit(&mut self, inputs: &[&Sequence]) -> Result<Vec<SourceId>, ComputeError> {
+        inputs.iter().try_for_each(|input| self.check_input(input))?;
+        let mut admitted = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let source = self.new_id();
+            self.sources.insert(source, input.ids.len());
+            self.for_caches(|cache| cache.admit(source, input.ids.len()));
+            admitted.push(Input { source, ids: input.ids.clone() });
+        }
+        let ids: Vec<SourceId> = admitted.iter().map(|input| SourceId(input.source)).collect();
+        let encoded = if admitted.is_empty() { Ok(()) } else { self.encode(admitted) };
+        if encoded.is_err() {
+            ids.iter().for_each(|&id| self.forget(id));
+        }
+        Ok(encoded.map(|()| ids)?)
+    }
+
+    fn begin(&mut self, source: SourceId, max_tokens: usize) -> Result<HypothesisId, ComputeError> {
+        let SourceId(source) = source;
+        if !self.sources.contains_key(&source) {
+            return refuse("there is no such input");
+        }
+        let network = &self.work.model.network;
+        let reach = network.decoder.embedding.reach(network.width).unwrap_or(usize::MAX);
+        let id = self.new_id();
+        self.answers.insert(id, Answer { source, tokens: 0, max_tokens: max_tokens.min(reach) });
+        self.for_caches(|cache| cache.begin(id));
+        Ok(HypothesisId(id))
+    }
+
+    fn step(
+        &mut self,
+        next: &[(HypothesisId, u32)],
+        logits: &mut Vec<f32>,
+    ) -> Result<(), ComputeError> {
+        logits.clear();
+        let rows: Arc<[Row]> = self.rows(next)?.into();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (work, batch) = (Arc::clone(&self.work), Arc::clone(&rows));
+        self.team.run(Arc::new(move |member: Member<'_>| {
+            let mut state = lock(&work.members[member.index]);
+            let MemberState { cache, stepping, logits, .. } = &mut *state;
+            step(&work.model.network, &batch, &work.exchange, member, (cache, stepping), logits);
+        }))?;
+        let parts: Vec<_> = self.work.members.iter().map(lock).collect();
+        logits.reserve(rows.len() * self.work.model.network.output.outputs());
+        for (r, row) in rows.iter().enumerate() {
+            for part in parts.iter().map(|part| &part.logits) {
+                let width = part.len() / rows.len();
+                logits.extend_from_slice(&part[r * width..][..width]);
+            }
+            if let Some(answer) = self.answers.get_mut(&row.answer) {
+                answer.tokens += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn reorder(&mut self, beams: &[HypothesisId], from: &[usize]) -> Result<(), ComputeError> {
+        if beams.len() != from.len() {
+            return refuse("beams and what they become are not as many");
+        }
+        let mut moves = Vec::with_capacity(beams.len());
+        let mut became = Vec::with_capacity(beams.len());
+        for (to, &from) in beams.iter().zip(from) {
+            let Some(from) = beams.get(from) else { return refuse("there is no such beam") };
+            let (Some(own), Some(held)) = (self.answers.get(&to.0), self.answers.get(&from.0))
+            else {
+                return refuse("there is no such answer");
+            };
+            became.push((to.0, Answer { max_tokens: own.max_tokens, ..*held }));
+            moves.push((to.0, from.0));
+        }
+        self.answers.extend(became);
+        self.for_caches(|cache| cache.reorder(&moves));
+        Ok(())
+    }
+
+    fn end(&mut self, hypothesis: HypothesisId) {
+        if self.answers.remove(&hypothesis.0).is_some() {
+            self.for_caches(|cache| cache.end(hypothesis.0));
+        }
+    }
+
+    fn forget(&mut self, source: SourceId) {
+        if self.sources.remove(&source.0).is_some() {
+            self.for_caches(|cache| cache.forget(source.0));
+        }
+    }
+}

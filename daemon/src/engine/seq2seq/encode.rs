@@ -1,0 +1,217 @@
+//! The encoder over packed inputs, and the keys and values that answers look at.
+//!
+//! Every member computes its own share of the tokens; what they tell each other is the keys and
+//! values of each layer. Shares are cut anywhere: an input may lie in several.
+
+use std::ops::Range;
+
+use super::attend;
+use super::cache::Cache;
+use super::exchange::{Exchange, Parts, Turns};
+use super::network::{Encoder, EncoderLayer, Heads, Network};
+use crate::engine::layers::activation::Plain;
+use crate::engine::layers::packed::{Product, packed_len};
+use crate::engine::team::Member;
+
+/// Queries whose scores are kept at once.
+const QUERIES: usize = 48;
+
+/// An input to encode.
+#[derive(Debug, Clone)]
+pub(super) struct Input {
+    /// Where its keys and values go.
+    pub(super) source: u32,
+    pub(super) ids: Vec<u32>,
+}
+
+/// Activations of one member, kept from task to task.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// The residual stream of the member's own tokens, and its normalised copy.
+    pub(super) x: Vec<f32>,
+    copy: Vec<f32>,
+    qkv: Vec<f32>,
+    context: Vec<f32>,
+    wide: Vec<f32>,
+    inner: Vec<f32>,
+    came: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+/// One member's way through the encoder. Its own rows of the last layer stay in `scratch.x`.
+pub(super) fn encode(
+    network: &Network,
+    inputs: &[Input],
+    exchange: &Exchange,
+    member: Member<'_>,
+    (cache, scratch): (&mut Cache, &mut Scratch),
+) {
+    let mut spans = Vec::with_capacity(inputs.len());
+    let mut tokens = 0;
+    for input in inputs {
+        spans.push(tokens..tokens + input.ids.len());
+        tokens += input.ids.len();
+    }
+    let own = member.part(tokens);
+    let mut way = Way { network, spans: &spans, own, turns: exchange.turns(member), scratch };
+    way.embed(inputs);
+    for layer in &network.encoder.layers {
+        way.layer(&network.encoder, layer);
+    }
+    if let Some(norm) = &network.encoder.last_norm {
+        norm.rows(&mut way.scratch.x);
+    }
+    way.fill(inputs, cache);
+}
+
+struct Way<'a> {
+    network: &'a Network,
+    /// Where the inputs lie among all tokens.
+    spans: &'a [Range<usize>],
+    /// The member's own tokens.
+    own: Range<usize>,
+    turns: Turns<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl Way<'_> {
+    fn embed(&mut self, inputs: &[Input]) {
+        let (width, embedding) = (self.network.width, &self.network.encoder.embedding);
+        let x = &mut self.scratch.x;
+        x.resize(self.own.len() * width, 0.0);
+        let tokens = inputs.iter().flat_map(|input| input.ids.iter().enumerate());
+        let own = tokens.skip(self.own.start).take(self.own.len());
+        for ((position, id), row) in own.zip(x.chunks_exact_mut(width)) {
+            embedding.row(*id, position, row);
+        }
+        embedding.finish(x);
+    }
+
+    fn layer(&mut self, encoder: &Encoder, layer: &EncoderLayer) {
+        let (order, count, inner) = (self.network.order, self.own.len(), encoder.heads.inner());
+        let Scratch { x, copy, qkv, context, .. } = &mut *self.scratch;
+        let attention = &layer.attention;
+        qkv.resize(count * 3 * inner, 0.0);
+        attention.qkv.rows(order.enter(&attention.norm, x, copy), count, qkv);
+        let parts = self.turns.share(count * 2 * inner, |own| {
+            let rows = own.chunks_exact_mut(2 * inner).zip(qkv.chunks_exact(3 * inner));
+            rows.for_each(|(own, qkv)| own.copy_from_slice(&qkv[inner..]));
+        });
+        context.resize(count * inner, 0.0);
+        self.attend(encoder, &parts);
+        drop(parts);
+
+        let Scratch { x, copy, context, wide, inner, came, .. } = &mut *self.scratch;
+        came.resize(x.len(), 0.0);
+        attention.out.rows(context, count, came);
+        order.leave(&attention.norm, x, came);
+        let feed = &layer.feed;
+        inner.resize(count * feed.inner(), 0.0);
+        feed.widen(order.enter(&feed.norm, x, copy), count, 0..feed.pieces(), wide, inner);
+        feed.down.rows(inner, count, came);
+        order.leave(&feed.norm, x, came);
+    }
+
+    /// Each of the member's own tokens attends to all tokens of its input.
+    fn attend(&mut self, encoder: &Encoder, parts: &Parts<'_>) {
+        let Scratch { keys, values, .. } = &mut *self.scratch;
+        let (mut keys, mut values) = (std::mem::take(keys), std::mem::take(values));
+        let Heads { count, width, .. } = encoder.heads;
+        for span in self.spans {
+            let own = span.start.max(self.own.start)..span.end.min(self.own.end);
+            if own.is_empty() {
+                continue;
+            }
+            keys.resize(packed_len(width, span.len()), 0.0);
+            values.resize(packed_len(span.len(), width), 0.0);
+            for head in 0..count {
+                pack(parts, encoder.heads, head, span, (&mut keys, &mut values));
+                for first in own.clone().step_by(QUERIES) {
+                    let queries = first..own.end.min(first + QUERIES);
+                    self.attend_block(encoder, head, span, queries, (&keys, &values));
+                }
+            }
+        }
+        (self.scratch.keys, self.scratch.values) = (keys, values);
+    }
+
+    /// The context of one head for some of the member's tokens, all of one input.
+    fn attend_block(
+        &mut self,
+        encoder: &Encoder,
+        head: usize,
+        span: &Range<usize>,
+        queries: Range<usize>,
+        (keys, values): (&[f32], &[f32]),
+    ) {
+        let Heads { width, scale, .. } = encoder.heads;
+        let (inner, len) = (encoder.heads.inner(), span.len());
+        let Scratch { qkv, context, scores, .. } = &mut *self.scratch;
+        let first = queries.start - self.own.start;
+        scores.resize(queries.len() * len, 0.0);
+        Product {
+            rows: &qkv[first * 3 * inner + head * width..],
+            row_stride: 3 * inner,
+            count: queries.len(),
+            depth: width,
+            panels: keys,
+            columns: len,
+            bias: None,
+        }
+        .write(scores, len, Plain);
+        for (query, row) in queries.clone().zip(scores.chunks_exact_mut(len)) {
+            if let Some(bias) = &encoder.bias {
+                bias.add(head, query - span.start, row);
+            }
+            attend::weigh(row, scale);
+        }
+        Product {
+            rows: scores,
+            row_stride: len,
+            count: queries.len(),
+            depth: len,
+            panels: values,
+            columns: width,
+            bias: None,
+        }
+        .write(&mut context[first * inner + head * width..], inner, Plain);
+    }
+
+    /// Computes the keys and values that each decoder layer looks at, and packs those of the
+    /// member's own heads.
+    fn fill(&mut self, inputs: &[Input], cache: &mut Cache) {
+        let (count, heads) = (self.own.len(), self.network.decoder.heads);
+        for (layer, weights) in self.network.decoder.layers.iter().enumerate() {
+            let x = &self.scratch.x;
+            let parts = self.turns.share(count * 2 * heads.inner(), |own| {
+                weights.cross.key_value.rows(x, count, own);
+            });
+            for (input, span) in inputs.iter().zip(self.spans) {
+                let own_heads = cache.heads.clone();
+                let Some(source) = cache.source_mut(input.source) else { continue };
+                for (own, head) in own_heads.enumerate() {
+                    pack(&parts, heads, head, span, source.head_mut(layer, own));
+                }
+            }
+        }
+    }
+}
+
+/// Packs the keys and values of one head for the tokens of one input. The rows of all members
+/// together are those of all tokens, each with all keys and then all values.
+fn pack(
+    parts: &Parts<'_>,
+    heads: Heads,
+    head: usize,
+    span: &Range<usize>,
+    (keys, values): (&mut [f32], &mut [f32]),
+) {
+    let inner = heads.inner();
+    let rows = parts.iter().flat_map(|part| part.chunks_exact(2 * inner));
+    for (at, row) in rows.skip(span.start).take(span.len()).enumerate() {
+        let of = |start: usize| &row[start + head * heads.width..][..heads.width];
+        attend::place((keys, values), span.len(), at, of(0), of(inner));
+    }
+}
