@@ -18,6 +18,9 @@ mod folders;
 /// Damaged and foreign files are typed errors that name the file.
 mod load_errors;
 
+/// Texts as transformers makes them.
+mod generation;
+
 /// Encoder-decoders: what they read, compute and keep between steps.
 mod seq2seq;
 
