@@ -16,6 +16,8 @@ pub(crate) mod packed;
 pub(crate) mod relative_bias;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;
+pub(crate) mod spans;
 mod storage;
+pub(crate) mod table_product;
 
 pub(crate) use storage::with_values;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::encoder::Encoder;
+use super::head::Head;
 use super::layers::with_values;
 use super::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence, check_rows};
 use super::network::Network;
-use super::pooling::Head;
+use super::tail::TailScratch;
 use super::workspace::Workspace;
 
 /// An embedding model around a network.
@@ -28,12 +29,20 @@ impl EmbeddingModel for Transformer {
         self.encoder.encode(text)
     }
 
+    fn encode_prompted(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.encode_prompted(prompt, text)
+    }
+
     fn fingerprint(&self) -> Option<[u8; 32]> {
         Some(self.fingerprint)
     }
 
     fn computer(self: Arc<Self>) -> Box<dyn Computer> {
-        Box::new(TransformerComputer { model: self, workspace: Workspace::default() })
+        Box::new(TransformerComputer {
+            model: self,
+            workspace: Workspace::default(),
+            tail: TailScratch::default(),
+        })
     }
 }
 
@@ -41,6 +50,7 @@ impl EmbeddingModel for Transformer {
 struct TransformerComputer {
     model: Arc<Transformer>,
     workspace: Workspace,
+    tail: TailScratch,
 }
 
 impl Computer for TransformerComputer {
@@ -51,17 +61,10 @@ impl Computer for TransformerComputer {
     ) -> Result<(), ComputeError> {
         let model = &*self.model;
         check_rows(&model.card, batch, rows)?;
-        let lengths: Vec<usize> = batch.iter().map(|sequence| sequence.ids.len()).collect();
-        let width = model.network.widths.hidden;
-        if lengths.iter().all(|&len| len == 0) {
-            model.head.write(&[], width, &lengths, rows);
-            return Ok(());
+        if batch.iter().all(|sequence| sequence.ids.is_empty()) {
+            return model.head.write(&[], batch, rows, &mut self.tail);
         }
         let hidden = model.network.forward(batch, &mut self.workspace)?;
-        with_values(&hidden, |hidden| {
-            model.head.write(hidden, width, &lengths, rows);
-            Ok(())
-        })?;
-        Ok(())
+        with_values(&hidden, |hidden| Ok(model.head.write(hidden, batch, rows, &mut self.tail)))?
     }
 }

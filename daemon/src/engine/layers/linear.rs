@@ -27,6 +27,35 @@ impl Linear {
     pub(crate) fn forward(&self, x: &Tensor, out: &Tensor) -> Result<()> {
         out.inplace_op2(x, self)
     }
+
+    /// As [`forward`](Self::forward), of `count` rows that lie in memory.
+    ///
+    /// # Panics
+    /// When a slice is shorter than that.
+    pub(crate) fn rows(&self, x: &[f32], count: usize, out: &mut [f32]) -> Result<()> {
+        with_values(&self.weight, |panels| {
+            with_values(&self.bias, |bias| {
+                let product = Product {
+                    rows: x,
+                    row_stride: self.inputs,
+                    count,
+                    depth: self.inputs,
+                    panels,
+                    columns: self.outputs,
+                    bias: Some(bias),
+                };
+                match self.activation {
+                    Activation::None => product.write(out, self.outputs, Plain),
+                    Activation::Gelu => product.write(out, self.outputs, Gelu),
+                    Activation::GeluTanh => product.write(out, self.outputs, GeluTanh),
+                    Activation::Relu => product.write(out, self.outputs, Relu),
+                    Activation::Silu => product.write(out, self.outputs, Silu),
+                    Activation::Tanh => product.write(out, self.outputs, Tanh),
+                }
+                Ok(())
+            })
+        })
+    }
 }
 
 impl InplaceOp2 for Linear {
@@ -45,29 +74,7 @@ impl InplaceOp2 for Linear {
         if inputs != self.inputs || to.shape().dims2()? != (count, self.outputs) {
             bail!("linear {} -> {}: got {:?} -> {:?}", self.inputs, self.outputs, from, to);
         }
-        let (x, out) = (values(x, from)?, values_mut(out, to)?);
-        with_values(&self.weight, |panels| {
-            with_values(&self.bias, |bias| {
-                let product = Product {
-                    rows: x,
-                    row_stride: inputs,
-                    count,
-                    depth: inputs,
-                    panels,
-                    columns: self.outputs,
-                    bias: Some(bias),
-                };
-                match self.activation {
-                    Activation::None => product.write(out, self.outputs, Plain),
-                    Activation::Gelu => product.write(out, self.outputs, Gelu),
-                    Activation::GeluTanh => product.write(out, self.outputs, GeluTanh),
-                    Activation::Relu => product.write(out, self.outputs, Relu),
-                    Activation::Silu => product.write(out, self.outputs, Silu),
-                    Activation::Tanh => product.write(out, self.outputs, Tanh),
-                }
-                Ok(())
-            })
-        })
+        self.rows(values(x, from)?, count, values_mut(out, to)?)
     }
 }
 
