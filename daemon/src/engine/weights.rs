@@ -132,8 +132,7 @@ impl Weights {
         self.part(tensor)?.read(tensor, shape, values)
     }
 
-    /// Reads some rows (steps of the first dimension) of a tensor of the given shape, as
-    /// [`read`](Self::read) reads all: a large tensor can go its way in pieces.
+    /// Reads some rows of a tensor of the given shape, as [`read`](Self::read) reads all.
     ///
     /// # Panics
     /// When the tensor has no such rows.

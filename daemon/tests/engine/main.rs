@@ -27,8 +27,14 @@ mod folders;
 /// Damaged and foreign files are typed errors that name the file.
 mod load_errors;
 
+/// Texts as transformers makes them.
+mod generation;
+
 /// Encoder-decoders: what they read, compute and keep between steps.
 mod seq2seq;
+
+/// Damaged and foreign files of encoder-decoders are typed errors that name the file.
+mod seq2seq_errors;
 
 /// Weights in several files, and as torch writes them.
 mod weights;

@@ -127,7 +127,8 @@ impl TensorFile {
         self.read_rows(tensor, shape, 0..shape.first().copied().unwrap_or(1), values)
     }
 
-    /// Reads some rows (steps of the first dimension) of a tensor, as [`read`](Self::read) reads all.
+    /// Reads some rows (steps of the first dimension) of a tensor of the given shape, as
+    /// [`read`](Self::read) reads all: a large tensor can go its way in pieces.
     ///
     /// # Panics
     /// When the tensor has no such rows.
