@@ -306,14 +306,17 @@ impl Batch {
         let inputs: Vec<&Sequence> = joining.iter().map(|pending| &pending.input).collect();
         let places = self.engine(|decoder| {
             let sources = decoder.admit(&inputs)?;
-            let places = sources.into_iter().zip(&joining).map(|(source, pending)| {
-                let config = &pending.text.job.wish.config;
-                // The start token takes a place too.
-                let begin = |_| decoder.begin(source, config.max_new_tokens + 1);
-                let rows = (0..config.rows()).map(begin).collect::<Result<_, _>>()?;
-                Ok(Place { source, rows })
-            });
-            places.collect::<Result<Vec<_>, ComputeError>>()
+            let wanted = joining.iter().map(|pending| &pending.text.job.wish.config);
+            let mut places: Vec<Place> =
+                sources.into_iter().map(|source| Place { source, rows: Vec::new() }).collect();
+            let begun = places
+                .iter_mut()
+                .zip(wanted)
+                .try_for_each(|(place, config)| place.begin(decoder, config));
+            if begun.is_err() {
+                places.drain(..).for_each(|place| place.leave(decoder));
+            }
+            begun.map(|()| places)
         });
         match places {
             Ok(places) => {
@@ -325,6 +328,13 @@ impl Batch {
                     let making = Making::new(config, defaults, pending.seed, sink.is_some());
                     self.running.push(Running { pending, place, making });
                 }
+            }
+            // Refused: what runs is as it was, and each of these is asked for by itself.
+            Err(TextError::Compute(_)) if joining.len() > 1 => {
+                joining.into_iter().for_each(|pending| self.admit(vec![pending]));
+            }
+            Err(error @ TextError::Compute(_)) => {
+                joining.iter().for_each(|pending| pending.text.job.fail(error.clone()));
             }
             Err(error) => self.fail(error, joining),
         }
@@ -407,10 +417,7 @@ impl Batch {
             for (rows, from) in &changes.reordered {
                 decoder.reorder(rows, from)?;
             }
-            for Place { source, rows } in changes.left {
-                rows.into_iter().for_each(|row| decoder.end(row));
-                decoder.forget(source);
-            }
+            changes.left.into_iter().for_each(|place| place.leave(decoder));
             Ok(())
         });
         if let Err(error) = done {
@@ -451,6 +458,25 @@ impl Batch {
             };
             Ok(ask(&mut **decoder)?)
         })
+    }
+}
+
+impl Place {
+    fn begin(
+        &mut self,
+        decoder: &mut dyn Decoder,
+        config: &GenerationConfig,
+    ) -> Result<(), ComputeError> {
+        for _ in 0..config.rows() {
+            // The start token takes a place too.
+            self.rows.push(decoder.begin(self.source, config.max_new_tokens + 1)?);
+        }
+        Ok(())
+    }
+
+    fn leave(self, decoder: &mut dyn Decoder) {
+        self.rows.into_iter().for_each(|row| decoder.end(row));
+        decoder.forget(self.source);
     }
 }
 

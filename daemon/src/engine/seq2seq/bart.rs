@@ -22,6 +22,9 @@ use crate::engine::weights::Weights;
 /// Rows in front of BART's positions: the first version counted from the padding's number on.
 const POSITION_OFFSET: usize = 2;
 
+/// The most positions that a table of sines is made for.
+const MOST_SINES: usize = 1 << 14;
+
 /// What layer norms add to a variance; no configuration says it.
 const EPSILON: f32 = 1e-5;
 
@@ -118,6 +121,15 @@ impl Config {
                 ("max_position_embeddings", said.max_position_embeddings),
             ],
         )?;
+        // Nothing in the file says that a configuration exaggerates: sines need no weights.
+        if self.kind == Kind::Marian && said.max_position_embeddings > MOST_SINES {
+            return Err(LoadError::Setting {
+                file: file.to_owned(),
+                setting: "max_position_embeddings",
+                found: said.max_position_embeddings,
+                wanted: format!("at most {MOST_SINES}"),
+            });
+        }
         for heads in [said.encoder_attention_heads, said.decoder_attention_heads] {
             if !said.d_model.is_multiple_of(heads) {
                 let (setting, found) = ("d_model", said.d_model);

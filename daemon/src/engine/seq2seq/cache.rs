@@ -140,6 +140,11 @@ impl Cache {
         self.sources.get(&id).map(|source| (source, &mut self.scores))
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.sources.is_empty() && self.answers.is_empty()
+    }
+
     fn spare(&mut self, block: Arc<Block>) {
         if self.spares.len() < SPARE_BLOCKS && Arc::strong_count(&block) == 1 {
             self.spares.push(block);

@@ -248,3 +248,82 @@ impl Decoder for NetworkDecoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    use safetensors::SafeTensors;
+
+    use super::NetworkDecoder;
+    use crate::engine::seq2seq::files::Files;
+    use crate::engine::seq2seq::model::{EncoderDecoder, load};
+    use crate::engine::text_model::{Decoder, Seq2SeqModel};
+
+    fn data(path: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path)
+    }
+
+    fn model(name: &str) -> Arc<EncoderDecoder> {
+        Arc::new(load(&Files::open(&data(name)).unwrap()).unwrap())
+    }
+
+    fn json(path: &str) -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(data(path)).unwrap()).unwrap()
+    }
+
+    /// The last rows of the encoder are those of transformers, alone and packed with others.
+    #[test]
+    fn encoded_rows_are_those_of_the_reference() {
+        let texts = json("texts.json");
+        for name in ["t5-relu-tied", "flan-t5-gated-untied", "mt5", "bart", "marian"] {
+            let model = model(name);
+            let prefix = json(&format!("expected/{name}.json"))["prefix"].clone();
+            let bytes = std::fs::read(data(&format!("expected/{name}.safetensors"))).unwrap();
+            let tensors = SafeTensors::deserialize(&bytes).unwrap();
+            let want = |i: usize| -> Vec<f32> {
+                let tensor = tensors.tensor(&format!("encoder_last_hidden_state.{i}")).unwrap();
+                tensor.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+            };
+            let input = |i: usize| {
+                let text = texts[i]["text"].as_str().unwrap();
+                model.encode(&format!("{}{text}", prefix.as_str().unwrap()), 64).unwrap()
+            };
+            let (one, five) = (input(1), input(5));
+            for threads in [1, 2, 4] {
+                let mut decoder = NetworkDecoder::new(Arc::clone(&model), threads).unwrap();
+                for (inputs, want) in [
+                    (vec![&one], want(1)),
+                    (vec![&five], want(5)),
+                    (vec![&one, &five, &one], [want(1), want(5), want(1)].concat()),
+                ] {
+                    decoder.admit(&inputs).unwrap();
+                    let got = decoder.encoded();
+                    assert_eq!(got.len(), want.len());
+                    let scale = want.iter().fold(1.0, |most: f32, x| most.max(x.abs()));
+                    for (got, want) in got.iter().zip(&want) {
+                        assert!((got - want).abs() < 1e-5 * scale, "{name}: {got} is not {want}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// What was given up leaves nothing behind but what is kept for the next.
+    #[test]
+    fn numbers_that_were_given_up_hold_nothing() {
+        let model = model("mt5");
+        let input = model.encode("a text", 64).unwrap();
+        let mut decoder = NetworkDecoder::new(model, 2).unwrap();
+        for _ in 0..3 {
+            let source = decoder.admit(&[&input]).unwrap()[0];
+            let answer = decoder.begin(source, 10).unwrap();
+            decoder.step(&[(answer, 0)], &mut Vec::new()).unwrap();
+            decoder.end(answer);
+            decoder.forget(source);
+        }
+        decoder.for_caches(|cache| assert!(cache.is_empty()));
+        assert!(decoder.sources.is_empty() && decoder.answers.is_empty());
+    }
+}
