@@ -275,8 +275,7 @@ fn described(id: &ModelId, parts: &ModelParts, device: Device) -> Result<ModelIn
         default_prompt: card.default_prompt.clone(),
         similarity: card.similarity.clone(),
         labels,
-        // The parts share their weights.
-        weight_bytes: there().map(|(_, card, _)| card.weight_bytes).max().unwrap_or(0),
+        weight_bytes: there().map(|(_, card, _)| card.weight_bytes).sum(),
     })
 }
 
