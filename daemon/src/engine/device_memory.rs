@@ -12,7 +12,8 @@ const NAMES: [&str; 2] = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILE
 
 /// Whether an operation failed since the device had no memory for it. The device can be used further:
 /// what was there is there, and less at a time may do.
-pub(crate) fn is_out_of_memory(error: &Error) -> bool {
+#[must_use]
+pub fn is_out_of_memory(error: &Error) -> bool {
     match error {
         Error::WithBacktrace { inner, .. }
         | Error::Context { inner, .. }
