@@ -51,7 +51,11 @@ fn main() -> ExitCode {
     let mut check = Check { holds: true };
     for (number, gpu) in &gpus {
         if let Err(error) = check.gpu(*number, &**gpu, &models) {
-            check.figure("failed", json!({ "gpu": number, "error": error.to_string() }), Some(false));
+            check.figure(
+                "failed",
+                json!({ "gpu": number, "error": error.to_string() }),
+                Some(false),
+            );
         }
     }
     if check.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -215,7 +219,8 @@ fn zeros(bytes: u64, device: &Device) -> candle_core::Result<Tensor> {
 
 /// Texts of many lengths, as tokens.
 fn sequences(model: &dyn EmbeddingModel, count: usize) -> Result<Vec<Sequence>, ComputeError> {
-    let words = ["warm", "models", "are", "shared", "by", "every", "process", "on", "the", "machine"];
+    let words =
+        ["warm", "models", "are", "shared", "by", "every", "process", "on", "the", "machine"];
     let text = |i: usize| {
         let len = 1 + (i * i) % 120;
         let word = |at: usize| words[(i + at * at) % words.len()];
