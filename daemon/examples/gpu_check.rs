@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         if let Err(error) = check.gpu(*number, &**gpu, &models) {
             check.figure(
                 "failed",
-                json!({ "gpu": number, "error": error.to_string() }),
+                &json!({ "gpu": number, "error": error.to_string() }),
                 Some(false),
             );
         }
@@ -67,7 +67,7 @@ struct Check {
 }
 
 impl Check {
-    fn figure(&mut self, name: &str, value: serde_json::Value, is_right: Option<bool>) {
+    fn figure(&mut self, name: &str, value: &serde_json::Value, is_right: Option<bool>) {
         let mut line = json!({ "figure": name, "value": value });
         if let Some(is_right) = is_right {
             line["ok"] = is_right.into();
@@ -77,7 +77,7 @@ impl Check {
     }
 
     fn gpu(&mut self, number: u32, gpu: &dyn Gpu, models: &[String]) -> Outcome {
-        self.figure("gpu", json!({ "number": number, "name": gpu.name() }), None);
+        self.figure("gpu", &json!({ "number": number, "name": gpu.name() }), None);
         self.memory_of("at the start", gpu)?;
         self.allocations(gpu)?;
         self.out_of_memory(gpu)?;
@@ -98,7 +98,7 @@ impl Check {
             "free_mib": memory.free_bytes / MIB,
             "own_mib": memory.own_bytes / MIB,
         });
-        self.figure("memory", value, None);
+        self.figure("memory", &value, None);
         Ok(())
     }
 
@@ -125,7 +125,7 @@ impl Check {
         });
         let was_taken = with.free_bytes + bytes <= before.free_bytes + MEMORY_TOLERANCE;
         let is_back = after.free_bytes + MEMORY_TOLERANCE >= before.free_bytes;
-        self.figure("allocation", value, Some(was_taken && is_back));
+        self.figure("allocation", &value, Some(was_taken && is_back));
         Ok(())
     }
 
@@ -137,7 +137,7 @@ impl Check {
         let ones = Tensor::ones((64, 64), DType::F32, &gpu.tensors())?;
         let goes_on = ones.matmul(&ones)?.mean_all()?.to_scalar::<f32>()?.to_bits();
         let is_right = is_told_apart && goes_on == 64f32.to_bits();
-        self.figure("out_of_memory", json!({ "said": said }), Some(is_right));
+        self.figure("out_of_memory", &json!({ "said": said }), Some(is_right));
         Ok(())
     }
 
@@ -150,7 +150,7 @@ impl Check {
         let off = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         let is_finite = got.iter().all(|value| value.is_finite());
         let value = json!({ "model": folder, "texts": sequences.len(), "max_abs_diff": off });
-        self.figure("rows", value, Some(is_finite && off <= ROW_TOLERANCE));
+        self.figure("rows", &value, Some(is_finite && off <= ROW_TOLERANCE));
         Ok(())
     }
 
@@ -171,7 +171,7 @@ impl Check {
         let is_back = lost.iter().all(|&bytes| bytes <= MEMORY_TOLERANCE);
         let lost: Vec<u64> = lost.into_iter().map(|bytes| bytes / MIB).collect();
         let value = json!({ "model": folder, "taken_mib": taken / MIB, "not_back_mib": lost });
-        self.figure("ten_loads", value, Some(is_back));
+        self.figure("ten_loads", &value, Some(is_back));
         Ok(())
     }
 
@@ -195,7 +195,7 @@ impl Check {
         drop(rest);
         give_back(gpu, 0)?;
         let value = json!({ "model": folder, "said": said, "one_text_then": few });
-        self.figure("crowded", value, Some(is_told && few));
+        self.figure("crowded", &value, Some(is_told && few));
         Ok(())
     }
 
@@ -208,7 +208,7 @@ impl Check {
             "cpu_thread_texts_s": on_cpu,
             "ratio": on_gpu / on_cpu,
         });
-        self.figure("speed", value, None);
+        self.figure("speed", &value, None);
         Ok(())
     }
 }

@@ -92,7 +92,8 @@ impl fmt::Display for DeviceMemory {
 /// The error of a computation over so many tokens on a device.
 pub(super) fn compute_error(source: Error, device: &Device, tokens: usize) -> ComputeError {
     if is_out_of_memory(&source) {
-        return ComputeError::OutOfMemory { tokens, memory: DeviceMemory::of(device), source };
+        let memory = DeviceMemory::of(device);
+        return ComputeError::OutOfMemory { tokens, memory, source: source.into() };
     }
     source.into()
 }
