@@ -38,8 +38,7 @@ mod workspace;
 pub use builtin::{
     static_minilm as builtin_static_minilm, static_minilm_need as builtin_static_minilm_need,
 };
-pub use device_memory::DeviceMemory;
-pub(crate) use device_memory::is_out_of_memory;
+pub use device_memory::{DeviceMemory, is_out_of_memory};
 pub use fingerprint::ModelFingerprint;
 pub use load::{folder_need, holds_model, load_folder, load_folder_on};
 pub use load_error::{HeaderFault, LoadError, TorchFault};

@@ -137,7 +137,7 @@ pub enum ComputeError {
         /// What the device has.
         memory: DeviceMemory,
         /// What it said.
-        source: candle_core::Error,
+        source: Box<candle_core::Error>,
     },
     /// A pair was given to a model of single texts.
     #[error("this model takes no pairs of texts")]
