@@ -3,10 +3,11 @@
 
 use super::*;
 use crate::engine::model::ModelCard;
-use crate::engine::text_model::GenerationDefaults;
-use crate::generate::GenerationLimits;
+use crate::engine::text_model::{GenerationDefaults, HypothesisId, SourceId};
+use crate::generate::{GenerationConfig, GenerationLimits, PieceSink, TextJob, TextWaiting};
+use crate::lease::ConnectionId;
 use crate::sync::lock;
-use emberd_protocol::{FinishReason, GenerateOptions, TextBuilder};
+use emberd_protocol::{Event, FinishReason, GenerateOptions, Generated, TextBlock, TextBuilder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, PoisonError};
 
