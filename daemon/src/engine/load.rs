@@ -12,6 +12,7 @@ use super::fingerprint::ModelFingerprint;
 use super::folder::{Layout, StaticLayout, read_json, read_text_limits};
 use super::head::Head;
 use super::load_error::LoadError;
+use super::masked::{self, holds_masked_head};
 use super::model::{EmbeddingModel, ModelCard};
 use super::modules::HeadLayout;
 use super::sentence::SentenceSettings;
@@ -60,9 +61,12 @@ pub fn folder_need(
 ) -> Result<Need, LoadError> {
     let (folder, scratch) = match Layout::read(path)? {
         Layout::Transformer { folder, .. } => {
-            let widths = read_architecture(&folder)?.facts().widths;
+            let facts = read_architecture(&folder)?.facts();
             // Once more for keys, values and scores, of which there are fewer.
-            (folder, widths.total().saturating_mul(2 * 4 * batch_tokens as u64))
+            let activations = facts.widths.total().saturating_mul(2 * 4 * batch_tokens as u64);
+            let is_masked = holds_masked_head(&folder);
+            let scores = if is_masked { masked::scores_bytes(facts.vocabulary) } else { 0 };
+            (folder, activations.saturating_add(scores))
         }
         Layout::Static(layout) => (layout.folder, 0),
     };
