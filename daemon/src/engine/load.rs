@@ -13,6 +13,7 @@ use super::folder::{Layout, StaticLayout, read_json, read_text_limits};
 use super::head::Head;
 use super::layers::portable::SCORES;
 use super::load_error::LoadError;
+use super::masked::{self, holds_masked_head};
 use super::model::{EmbeddingModel, ModelCard};
 use super::modules::HeadLayout;
 use super::sentence::SentenceSettings;
@@ -80,9 +81,12 @@ pub fn folder_need(
 ) -> Result<Need, LoadError> {
     let (folder, scratch, gpu_scratch) = match Layout::read(path)? {
         Layout::Transformer { folder, .. } => {
-            let token = read_architecture(&folder)?.facts().widths.total().saturating_mul(4);
+            let facts = read_architecture(&folder)?.facts();
+            let token = facts.widths.total().saturating_mul(4);
+            let is_masked = holds_masked_head(&folder);
+            let scores = if is_masked { masked::scores_bytes(facts.vocabulary) } else { 0 };
             // Once more for keys, values and scores, of which there are fewer.
-            let scratch = token.saturating_mul(2 * batch_tokens as u64);
+            let scratch = token.saturating_mul(2 * batch_tokens as u64).saturating_add(scores);
             let gpu_scratch = token.saturating_mul(GPU_TIMES_WIDTHS * gpu_batch_tokens as u64);
             (folder, scratch, Some(gpu_scratch.saturating_add(GPU_TIMES_SCORES * SCORES_BYTES)))
         }

@@ -40,6 +40,11 @@ pub fn holds_masked_head(path: &Path) -> bool {
     config.is_ok_and(|config| has_head(&config, HEAD))
 }
 
+/// What one worker keeps for the scores of masks.
+pub(super) fn scores_bytes(vocabulary: usize) -> u64 {
+    (4 * MASKS_AT_ONCE as u64).saturating_mul(vocabulary as u64)
+}
+
 /// Loads a masked language model.
 ///
 /// Blocks while it reads; the tokenizer and the weights are read side by side.

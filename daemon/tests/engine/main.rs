@@ -21,6 +21,9 @@ mod masks;
 /// An architecture without reference data, against its definition.
 mod nomic;
 
+/// What each architecture understands of its settings and its names, and what it refuses.
+mod architectures;
+
 /// What the files of a model may say, and how they are understood.
 mod folders;
 

@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "test values are rounded to f32")]
+
 use std::collections::BTreeMap;
 
 use emberd_daemon::engine::{LoadError, load_folder};

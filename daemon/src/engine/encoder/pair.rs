@@ -25,7 +25,7 @@ impl PairTemplate {
             let belongs = |&i: &usize| pair.token_to_sequence(i) == Some(number);
             let mut tokens = (0..ids.len()).filter(belongs);
             let first = tokens.next();
-            first.map(|first| first..tokens.last().unwrap_or(first) + 1)
+            first.map(|first| first..tokens.next_back().unwrap_or(first) + 1)
         };
         let (Some(first), Some(second)) = (text(0), text(1)) else {
             return Err("the tokenizer takes no pairs".into());
