@@ -6,8 +6,6 @@ use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
-use tempfile::TempDir;
-
 use crate::support::{
     assert_close, copy_of, data, embed, expected, load, rewrite_weights, save, set, texts, write,
 };
@@ -140,54 +138,46 @@ fn modules_are_known_by_their_class_wherever_the_library_keeps_it() {
     }
 }
 
-/// Of the last hidden rows of one text, as the reference has them.
 #[test]
-fn poolings_are_joined_in_the_library_s_order_and_both_spellings_mean_the_same() {
-    let file = "1_Pooling/config.json";
-    let pooled = |change: &dyn Fn(&TempDir)| {
-        let folder = copy_of("bert-max-nonorm");
-        change(&folder);
+fn every_pooling_and_their_join_equal_the_library_in_both_spellings() {
+    let pooled = |config: &serde_json::Value| {
+        let folder = copy_of("bert-mean-norm");
+        let modules: Vec<serde_json::Value> =
+            serde_json::from_slice(&std::fs::read(data("bert-mean-norm/modules.json")).unwrap())
+                .unwrap();
+        write(&folder, "modules.json", &json!(modules[..2]));
+        write(&folder, "1_Pooling/config.json", config);
         embed(&load_folder(folder.path()).unwrap(), &texts())
     };
-    let of = |mode: &str| {
-        let new = json!({"embedding_dimension": 32, "pooling_mode": mode});
-        pooled(&|folder| write(folder, file, &new))
-    };
-    let single =
-        ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"].map(of);
-    let joined = |modes: &[usize]| -> Vec<Vec<f32>> {
-        let row = |at: usize| modes.iter().flat_map(|&mode| single[mode][at].clone()).collect();
-        (0..texts().len()).map(row).collect()
-    };
-    let every_old = pooled(&|folder| {
-        for mode in
-            ["cls_token", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"]
-        {
-            set(folder, file, &format!("/pooling_mode_{mode}"), json!(true));
-        }
-    });
-    assert_eq!(every_old, joined(&[0, 1, 2, 3, 4, 5]));
-    let listed = json!({"embedding_dimension": 32, "pooling_mode": ["lasttoken", "mean"]});
-    assert_eq!(pooled(&|folder| write(folder, file, &listed)), joined(&[5, 2]));
-    assert_close(&single[1], &expected("bert-max-nonorm", "embeddings"), 1e-5);
-    // By the rows of the tokens that the reference has of one text.
-    let hidden = expected("bert-max-nonorm", "last_hidden_state.1");
-    let tokens = f32::from(u16::try_from(hidden.len()).unwrap());
-    for column in 0..32 {
-        let values: Vec<f32> = hidden.iter().map(|token| token[column]).collect();
-        let sum: f32 = values.iter().sum();
-        let weighted: f32 = values.iter().zip(1u16..).map(|(x, i)| f32::from(i) * x).sum();
-        for (mode, want) in [
-            (0, values[0]),
-            (2, sum / tokens),
-            (3, sum / tokens.sqrt()),
-            (4, weighted / (tokens * (tokens + 1.0) / 2.0)),
-            (5, values[values.len() - 1]),
-        ] {
-            let got = single[mode][1][column];
-            assert!((got - want).abs() < 1e-5, "mode {mode}, column {column}: {got} is not {want}");
-        }
+    let of = |tensor: &str| expected("bert-mean-norm", &format!("pooling.{tensor}"));
+    for (new, old) in [
+        ("cls", "cls_token"),
+        ("max", "max_tokens"),
+        ("mean", "mean_tokens"),
+        ("mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
+        ("weightedmean", "weightedmean_tokens"),
+        ("lasttoken", "lasttoken"),
+    ] {
+        let by_flag =
+            pooled(&json!({"word_embedding_dimension": 32, format!("pooling_mode_{old}"): true}));
+        assert_close(&by_flag, &of(new), 1e-5);
+        assert_eq!(pooled(&json!({"embedding_dimension": 32, "pooling_mode": new})), by_flag);
     }
+    let flags = json!({
+        "pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true,
+        "pooling_mode_cls_token": true, "pooling_mode_lasttoken": false,
+    });
+    assert_close(&pooled(&flags), &of("cls+max+mean"), 1e-5);
+    let listed = pooled(&json!({"pooling_mode": ["lasttoken", "mean"]}));
+    let joined: Vec<Vec<f32>> = of("lasttoken")
+        .into_iter()
+        .zip(of("mean"))
+        .map(|(mut last, mean)| {
+            last.extend(mean);
+            last
+        })
+        .collect();
+    assert_close(&listed, &joined, 1e-5);
 }
 
 #[test]
