@@ -19,6 +19,12 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Turn texts into rows of numbers.
     Embed(Embed),
+    /// Make texts from texts.
+    Generate(Generate),
+    /// Tell what may stand at the masks of texts.
+    FillMask(FillMask),
+    /// Put documents into the order in which they go with a query.
+    Rerank(Rerank),
     /// Show what the daemon holds and does.
     Status(StatusArgs),
     /// List the models that the daemon knows.
@@ -114,6 +120,167 @@ pub(crate) struct Embed {
     #[arg(long, default_value_t = 1024, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(emberd_protocol::MAX_TEXTS)))]
     pub(crate) batch: u32,
+}
+
+/// Every argument is a text; without any, every line of the file or of standard input is one. One
+/// answer a line; on a terminal a single text is answered piece by piece.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  emberd generate \"number: four hundred and seven\"     the built-in model writes numbers
+  emberd generate \"words: 1999\" \"date: 3 March 2021\"   and dates, and the other way round
+  emberd generate --stream --json \"words: 407\"         each piece as it is made
+  emberd generate --num-beams 4 --num-return-sequences 2 \"number: nine\"
+  emberd generate --model t5_summarizer --max-new-tokens 60 --file articles.txt
+
+What no option says is as the model's generation_config.json and the daemon's settings have it. Names
+and meanings are those of transformers' GenerationConfig.")]
+pub(crate) struct Generate {
+    #[command(flatten)]
+    pub(crate) socket: SocketArg,
+    /// The model, one of type text2text.
+    #[arg(long, short, value_name = "ID", default_value = "builtin-t5")]
+    pub(crate) model: ModelId,
+    /// Texts.
+    #[arg(conflicts_with = "file")]
+    pub(crate) texts: Vec<String>,
+    /// A file with one text a line; `-` is standard input.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Write each answer piece by piece as it is made, one text after the other.
+    #[arg(long)]
+    pub(crate) stream: bool,
+    /// A JSON object a line, for programs: every sequence with its tokens, score and end; with
+    /// --stream the pieces before.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Texts sent in one request.
+    #[arg(long, default_value_t = 128, value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(emberd_protocol::MAX_TEXTS)))]
+    pub(crate) batch: u32,
+    #[command(flatten)]
+    pub(crate) options: GenerateArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "How texts are made")]
+pub(crate) struct GenerateArgs {
+    /// Tokens of an answer, at most.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_new_tokens: Option<u32>,
+    /// Tokens of an answer, at least.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) min_new_tokens: Option<u32>,
+    /// Beams that are followed side by side; 1 for none.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) num_beams: Option<u32>,
+    /// Answers to each text: of the beams the best, else so many samples.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) num_return_sequences: Option<u32>,
+    /// The exponent of the length by which a beam's score is divided.
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub(crate) length_penalty: Option<f32>,
+    /// When beam search ends.
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) early_stopping: Option<EarlyStoppingArg>,
+    /// Draw tokens rather than take the likeliest; --do-sample=false takes the likeliest.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL")]
+    pub(crate) do_sample: Option<bool>,
+    /// Above 1 evens the odds, below 1 sharpens them.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) temperature: Option<f32>,
+    /// Draw from the so many likeliest tokens; 0 for all.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) top_k: Option<u32>,
+    /// Draw from the likeliest tokens that together have this probability.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) top_p: Option<f32>,
+    /// The same seed, the same text.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+    /// Above 1 makes tokens less likely that stand in the text already.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) repetition_penalty: Option<f32>,
+    /// No run of so many tokens comes twice; 0 for no such rule.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) no_repeat_ngram_size: Option<u32>,
+    /// End an answer where this text begins. May be repeated.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EarlyStoppingArg {
+    /// When no running beam is likely to become better than those that are complete.
+    No,
+    /// When there are as many complete beams as are followed.
+    Yes,
+    /// When no running beam can become better than those that are complete.
+    Never,
+}
+
+/// Every argument is a text; without any, every line of the file or of standard input is one. A mask
+/// is spelled as the model's tokenizer has it, such as [MASK] or <mask>.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples (with `models.bert.type = \"text2text\"` and a BERT-like model in the settings):
+  emberd fill-mask --model bert \"an ember [MASK] in the dark\"
+  emberd fill-mask --model bert --top-k 3 --json --file lines.txt
+
+The built-in models fill no masks.")]
+pub(crate) struct FillMask {
+    #[command(flatten)]
+    pub(crate) socket: SocketArg,
+    /// The model: a masked language model, of type text2text.
+    #[arg(long, short, value_name = "ID")]
+    pub(crate) model: ModelId,
+    /// Texts.
+    #[arg(conflicts_with = "file")]
+    pub(crate) texts: Vec<String>,
+    /// A file with one text a line; `-` is standard input.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Candidates for each mask.
+    #[arg(long, default_value_t = 5, value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) top_k: u32,
+    /// A JSON object a line, for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Every argument is a document; without any, every line of the file or of standard input is one. The
+/// best stands first. Where the model has several scores for a pair there is no order: the documents
+/// come as they were given, each with its scores.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples (with `models.ranker.type = \"rerank\"` and a cross-encoder in the settings):
+  emberd rerank --model ranker --query \"what glows?\" \"an ember\" \"a stone\"
+  emberd rerank --model ranker --query \"what glows?\" --top 10 --json --file documents.txt
+
+The built-in models score no pairs.")]
+pub(crate) struct Rerank {
+    #[command(flatten)]
+    pub(crate) socket: SocketArg,
+    /// The model: one of type rerank, or an embedding model whose folder has such a head.
+    #[arg(long, short, value_name = "ID")]
+    pub(crate) model: ModelId,
+    /// What the documents are compared with.
+    #[arg(long, short, value_name = "TEXT")]
+    pub(crate) query: String,
+    /// Documents.
+    #[arg(conflicts_with = "file")]
+    pub(crate) documents: Vec<String>,
+    /// A file with one document a line; `-` is standard input.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Show the best so many alone.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) top: Option<usize>,
+    /// A JSON object a line, for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -4,9 +4,13 @@ mod admin;
 mod config;
 mod decisions;
 mod embed;
+mod fill_mask;
+mod generate;
 mod models;
 mod npy;
+mod rerank;
 mod status;
+mod texts;
 
 use crate::args::{Args, Command, SocketArg};
 use crate::exit::CommandError;
@@ -19,6 +23,9 @@ pub(crate) fn run(args: Args) -> Result<(), CommandError> {
     match args.command {
         Command::Serve(args) => serve::run(args),
         Command::Embed(args) => embed::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::FillMask(args) => fill_mask::run(&args),
+        Command::Rerank(args) => rerank::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Preload(args) => admin::preload(&args),

@@ -66,8 +66,8 @@ pub(crate) fn settings(
         settings.cache.file = default_cache_file();
     }
     for (id, folder) in models {
-        if id.as_str() == emberd_daemon::settings::BUILTIN_ID {
-            let message = format!("--model {id}=...: this id is the built-in model's");
+        if emberd_daemon::settings::is_builtin_id(id.as_str()) {
+            let message = format!("--model {id}=...: this id is a built-in model's");
             return Err(CommandError::Usage(message));
         }
         if settings.models.contains_key(&id) {

@@ -1,16 +1,18 @@
 //! What the daemon answered, and whether that is an answer to what was asked.
 
 use crate::error::{Error, ProtocolError};
+use crate::rerank::Scores;
 use crate::view::Embeddings;
 use emberd_protocol::{
-    CacheCleared, Decision, Freed, LeaseId, Leased, ModelSummary, Preloaded, Reloaded, Response,
-    Status,
+    CacheCleared, Decision, FilledText, Freed, Generated, LeaseId, Leased, MasksFilled,
+    ModelSummary, Preloaded, Reloaded, Response, Status,
 };
 
-/// An answer, its rows taken out.
+/// An answer, its rows or scores taken out.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Rows(Embeddings),
+    Scores(Scores),
     Other(Response),
 }
 
@@ -53,8 +55,48 @@ impl Answer {
         match self {
             Self::Rows(rows) if rows.len() == texts => Ok(rows),
             Self::Rows(_) => Err(ProtocolError::OutOfPlace("another number of rows").into()),
-            other @ Self::Other(_) => Err(other.out_of_place()),
+            other => Err(other.out_of_place()),
         }
+    }
+
+    /// The scores of so many pairs.
+    pub(crate) fn scores(self, pairs: usize) -> Result<Scores, Error> {
+        match self {
+            Self::Scores(scores) if scores.len() == pairs => Ok(scores),
+            Self::Scores(_) => Err(ProtocolError::OutOfPlace("another number of scores").into()),
+            other => Err(other.out_of_place()),
+        }
+    }
+
+    /// What became of each of so many texts.
+    pub(crate) fn generated(self, texts: usize) -> Result<Generated, Error> {
+        let Self::Other(Response::Generated(generated)) = self else {
+            return Err(self.out_of_place());
+        };
+        if generated.texts.len() != texts {
+            return Err(ProtocolError::OutOfPlace("another number of texts").into());
+        }
+        if generated.texts.iter().any(|text| text.sequences.is_empty()) {
+            return Err(ProtocolError::OutOfPlace("no answer to a text").into());
+        }
+        Ok(generated)
+    }
+
+    /// The masks of each of so many texts, with so many candidates at most.
+    pub(crate) fn filled(self, texts: usize, top_k: u32) -> Result<MasksFilled, Error> {
+        let Self::Other(Response::MasksFilled(filled)) = self else {
+            return Err(self.out_of_place());
+        };
+        if filled.texts.len() != texts {
+            return Err(ProtocolError::OutOfPlace("another number of texts").into());
+        }
+        let is_too_many = |text: &FilledText| {
+            text.masks.iter().any(|mask| mask.candidates.len() > top_k as usize)
+        };
+        if filled.texts.iter().any(is_too_many) {
+            return Err(ProtocolError::OutOfPlace("more candidates than were asked for").into());
+        }
+        Ok(filled)
     }
 
     /// A failure of the request is an error.
@@ -88,7 +130,7 @@ impl Answer {
             Self::Other(Response::CacheCleared(_)) => "word of a cleared cache",
             Self::Other(Response::Reloaded(_)) => "word of a reload",
             Self::Other(Response::Decisions(_)) => "decisions",
-            Self::Other(Response::Reranked(_)) => "scores",
+            Self::Scores(_) | Self::Other(Response::Reranked(_)) => "scores",
             Self::Other(Response::Generated(_)) => "texts",
             Self::Other(Response::MasksFilled(_)) => "filled masks",
         };

@@ -187,7 +187,11 @@ impl Client {
         let mut tries = Tries::new(&self.line, is_safe);
         loop {
             let link = self.line.link()?;
-            match link.connection.call(question, on_event) {
+            let mut on_event = |event: Event| {
+                tries.note(&event);
+                on_event(event);
+            };
+            match link.connection.call(question, &mut on_event) {
                 Ok(answer) => return Ok((link, answer)),
                 Err(error) if tries.again(&link, &error) => {}
                 Err(error) => return Err(error),

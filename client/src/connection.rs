@@ -12,7 +12,7 @@ use crate::outbox::{Flushed, Outbox};
 use crate::question::Question;
 use crate::reader::Reader;
 use crate::socket::Socket;
-use crate::table::{Abandoned, Death, News, Table, Unwanted};
+use crate::table::{Abandoned, Death, News, Table, Unwanted, Wants};
 use emberd_protocol::{
     Event, Frame, FrameKind, Free, Limits, Request, SegmentId, SlotRef, Welcome,
 };
@@ -104,9 +104,9 @@ impl Connection {
         question: &mut Question,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Answer, Error> {
-        let wants_events = question.wants_events();
+        let wants = question.wants();
         let frame = question.frame(self.limits())?;
-        let pending = self.enter(wants_events)?;
+        let pending = self.enter(wants)?;
         frame.id = pending.id;
         if let Err(error) = self.outbox.send(&self.socket, frame) {
             self.die(&self.lost(&error));
@@ -137,10 +137,10 @@ impl Connection {
     }
 
     /// A place for a new request, once there is room for it.
-    fn enter(self: &Arc<Self>, wants_events: bool) -> Result<Pending, Error> {
+    fn enter(self: &Arc<Self>, wants: Wants) -> Result<Pending, Error> {
         let mut table = lock(&self.table);
         loop {
-            if let Some(id) = table.enter(self.most_in_flight(), wants_events)? {
+            if let Some(id) = table.enter(self.most_in_flight(), wants)? {
                 return Ok(Pending { connection: Arc::clone(self), id });
             }
             table = self.changed.wait(table).unwrap_or_else(PoisonError::into_inner);
@@ -210,7 +210,7 @@ impl Connection {
             Some(Abandoned::Over(unwanted, wake)) => {
                 self.changed.notify_all();
                 if let Some(unwanted) = unwanted {
-                    self.give_back(unwanted);
+                    self.give_back(*unwanted);
                 }
                 wake.now();
             }

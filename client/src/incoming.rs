@@ -5,6 +5,7 @@ use crate::connection::Connection;
 use crate::error::{ProtocolError, TransportError};
 use crate::lock;
 use crate::reader::Reader;
+use crate::rerank::Scores;
 use crate::segment::Rows;
 use crate::table::Death;
 use crate::view::{Embeddings, Values};
@@ -92,6 +93,9 @@ impl Connection {
     ) -> Result<Answer, ProtocolError> {
         let tail = std::mem::take(&mut frame.tail);
         let response: Response = frame.decode()?;
+        if let Response::Reranked(reranked) = response {
+            return Ok(Answer::Scores(Scores::new(reranked, &tail)?));
+        }
         let Response::Embedded(embedded) = response else {
             if !tail.is_empty() {
                 return Err(ProtocolError::OutOfPlace("bytes behind an answer"));

@@ -1,9 +1,10 @@
 //! A counted right to a loaded model.
 
+use crate::answer::Answer;
 use crate::client::Client;
 use crate::error::Error;
 use crate::held::Held;
-use crate::line::Link;
+use crate::line::{Link, Tries};
 use crate::lock;
 use crate::question::Question;
 use emberd_protocol::{Event, LeaseId, ModelId, ModelInfo, ModelKind};
@@ -69,6 +70,32 @@ impl Lease {
             }
             // It ended with its connection: there is nothing left to release.
             None => Ok(()),
+        }
+    }
+
+    /// Asks with the lease, and again where that is safe and the connection was cut off. What was
+    /// shown already is not shown twice.
+    pub(crate) fn ask(
+        &self,
+        mut question: Question,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Answer, Error> {
+        let line = self.client().line();
+        let mut tries = Tries::new(line, question.is_safe_to_repeat());
+        loop {
+            let link = line.link()?;
+            let mut on_event = |event: Event| {
+                tries.note(&event);
+                on_event(event);
+            };
+            let result = self.on(&link).and_then(|lease| {
+                question.aim(lease)?;
+                link.connection.call(&mut question, &mut on_event)
+            });
+            match result {
+                Err(error) if tries.again(&link, &error) => {}
+                result => return result,
+            }
         }
     }
 

@@ -51,10 +51,12 @@ mod opening;
 mod outbox;
 mod question;
 mod reader;
+mod rerank;
 mod segment;
 mod socket;
 mod start;
 mod table;
+mod text;
 mod view;
 
 pub use builder::ClientBuilder;
@@ -62,10 +64,15 @@ pub use client::Client;
 pub use error::{ConnectError, Error, ProtocolError, TransportError};
 pub use lease::Lease;
 pub use model::EmbeddingModel;
+pub use rerank::{Ranked, RerankModel, Scores};
 pub use start::{StartError, StartOptions};
+pub use text::{Piece, TextModel};
 pub use view::Embeddings;
 
 pub use emberd_protocol as protocol;
+pub use emberd_protocol::{
+    EarlyStopping, GenerateOptions, Generated, MasksFilled, ScoreActivation,
+};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

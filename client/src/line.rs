@@ -5,7 +5,7 @@ use crate::connection::Connection;
 use crate::error::{ConnectError, Error};
 use crate::lock;
 use crate::opening::{RESTART_PAUSE, is_absent, open_again};
-use emberd_protocol::ErrorCode;
+use emberd_protocol::{ErrorCode, Event};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -142,6 +142,13 @@ impl<'a> Tries<'a> {
     pub(crate) fn new(line: &'a Line, is_safe: bool) -> Self {
         let is_repeatable = is_safe && line.options.repeats;
         Self { line, is_repeatable, deaths: 0, until: None }
+    }
+
+    /// Something was shown. A text of which pieces were shown is not made again: it would begin anew.
+    pub(crate) fn note(&mut self, event: &Event) {
+        if matches!(event, Event::Piece { .. }) {
+            self.is_repeatable = false;
+        }
     }
 
     /// After a failure on a connection: whether to ask again on the next one.

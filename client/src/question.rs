@@ -1,9 +1,11 @@
 //! What a client asks, ready to be sent, and to be sent again.
 
 use crate::error::Error;
+use crate::table::Wants;
 use emberd_protocol::{
-    Delivery, EmbedRequest, ErrorCode, Failure, Frame, FrameKind, LeaseId, Limits, MAX_FRAME_BYTES,
-    ModelId, ModelKind, Request, Target, TextBuilder,
+    Delivery, EmbedRequest, ErrorCode, Failure, FillMaskRequest, Frame, FrameKind, GenerateOptions,
+    GenerateRequest, LeaseId, Limits, MAX_FRAME_BYTES, ModelId, ModelKind, Pairing, Request,
+    RerankRequest, ScoreActivation, Target, TextBuilder,
 };
 
 /// A request and its frame, which can be sent over and over.
@@ -59,34 +61,101 @@ impl Question {
         Self::embed(Target::Lease(LeaseId(0)), texts)
     }
 
-    /// Names the lease to embed with. The texts stay as they are.
-    pub(crate) fn aim(&mut self, lease: LeaseId) -> Result<(), Error> {
-        if let Request::Embed(embed) = &mut self.request {
-            embed.target = Target::Lease(lease);
-            let frame = Frame::message(FrameKind::Request, 0, &self.request).map_err(too_large)?;
-            self.frame.body = frame.body;
+    /// Scores for pairs of texts.
+    pub(crate) fn rerank<'a>(
+        target: Target,
+        pairs: Pairing,
+        activation: ScoreActivation,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, Error> {
+        Self::with_texts(texts, |texts| {
+            Request::Rerank(RerankRequest { target, texts, pairs, activation })
+        })
+    }
+
+    /// Texts made from texts.
+    pub(crate) fn generate<T: AsRef<str>>(
+        target: Target,
+        texts: &[T],
+        options: GenerateOptions,
+        stream: bool,
+    ) -> Result<Self, Error> {
+        Self::with_texts(texts.iter().map(AsRef::as_ref), |texts| {
+            Request::Generate(GenerateRequest { target, texts, options, stream })
+        })
+    }
+
+    /// What may stand at the masks of texts.
+    pub(crate) fn fill_mask<T: AsRef<str>>(
+        target: Target,
+        texts: &[T],
+        top_k: u32,
+    ) -> Result<Self, Error> {
+        Self::with_texts(texts.iter().map(AsRef::as_ref), |texts| {
+            Request::FillMask(FillMaskRequest { target, texts, top_k })
+        })
+    }
+
+    /// A request with texts behind it, made of their number.
+    fn with_texts<'a>(
+        texts: impl IntoIterator<Item = &'a str>,
+        request: impl FnOnce(u32) -> Request,
+    ) -> Result<Self, Error> {
+        let mut builder = TextBuilder::default();
+        for text in texts {
+            builder.push(text).map_err(|error| over(error.to_string()))?;
         }
+        Self::with_tail(request(builder.count()), builder.into_bytes())
+    }
+
+    /// Names the lease to ask with. The texts stay as they are.
+    pub(crate) fn aim(&mut self, lease: LeaseId) -> Result<(), Error> {
+        let target = match &mut self.request {
+            Request::Embed(embed) => &mut embed.target,
+            Request::Rerank(rerank) => &mut rerank.target,
+            Request::Generate(generate) => &mut generate.target,
+            Request::FillMask(fill) => &mut fill.target,
+            _ => return Ok(()),
+        };
+        *target = Target::Lease(lease);
+        let frame = Frame::message(FrameKind::Request, 0, &self.request).map_err(too_large)?;
+        self.frame.body = frame.body;
         Ok(())
     }
 
     /// The frame, unless the connection's limits forbid it.
     pub(crate) fn frame(&mut self, limits: &Limits) -> Result<&mut Frame, Error> {
+        let (texts, most) = (self.texts(), limits.max_texts);
+        if texts > most {
+            let message =
+                format!("{texts} texts are more than the {most} of one request: split them");
+            return Err(over(message));
+        }
+        Ok(&mut self.frame)
+    }
+
+    /// How many texts ride behind it.
+    fn texts(&self) -> u32 {
         match &self.request {
-            Request::Embed(EmbedRequest { texts, .. }) if *texts > limits.max_texts => {
-                let most = limits.max_texts;
-                Err(over(format!(
-                    "{texts} texts are more than the {most} of one request: split them"
-                )))
-            }
-            _ => Ok(&mut self.frame),
+            Request::Embed(embed) => embed.texts,
+            Request::Rerank(rerank) => rerank.texts,
+            Request::Generate(generate) => generate.texts,
+            Request::FillMask(fill) => fill.texts,
+            _ => 0,
         }
     }
 
-    pub(crate) fn wants_events(&self) -> bool {
-        matches!(
-            self.request,
-            Request::Acquire { events: true, .. } | Request::Preload { events: true, .. }
-        )
+    /// What is wanted before the answer.
+    pub(crate) fn wants(&self) -> Wants {
+        match self.request {
+            Request::Acquire { events: true, .. } | Request::Preload { events: true, .. } => {
+                Wants::News
+            }
+            Request::Generate(GenerateRequest { stream: true, texts, .. }) => {
+                Wants::Pieces { texts }
+            }
+            _ => Wants::Nothing,
+        }
     }
 
     #[cfg(feature = "tokio")]

@@ -6,8 +6,26 @@ use emberd_protocol::Event;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::task::Waker;
 
-/// Events kept for somebody who is slow to take them; then the oldest goes.
-const MAX_EVENTS: usize = 64;
+/// News of a load kept for somebody who is slow to take them; then the oldest goes.
+const MAX_NEWS: usize = 64;
+
+/// What pieces may take that nobody has taken yet. An answer, which repeats them, is far smaller.
+const MAX_PIECES_BYTES: usize = 64 << 20;
+
+/// What a piece takes beside its text.
+const PIECE_BYTES: usize = 64;
+
+/// What a request wants before its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wants {
+    Nothing,
+    /// How far a load is. Some may be left out.
+    News,
+    /// The pieces of so many texts. None may be left out.
+    Pieces {
+        texts: u32,
+    },
+}
 
 /// Requests in flight, those who wait for them, and the end of the connection.
 #[derive(Debug, Default)]
@@ -27,8 +45,10 @@ pub(crate) struct Table {
 #[derive(Debug)]
 struct Waiting {
     answer: Option<Answer>,
-    /// `None` where events were not asked for.
-    events: Option<VecDeque<Event>>,
+    wants: Wants,
+    events: VecDeque<Event>,
+    /// What the pieces among them take.
+    pieces_bytes: usize,
     /// The future that waits, where it is one.
     waker: Option<Waker>,
     /// Nobody waits any more; the answer is still to come.
@@ -92,7 +112,7 @@ pub(crate) enum Abandoned {
     /// It can still be cancelled.
     Unanswered(Option<Waker>),
     /// Its answer had come, or its connection is dead.
-    Over(Option<Unwanted>, Wake),
+    Over(Option<Box<Unwanted>>, Wake),
 }
 
 impl Table {
@@ -103,7 +123,7 @@ impl Table {
     }
 
     /// A number for a new request, or `None` while there is no room for one.
-    pub(crate) fn enter(&mut self, most: usize, wants_events: bool) -> Result<Option<u64>, Death> {
+    pub(crate) fn enter(&mut self, most: usize, wants: Wants) -> Result<Option<u64>, Death> {
         if let Some(death) = &self.dead {
             return Err(death.clone());
         }
@@ -111,8 +131,14 @@ impl Table {
             return Ok(None);
         }
         let id = self.next_id();
-        let events = wants_events.then(VecDeque::new);
-        let waiting = Waiting { answer: None, events, waker: None, is_abandoned: false };
+        let waiting = Waiting {
+            answer: None,
+            wants,
+            events: VecDeque::new(),
+            pieces_bytes: 0,
+            waker: None,
+            is_abandoned: false,
+        };
         self.waiting.insert(id, waiting);
         Ok(Some(id))
     }
@@ -129,7 +155,8 @@ impl Table {
     /// What has come for a request: its events, then its answer, then the end of the connection.
     pub(crate) fn news(&mut self, id: u64) -> (Option<News>, Wake) {
         let Some(waiting) = self.waiting.get_mut(&id) else { return (None, Wake::default()) };
-        if let Some(event) = waiting.events.as_mut().and_then(VecDeque::pop_front) {
+        if let Some(event) = waiting.events.pop_front() {
+            waiting.pieces_bytes -= piece_bytes(&event);
             return (Some(News::Event(event)), Wake::default());
         }
         let result = match (waiting.answer.take(), &self.dead) {
@@ -163,16 +190,28 @@ impl Table {
         else {
             return Ok(Wake::default());
         };
-        let Some(events) = &mut waiting.events else {
-            return Err(ProtocolError::OutOfPlace("an event that was not asked for"));
-        };
+        match (waiting.wants, &event) {
+            (Wants::Pieces { texts }, Event::Piece { text, .. }) if *text < texts => {}
+            (Wants::Pieces { .. }, Event::Piece { .. }) => {
+                return Err(ProtocolError::OutOfPlace("a piece of a text that there is not"));
+            }
+            (
+                Wants::News,
+                Event::Fetching { .. } | Event::WaitingForRoom | Event::Reading { .. },
+            ) => {}
+            _ => return Err(ProtocolError::OutOfPlace("an event that was not asked for")),
+        }
         if waiting.is_abandoned {
             return Ok(Wake::default());
         }
-        if events.len() == MAX_EVENTS {
-            events.pop_front();
+        if waiting.wants == Wants::News && waiting.events.len() == MAX_NEWS {
+            waiting.events.pop_front();
         }
-        events.push_back(event);
+        waiting.pieces_bytes += piece_bytes(&event);
+        if waiting.pieces_bytes > MAX_PIECES_BYTES {
+            return Err(ProtocolError::OutOfPlace("more pieces than an answer can have"));
+        }
+        waiting.events.push_back(event);
         Ok(Wake(waiting.waker.take().into_iter().collect()))
     }
 
@@ -182,14 +221,13 @@ impl Table {
         if waiting.answer.is_none() && self.dead.is_none() {
             waiting.is_abandoned = true;
             // Whether they were asked for is still to be known.
-            if let Some(events) = &mut waiting.events {
-                events.clear();
-            }
+            waiting.events.clear();
+            waiting.pieces_bytes = 0;
             return Some(Abandoned::Unanswered(waiting.waker.take()));
         }
         let answer = waiting.answer.take();
         self.waiting.remove(&id);
-        let unwanted = answer.map(|answer| Unwanted { answer, was_asked_for: true });
+        let unwanted = answer.map(|answer| Box::new(Unwanted { answer, was_asked_for: true }));
         Some(Abandoned::Over(unwanted, self.room()))
     }
 
@@ -199,6 +237,14 @@ impl Table {
         let wakers = self.waiting.values_mut().filter_map(|waiting| waiting.waker.take());
         let for_room = std::mem::take(&mut self.for_room);
         Wake(wakers.chain(for_room.into_values()).collect())
+    }
+}
+
+/// What an event counts where none may be left out.
+fn piece_bytes(event: &Event) -> usize {
+    match event {
+        Event::Piece { piece, .. } => PIECE_BYTES + piece.len(),
+        _ => 0,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cache::{Cleared, EmbeddingCache};
 use crate::connection::split;
-use crate::engine::model::EmbeddingModel;
+use crate::engine::model::{EmbeddingModel, ModelParts};
 use crate::error::RequestError;
 use crate::hub::HubSettings;
 use crate::latency::Latencies;
@@ -147,12 +147,23 @@ pub struct Daemon {
 impl DaemonBuilder {
     /// Registers a model type of the program's own: settings with this `type` are loaded by it.
     #[must_use]
-    pub fn model_type<F>(mut self, name: impl Into<String>, loader: F) -> Self
+    pub fn model_type<F>(self, name: impl Into<String>, loader: F) -> Self
     where
         F: Fn(&ModelId, &ModelSettings) -> Result<Arc<dyn EmbeddingModel>, CustomError>
             + Send
             + Sync
             + 'static,
+    {
+        self.model_type_of_parts(name, move |id, settings| {
+            Ok(ModelParts { embed: Some(loader(id, settings)?), ..ModelParts::default() })
+        })
+    }
+
+    /// As [`DaemonBuilder::model_type`], for models that do other things than making rows, or more.
+    #[must_use]
+    pub fn model_type_of_parts<F>(mut self, name: impl Into<String>, loader: F) -> Self
+    where
+        F: Fn(&ModelId, &ModelSettings) -> Result<ModelParts, CustomError> + Send + Sync + 'static,
     {
         self.loaders.register(name, loader);
         self

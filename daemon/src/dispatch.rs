@@ -1,16 +1,16 @@
 //! From a request to its handler.
 
 use crate::daemon::Shared;
-use crate::embed;
 use crate::error::RequestError;
 use crate::latency::Kind;
 use crate::model::ModelSlot;
-use crate::registry::Events;
+use crate::news::News;
+use crate::registry::{Events, Use};
 use crate::session::Connection;
-use crate::settings::{EMBEDDING_TYPE, TEXT2TEXT_TYPE};
-use crate::status;
+use crate::settings::{EMBEDDING_TYPE, RERANK_TYPE, TEXT2TEXT_TYPE};
+use crate::{embed, rerank, status, text};
 use emberd_protocol::{
-    Frame, LeaseId, Leased, ModelId, ModelInfo, ModelKind, ModelSummary, Request, Response,
+    Frame, LeaseId, Leased, ModelId, ModelInfo, ModelKind, ModelSummary, Request, Response, Target,
     TextBlock,
 };
 use std::pin::Pin;
@@ -41,26 +41,23 @@ pub(crate) enum Handled {
     Later(Work),
 }
 
-/// Decodes a request and finds its handler, and tells of which kind it is. `events` makes the way
-/// to the client for news of it.
+/// Decodes a request and finds its handler, and tells of which kind it is. `news` is the way to the
+/// client for news of it.
 pub(crate) fn handle(
     shared: &Arc<Shared>,
     connection: &Arc<Connection>,
     frame: Frame,
-    events: impl FnOnce() -> Events,
+    news: News<'_>,
 ) -> (Kind, Handled) {
     match decode(frame) {
-        Ok((request, tail)) => {
-            (Kind::of(&request), route(shared, connection, request, tail, events))
-        }
+        Ok((request, tail)) => (Kind::of(&request), route(shared, connection, request, tail, news)),
         Err(error) => (Kind::Other, Handled::Now(Err(error))),
     }
 }
 
 fn decode(frame: Frame) -> Result<(Request, Vec<u8>), RequestError> {
     let request: Request = frame.decode()?;
-    let takes_tail = matches!(request, Request::Embed(_));
-    if !takes_tail && !frame.tail.is_empty() {
+    if !computes(&request) && !frame.tail.is_empty() {
         return Err(RequestError::UnexpectedTail { len_bytes: frame.tail.len() });
     }
     Ok((request, frame.tail))
@@ -71,10 +68,10 @@ fn route(
     connection: &Arc<Connection>,
     request: Request,
     tail: Vec<u8>,
-    events: impl FnOnce() -> Events,
+    news: News<'_>,
 ) -> Handled {
     let brings_work =
-        matches!(request, Request::Acquire { .. } | Request::Embed(_) | Request::Preload { .. });
+        computes(&request) || matches!(request, Request::Acquire { .. } | Request::Preload { .. });
     if brings_work && *shared.draining.borrow() {
         return Handled::Now(Err(RequestError::ShuttingDown));
     }
@@ -85,19 +82,28 @@ fn route(
     match request {
         Request::Ping => Handled::Now(Ok(Response::Pong.into())),
         Request::Acquire { model, kind, events: wanted } => {
-            let events = wanted.then(events);
+            let events = wanted.then(|| news.events());
             Handled::Later(Box::pin(acquire(shared, connection, model, kind, events)))
         }
         Request::Release { lease } => Handled::Now(release(&shared, &connection, lease)),
-        Request::Embed(request) => match TextBlock::parse(request.texts, tail) {
-            Ok(texts) => Handled::Later(Box::pin(embed::embed(shared, connection, request, texts))),
-            Err(error) => Handled::Now(Err(error.into())),
-        },
+        Request::Embed(request) => with_texts(request.texts, tail, |texts| {
+            embed::embed(shared, connection, request, texts)
+        }),
+        Request::Rerank(request) => with_texts(request.texts, tail, |texts| {
+            rerank::rerank(shared, connection, request, texts)
+        }),
+        Request::Generate(request) => with_texts(request.texts, tail, |texts| {
+            let pieces = request.stream.then(|| news.pieces());
+            text::generate(shared, connection, request, texts, pieces)
+        }),
+        Request::FillMask(request) => with_texts(request.texts, tail, |texts| {
+            text::fill_mask(shared, connection, request, texts)
+        }),
         Request::AvailableModels => Handled::Now(Ok(available_models(&shared))),
         Request::ModelConfig { model } => Handled::Now(model_config(&shared, &model)),
         Request::Status => Handled::Now(Ok(Response::Status(Box::new(status::of(&shared))).into())),
         Request::Preload { model, events: wanted } => {
-            let events = wanted.then(events);
+            let events = wanted.then(|| news.events());
             Handled::Later(Box::pin(async move {
                 let slot = find(&shared, &model)?;
                 let preloaded = shared.registry.preload(&slot, events).await?;
@@ -121,13 +127,29 @@ fn route(
             find(&shared, &model)
                 .map(|slot| Response::Decisions(shared.registry.why(&slot.id)).into()),
         ),
-        Request::Rerank(_) | Request::Generate(_) | Request::FillMask(_) => {
-            Handled::Now(Err(RequestError::Defect("not routed yet")))
-        }
         Request::Plan { model } => Handled::Later(Box::pin(async move {
             let slot = find(&shared, &model)?;
             Ok(Response::Decisions(vec![shared.registry.plan(&slot).await?]).into())
         })),
+    }
+}
+
+/// What brings texts to a model.
+fn computes(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Embed(_) | Request::Rerank(_) | Request::Generate(_) | Request::FillMask(_)
+    )
+}
+
+/// Work on the texts behind a request, if they are texts.
+fn with_texts<F>(count: u32, tail: Vec<u8>, work: impl FnOnce(TextBlock) -> F) -> Handled
+where
+    F: Future<Output = Result<Answer, RequestError>> + Send + 'static,
+{
+    match TextBlock::parse(count, tail) {
+        Ok(texts) => Handled::Later(Box::pin(work(texts))),
+        Err(error) => Handled::Now(Err(error.into())),
     }
 }
 
@@ -151,8 +173,25 @@ pub(crate) fn find(shared: &Shared, model: &ModelId) -> Result<Arc<ModelSlot>, R
     })
 }
 
+/// The model that a request names, for as long as the request takes, and what is counted of it.
+pub(crate) async fn target(
+    shared: &Shared,
+    connection: &Connection,
+    target: Target,
+) -> Result<(Use, Arc<ModelSlot>), RequestError> {
+    let using = match target {
+        Target::Lease(lease) => shared.registry.use_lease(connection.id, lease).await?,
+        Target::Model(id) => {
+            find(shared, &id)?;
+            shared.registry.use_model(&id).await?
+        }
+    };
+    let slot = find(shared, &using.model.info.id)?;
+    Ok((using, slot))
+}
+
 /// Whether a model is what the client takes it for.
-pub(crate) fn check_kind(info: &ModelInfo, wanted: &ModelKind) -> Result<(), RequestError> {
+fn check_kind(info: &ModelInfo, wanted: &ModelKind) -> Result<(), RequestError> {
     if info.kind == *wanted {
         return Ok(());
     }
@@ -167,6 +206,7 @@ pub(crate) fn check_kind(info: &ModelInfo, wanted: &ModelKind) -> Result<(), Req
 fn configured_kind(slot: &ModelSlot) -> Option<ModelKind> {
     match slot.settings().model_type.as_str() {
         EMBEDDING_TYPE => Some(ModelKind::Embedding),
+        RERANK_TYPE => Some(ModelKind::Rerank),
         TEXT2TEXT_TYPE => Some(ModelKind::Text2Text),
         _ => None,
     }

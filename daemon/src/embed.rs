@@ -1,22 +1,22 @@
-//! From texts to rows: the one request that computes.
+//! From texts to rows.
 
 use crate::daemon::Shared;
-use crate::dispatch::{Answer, check_kind, find};
+use crate::dispatch::{Answer, target};
 use crate::error::RequestError;
 use crate::job::Job;
 use crate::lookup::{Found, Lookup};
-use crate::model::LoadedModel;
+use crate::model::Embedding;
 use crate::segment::{Finished, Output};
 use crate::session::Connection;
 use emberd_protocol::{
-    Delivery, ElementType, EmbedRequest, Embedded, MAX_BODY_BYTES, MAX_FRAME_BYTES, ModelKind,
-    Place, Response, Target, TextBlock, rows_len_bytes,
+    Delivery, ElementType, EmbedRequest, Embedded, MAX_BODY_BYTES, MAX_FRAME_BYTES, Place,
+    Response, TextBlock, rows_len_bytes,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The largest result that comes inline: a frame with room for its message.
-const MAX_INLINE_BYTES: u64 = (MAX_FRAME_BYTES - MAX_BODY_BYTES) as u64;
+pub(crate) const MAX_INLINE_BYTES: u64 = (MAX_FRAME_BYTES - MAX_BODY_BYTES) as u64;
 
 /// Finds the model, reserves the rows' home, queues the texts, and waits for their rows.
 pub(crate) async fn embed(
@@ -26,17 +26,9 @@ pub(crate) async fn embed(
     texts: TextBlock,
 ) -> Result<Answer, RequestError> {
     // It stays in memory until this request has been answered.
-    let using = match request.target {
-        Target::Lease(lease) => shared.registry.use_lease(connection.id, lease).await?,
-        Target::Model(id) => {
-            find(&shared, &id)?;
-            shared.registry.use_model(&id).await?
-        }
-    };
-    let model = &using.model;
-    let slot = find(&shared, &model.info.id)?;
-    let counters = &slot.counters;
-    check_kind(&model.info, &ModelKind::Embedding)?;
+    let (using, slot) = target(&shared, &connection, request.target).await?;
+    let (model, counters) = (&using.model, &slot.counters);
+    let embedding = model.embedding()?;
 
     let (rows, dimension) = (request.texts, model.info.dimension);
     let mut output = reserve(&shared, &connection, request.delivery, rows, dimension).await?;
@@ -51,9 +43,9 @@ pub(crate) async fn embed(
     };
     if rows > 0 {
         let places = output.take_rows();
-        let lookup = lookup(&shared, &connection, model);
+        let lookup = lookup(&shared, &connection, embedding);
         let (job, waiting) = match lookup {
-            None => Job::new(connection.id, texts, places, model.shape),
+            None => Job::new(connection.id, texts, places, embedding.shape),
             Some(lookup) => {
                 let found = lookup.find(texts, places).await;
                 let Found { texts, missing, truncated } =
@@ -62,7 +54,7 @@ pub(crate) async fn embed(
             }
         };
         if job.len() > 0 {
-            model.queue.push(job)?;
+            embedding.queue.push(job)?;
         }
         let done = waiting.done().await?;
         let cached = u64::from(rows).saturating_sub(done.computed);
@@ -89,7 +81,7 @@ pub(crate) async fn embed(
 }
 
 /// Where rows of this model may be found that were computed for this user, or for any.
-fn lookup(shared: &Shared, connection: &Connection, model: &LoadedModel) -> Option<Lookup> {
+fn lookup(shared: &Shared, connection: &Connection, model: &Embedding) -> Option<Lookup> {
     let fingerprint = model.fingerprint?;
     let settings = shared.settings();
     if !settings.cache.enabled {

@@ -9,8 +9,9 @@
 //! - After the largest batch has been seen, computing allocates no activation memory.
 //! - Weights are read, never mapped: a file cut short later cannot crash the daemon.
 
-mod bert;
+mod architecture;
 mod builtin;
+mod device_memory;
 mod encoder;
 mod fingerprint;
 mod folder;
@@ -18,18 +19,23 @@ mod layers;
 mod load;
 mod load_error;
 pub mod model;
+mod network;
 mod pooling;
 mod seq2seq;
 mod static_table;
 mod team;
 pub mod text_model;
+mod transformer;
 mod weights;
+mod workspace;
 
 pub use builtin::{
     static_minilm as builtin_static_minilm, static_minilm_need as builtin_static_minilm_need,
 };
+pub use device_memory::DeviceMemory;
+pub(crate) use device_memory::is_out_of_memory;
 pub use fingerprint::ModelFingerprint;
-pub use load::{folder_need, holds_model, load_folder};
+pub use load::{folder_need, holds_model, load_folder, load_folder_on};
 pub use load_error::{HeaderFault, LoadError};
 pub(crate) use pooling::normalize;
 pub use seq2seq::{

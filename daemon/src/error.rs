@@ -1,14 +1,16 @@
 //! The one place where errors of the daemon's parts become a [`Failure`] for a client.
 
 use crate::engine::model::ComputeError;
+use crate::generate::OptionError;
 use crate::job::JobError;
 use crate::lease::LeaseError;
 use crate::loader::LoadFailure;
 use crate::queue::QueueError;
 use crate::scheduler::{PlacementVerdict, UnloadError, WaitError};
 use crate::segment::SegmentError;
+use crate::text_job::TextError;
 use emberd_protocol::{
-    CodecError, ErrorCode, Failure, LeaseId, ModelId, ModelKind, TextBlockError,
+    CodecError, ErrorCode, Failure, LeaseId, Method, ModelId, ModelKind, TextBlockError,
 };
 use std::error::Error;
 use std::time::Duration;
@@ -77,6 +79,22 @@ pub(crate) enum RequestError {
         /// What was wanted.
         wanted: ModelKind,
     },
+    /// It does not do what was asked.
+    #[error("model \"{model}\" offers {offered}, not {wanted}")]
+    NotOffered {
+        /// Which.
+        model: ModelId,
+        /// What was asked.
+        wanted: Method,
+        /// What it does.
+        offered: String,
+    },
+    /// The texts do not form pairs.
+    #[error("{texts} texts do not form pairs: each needs two")]
+    OddTexts {
+        /// How many there are.
+        texts: u32,
+    },
     /// The lease cannot be used.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -89,6 +107,12 @@ pub(crate) enum RequestError {
     /// The work failed.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// Texts cannot be made in this way.
+    #[error(transparent)]
+    Options(#[from] OptionError),
+    /// Texts were not made.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// The message makes no sense.
     #[error("the request cannot be read")]
     Codec(#[from] CodecError),
@@ -134,7 +158,8 @@ impl RequestError {
                 format!("{} (the next try is in {seconds} s)", chain(self))
             }
             Self::Load { .. } | Self::Codec(_) => chain(self),
-            Self::Job(JobError::Compute(_)) => chain(self),
+            Self::Job(JobError::Compute(_))
+            | Self::Text(TextError::Compute(_) | TextError::Threads(_)) => chain(self),
             _ => self.to_string(),
         };
         Failure { code, message, retryable: self.is_retryable() }
@@ -148,18 +173,23 @@ impl RequestError {
                 | LoadFailure::Custom { .. }
                 | LoadFailure::NoSuchBuiltin(_)
                 | LoadFailure::NoSuchType(_)
-                | LoadFailure::NoGeneration
+                | LoadFailure::OfAnotherType { .. }
                 | LoadFailure::NoSource
                 | LoadFailure::Dimension { .. }
+                | LoadFailure::NoMethods
                 | LoadFailure::NoHub(_)
                 | LoadFailure::NotFetched(_)
                 | LoadFailure::Hub(_) => ErrorCode::ModelLoadError,
-                LoadFailure::Threads(_) | LoadFailure::OutOfMemory(_) => ErrorCode::DeviceError,
+                LoadFailure::Threads(_)
+                | LoadFailure::OutOfMemory { .. }
+                | LoadFailure::NoDevice(_) => ErrorCode::DeviceError,
                 LoadFailure::Panicked => ErrorCode::Internal,
             },
             Self::NoPlace { verdict: PlacementVerdict::TooMany, .. } => ErrorCode::LimitExceeded,
             Self::NoPlace { .. } => ErrorCode::DeviceError,
-            Self::NotShared(_) | Self::Reload(_) => ErrorCode::InvalidRequest,
+            Self::NotShared(_) | Self::Reload(_) | Self::OddTexts { .. } => {
+                ErrorCode::InvalidRequest
+            }
             Self::Unload { source: UnloadError::Held(_) | UnloadError::Loading, .. } => {
                 ErrorCode::ReferenceError
             }
@@ -168,7 +198,7 @@ impl RequestError {
             }
             Self::Cache(_) => ErrorCode::CacheError,
             Self::NotAdmin => ErrorCode::PermissionDenied,
-            Self::WrongKind { .. } => ErrorCode::WrongModelType,
+            Self::WrongKind { .. } | Self::NotOffered { .. } => ErrorCode::WrongModelType,
             Self::Lease(LeaseError::NotHeld(LeaseId(_))) => ErrorCode::ReferenceError,
             Self::Lease(LeaseError::TooMany(_)) => ErrorCode::LimitExceeded,
             Self::Segment(error) => match error {
@@ -184,8 +214,27 @@ impl RequestError {
             },
             Self::Queue(QueueError::Full { .. }) => ErrorCode::Overloaded,
             Self::Queue(QueueError::Closed) | Self::ShuttingDown => ErrorCode::ShuttingDown,
-            Self::Job(JobError::Compute(ComputeError::Tensor(_))) => ErrorCode::DeviceError,
+            Self::Job(JobError::Compute(
+                ComputeError::Tensor(_) | ComputeError::OutOfMemory { .. },
+            )) => ErrorCode::DeviceError,
             Self::Job(_) | Self::Defect(_) => ErrorCode::Internal,
+            Self::Options(OptionError::OverLimit { .. }) => ErrorCode::LimitExceeded,
+            Self::Options(OptionError::Range { .. } | OptionError::Conflict { .. }) => {
+                ErrorCode::InvalidRequest
+            }
+            Self::Text(error) => match error {
+                TextError::Compute(error) => match **error {
+                    ComputeError::Tensor(_) => ErrorCode::DeviceError,
+                    _ => ErrorCode::Internal,
+                },
+                TextError::Threads(_) => ErrorCode::DeviceError,
+                TextError::Panicked => ErrorCode::Internal,
+                TextError::TooLarge { .. } => ErrorCode::LimitExceeded,
+                TextError::NoToken
+                | TextError::NoMask { .. }
+                | TextError::NoCandidates
+                | TextError::FewCandidates { .. } => ErrorCode::InvalidRequest,
+            },
             Self::Texts(TextBlockError::TooMany { .. } | TextBlockError::TooLong { .. })
             | Self::InlineTooLarge { .. } => ErrorCode::LimitExceeded,
             Self::Codec(_) | Self::Texts(_) | Self::UnexpectedTail { .. } => {

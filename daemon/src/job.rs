@@ -1,12 +1,12 @@
 //! One request's texts on their way through a model.
 
 use crate::cache::Ticket;
-use crate::engine::model::{ComputeError, Sequence};
+use crate::engine::model::{ComputeError, EmbeddingModel, Sequence};
 use crate::lease::ConnectionId;
 use crate::row_shape::RowShape;
 use crate::segment::Row;
 use crate::sync::lock;
-use emberd_protocol::TextBlock;
+use emberd_protocol::{Pairing, TextBlock};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,6 +20,8 @@ pub(crate) struct Job {
     pub(crate) connection: ConnectionId,
     /// The request's texts, those included whose rows were found.
     pub(crate) texts: TextBlock,
+    /// How they form pairs; `None` where each is for itself.
+    pairs: Option<Pairing>,
     /// When it came.
     pub(crate) queued: Instant,
     /// What to embed: each text's home once, taken when it is read.
@@ -132,9 +134,20 @@ impl Job {
         shape: RowShape,
     ) -> (Arc<Self>, Waiting) {
         debug_assert_eq!(texts.len(), rows.len(), "a row for each text");
-        let home = |(text, row)| Home { text, row, shape, more: Vec::new(), ticket: None };
-        let homes = rows.into_iter().enumerate().map(home).collect();
+        let homes = whole_homes(rows, shape);
         Self::of_homes(connection, texts, homes, Vec::new())
+    }
+
+    /// A job over pairs of texts and a row for each pair.
+    pub(crate) fn of_pairs(
+        connection: ConnectionId,
+        texts: TextBlock,
+        pairs: Pairing,
+        rows: Vec<Row>,
+        shape: RowShape,
+    ) -> (Arc<Self>, Waiting) {
+        let homes = whole_homes(rows, shape);
+        Self::start(connection, texts, Some(pairs), homes, Vec::new())
     }
 
     /// A job over some of a request's texts. `truncated` are positions that lost their end and
@@ -142,6 +155,16 @@ impl Job {
     pub(crate) fn of_homes(
         connection: ConnectionId,
         texts: TextBlock,
+        homes: Vec<Home>,
+        truncated: Vec<u32>,
+    ) -> (Arc<Self>, Waiting) {
+        Self::start(connection, texts, None, homes, truncated)
+    }
+
+    fn start(
+        connection: ConnectionId,
+        texts: TextBlock,
+        pairs: Option<Pairing>,
         homes: Vec<Home>,
         truncated: Vec<u32>,
     ) -> (Arc<Self>, Waiting) {
@@ -153,6 +176,7 @@ impl Job {
             remaining: AtomicUsize::new(homes.len()),
             homes: Mutex::new(homes.into_iter().map(Some).collect()),
             texts,
+            pairs,
             cancelled: AtomicBool::new(false),
             computed: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
@@ -163,6 +187,22 @@ impl Job {
             job.complete(0, None);
         }
         (Arc::clone(&job), Waiting { job, done })
+    }
+
+    /// Reads the text or the pair at a position as tokens.
+    pub(crate) fn encode(
+        &self,
+        model: &dyn EmbeddingModel,
+        position: usize,
+    ) -> Result<Sequence, ComputeError> {
+        let text = |at| self.texts.get(at).unwrap_or_default();
+        match self.pairs {
+            None => model.encode(text(position)),
+            Some(Pairing::QueryFirst) => model.encode_pair(text(0), text(position + 1)),
+            Some(Pairing::Adjacent) => {
+                model.encode_pair(text(2 * position), text(2 * position + 1))
+            }
+        }
     }
 
     /// Texts that it computes.
@@ -236,6 +276,12 @@ impl Job {
             let _ = sender.send(result);
         }
     }
+}
+
+/// A home for each row, which is used as the model makes it.
+fn whole_homes(rows: Vec<Row>, shape: RowShape) -> Vec<Home> {
+    let home = |(text, row)| Home { text, row, shape, more: Vec::new(), ticket: None };
+    rows.into_iter().enumerate().map(home).collect()
 }
 
 impl Waiting {

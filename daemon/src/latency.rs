@@ -17,6 +17,12 @@ const LONGEST_US: u64 = 3_600_000_000;
 pub(crate) enum Kind {
     /// Rows for texts.
     Embed,
+    /// Scores for pairs.
+    Rerank,
+    /// Texts made from texts.
+    Generate,
+    /// Candidates for masks.
+    FillMask,
     /// A lease, with the load that it may need.
     Acquire,
     /// The end of a lease.
@@ -28,13 +34,25 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Embed, Self::Acquire, Self::Release, Self::Status, Self::Other];
+    const ALL: [Self; 8] = [
+        Self::Embed,
+        Self::Rerank,
+        Self::Generate,
+        Self::FillMask,
+        Self::Acquire,
+        Self::Release,
+        Self::Status,
+        Self::Other,
+    ];
 
     /// The kind of a request.
     #[must_use]
     pub(crate) fn of(request: &Request) -> Self {
         match request {
             Request::Embed(_) => Self::Embed,
+            Request::Rerank(_) => Self::Rerank,
+            Request::Generate(_) => Self::Generate,
+            Request::FillMask(_) => Self::FillMask,
             Request::Acquire { .. } => Self::Acquire,
             Request::Release { .. } => Self::Release,
             Request::Status => Self::Status,
@@ -45,6 +63,9 @@ impl Kind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Embed => "embed",
+            Self::Rerank => "rerank",
+            Self::Generate => "generate",
+            Self::FillMask => "fill-mask",
             Self::Acquire => "acquire",
             Self::Release => "release",
             Self::Status => "status",

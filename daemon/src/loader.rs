@@ -1,19 +1,18 @@
 //! From a model's settings to a model in memory.
 
-use crate::engine::model::EmbeddingModel;
-use crate::engine::{
-    LoadError, builtin_static_minilm, builtin_static_minilm_need, folder_need, holds_model,
-    load_folder,
-};
+mod known;
+
+use crate::engine::model::ModelParts;
+use crate::engine::{DeviceMemory, LoadError, is_out_of_memory};
 use crate::hub::{Hub, HubError, HubProgress, HubSettings};
-use crate::model::CPU_BATCH_TOKENS;
+use crate::model::Place;
 use crate::scheduler::{Device, Need};
-use crate::settings::{BUILTIN_STATIC, EMBEDDING_TYPE, ModelSettings, TEXT2TEXT_TYPE};
+use crate::settings::{BUILTIN_STATIC, BUILTIN_VERBALIZER, ModelSettings};
 use emberd_protocol::{Event, ModelId};
+use known::Known;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -21,9 +20,10 @@ use tokio::runtime::Handle;
 pub type CustomError = Box<dyn std::error::Error + Send + Sync>;
 
 type CustomLoader =
-    dyn Fn(&ModelId, &ModelSettings) -> Result<Arc<dyn EmbeddingModel>, CustomError> + Send + Sync;
+    dyn Fn(&ModelId, &ModelSettings) -> Result<ModelParts, CustomError> + Send + Sync;
 
-/// The model types that can be loaded: `embedding`, and those that the program registered.
+/// The model types that can be loaded: those that are [`Known`], and those that the program
+/// registered.
 #[derive(Default)]
 pub(crate) struct Loaders {
     custom: BTreeMap<String, Box<CustomLoader>>,
@@ -53,9 +53,18 @@ pub enum LoadFailure {
     /// The settings name a type that is not there.
     #[error("no loader is registered for model type \"{0}\"")]
     NoSuchType(String),
-    /// This version has no such models yet.
-    #[error("models of type text2text cannot be loaded by this version")]
-    NoGeneration,
+    /// The files are those of a model of another type.
+    #[error("{} holds {found}, and a model of type {model_type} is {wanted}", folder.display())]
+    OfAnotherType {
+        /// Where the files are.
+        folder: PathBuf,
+        /// What they make.
+        found: String,
+        /// What the settings say.
+        model_type: &'static str,
+        /// What such a model is.
+        wanted: &'static str,
+    },
     /// The settings want longer rows than the model makes.
     #[error(
         "the model's rows have {available} values, not {wanted}: give a dimension of at most \
@@ -67,6 +76,9 @@ pub enum LoadFailure {
         /// What the model makes.
         available: usize,
     },
+    /// A loader of the program's own gave a model that does nothing.
+    #[error("the loader gave a model of which nothing can be asked")]
+    NoMethods,
     /// The settings name no files.
     #[error("the settings name neither a folder nor a name on the hub")]
     NoSource,
@@ -83,8 +95,16 @@ pub enum LoadFailure {
     #[error(transparent)]
     Hub(#[from] HubError),
     /// The device had no memory for it.
-    #[error("the device has no memory for it: {0}")]
-    OutOfMemory(String),
+    #[error("{device} has no memory for it: {said}")]
+    OutOfMemory {
+        /// Which device.
+        device: Device,
+        /// What it has, and what it said.
+        said: String,
+    },
+    /// It was to be loaded on a device that has gone.
+    #[error("{0} is not there any more")]
+    NoDevice(Device),
     /// The system gave no thread.
     #[error("cannot start the model's threads")]
     Threads(#[source] std::io::Error),
@@ -103,10 +123,10 @@ impl LoadFailure {
         }
     }
 
-    /// Whether another device may have the memory that this one had not.
+    /// Whether another device may do what this one could not.
     #[must_use]
-    pub(crate) fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::OutOfMemory(_))
+    pub(crate) fn is_of_the_device(&self) -> bool {
+        matches!(self, Self::OutOfMemory { .. } | Self::NoDevice(_))
     }
 }
 
@@ -114,10 +134,7 @@ impl Loaders {
     /// Registers a type. A later one of the same name takes its place.
     pub(crate) fn register<F>(&mut self, model_type: impl Into<String>, loader: F)
     where
-        F: Fn(&ModelId, &ModelSettings) -> Result<Arc<dyn EmbeddingModel>, CustomError>
-            + Send
-            + Sync
-            + 'static,
+        F: Fn(&ModelId, &ModelSettings) -> Result<ModelParts, CustomError> + Send + Sync + 'static,
     {
         self.custom.insert(model_type.into(), Box::new(loader));
     }
@@ -153,21 +170,29 @@ impl Loaders {
             // when it is there.
             return Ok(Prepared { files: Files::Own, need: Need::default() });
         }
-        match settings.model_type.as_str() {
-            EMBEDDING_TYPE => {}
-            TEXT2TEXT_TYPE => return Err(LoadFailure::NoGeneration),
-            other => return Err(LoadFailure::NoSuchType(other.into())),
-        }
+        let known = Known::of(&settings.model_type)?;
+        let files = self.find(known, settings, runtime, may_fetch, tell)?;
+        let need = known.need(&files, cpu_workers)?;
+        Ok(Prepared { files, need })
+    }
+
+    /// Finds a model's files; fetches them if need be, and if it may.
+    fn find(
+        &self,
+        known: Known,
+        settings: &ModelSettings,
+        runtime: Option<&Handle>,
+        may_fetch: bool,
+        tell: &(dyn Fn(Event) + Sync + Send),
+    ) -> Result<Files, LoadFailure> {
         if let Some(folder) = &settings.local_path
-            && (settings.name.is_none() || holds_model(folder))
+            && (settings.name.is_none() || known.is_in(folder))
         {
-            let need = folder_need(folder, cpu_workers, CPU_BATCH_TOKENS)?;
-            return Ok(Prepared { files: Files::Folder(folder.clone()), need });
+            return Ok(Files::Folder(folder.clone()));
         }
         match settings.name.as_deref() {
-            Some(BUILTIN_STATIC) => {
-                Ok(Prepared { files: Files::Builtin, need: builtin_static_minilm_need() })
-            }
+            Some(BUILTIN_STATIC) => Ok(Files::StaticTable),
+            Some(BUILTIN_VERBALIZER) => Ok(Files::Verbalizer),
             Some(name) if name.starts_with("builtin:") => {
                 Err(LoadFailure::NoSuchBuiltin(name.into()))
             }
@@ -184,12 +209,10 @@ impl Loaders {
                     });
                 };
                 let folder = runtime.block_on(hub.folder(name, &settings.revision, &progress));
-                let folder = folder.map_err(|error| match error {
+                folder.map(Files::Folder).map_err(|error| match error {
                     HubError::Offline { .. } if !may_fetch => LoadFailure::NotFetched(name.into()),
                     error => error.into(),
-                })?;
-                let need = folder_need(&folder, cpu_workers, CPU_BATCH_TOKENS)?;
-                Ok(Prepared { files: Files::Folder(folder), need })
+                })
             }
             None => Err(LoadFailure::NoSource),
         }
@@ -204,19 +227,22 @@ impl Loaders {
         id: &ModelId,
         settings: &ModelSettings,
         prepared: Option<&Prepared>,
-        _device: Device,
-    ) -> Result<Arc<dyn EmbeddingModel>, LoadFailure> {
+        place: &Place,
+    ) -> Result<ModelParts, LoadFailure> {
         if let Some(loader) = self.custom.get(&settings.model_type) {
             return loader(id, settings).map_err(|source| LoadFailure::Custom {
                 model_type: settings.model_type.clone(),
                 source,
             });
         }
-        match prepared.map(|prepared| &prepared.files) {
-            Some(Files::Folder(folder)) => Ok(load_folder(folder)?),
-            Some(Files::Builtin) => Ok(builtin_static_minilm()?),
-            Some(Files::Own) | None => Err(LoadFailure::NoSource),
-        }
+        let files = prepared.map(|prepared| &prepared.files).ok_or(LoadFailure::NoSource)?;
+        Known::of(&settings.model_type)?.load(files, &place.tensors).map_err(|error| match error {
+            LoadFailure::Files(LoadError::Tensor { source, .. }) if is_out_of_memory(&source) => {
+                let memory = DeviceMemory::of(&place.tensors);
+                LoadFailure::OutOfMemory { device: place.device, said: memory.to_string() }
+            }
+            error => error,
+        })
     }
 }
 
@@ -231,8 +257,10 @@ pub(crate) struct Prepared {
 /// Where a model's files are.
 #[derive(Debug, Clone)]
 enum Files {
-    /// Inside the program.
-    Builtin,
+    /// The static table inside the program.
+    StaticTable,
+    /// The little T5 inside the program.
+    Verbalizer,
     /// In a folder.
     Folder(PathBuf),
     /// Where a loader of the program's own knows.

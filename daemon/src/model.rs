@@ -1,41 +1,125 @@
 //! A configured model, what happened to it, and the model in memory.
 
-use crate::engine::model::EmbeddingModel;
+mod parts;
+
+use crate::engine::model::{ModelCard, ModelParts};
+use crate::error::RequestError;
+use crate::generate::TextWork;
 use crate::loader::{LoadFailure, Loaders, Prepared};
-use crate::queue::{BatchLimits, Queue};
+use crate::queue::BatchLimits;
 use crate::row_shape::RowShape;
 use crate::scheduler::Device;
 use crate::settings::ModelSettings;
 use crate::sync::lock;
-use crate::worker::{WorkDone, Workers};
-use emberd_protocol::{ModelId, ModelInfo, ModelKind};
+use crate::worker::WorkDone;
+use emberd_protocol::{Method, ModelId, ModelInfo, ModelKind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+pub(crate) use parts::{Embedding, Generation, Masks, Ranking};
 
 /// Tokens of one batch on the CPU: enough rows for the matrix kernels to run at full rate, few
 /// enough that activations stay in the caches and a single query behind it waits little.
 pub(crate) const CPU_BATCH_TOKENS: usize = 512;
 
-/// A model in memory, with the threads that compute for it.
+/// Tokens of one batch on a GPU: its thousands of threads are busy only with thousands of rows, and
+/// each operation is started anew for each batch. Activations of so many tokens stay small beside the
+/// memory of a GPU.
+pub(crate) const GPU_BATCH_TOKENS: usize = 16 << 10;
+
+/// Where a model goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// As decisions and figures name it.
+    pub(crate) device: Device,
+    /// Where its tensors are made.
+    pub(crate) tensors: candle_core::Device,
+}
+
+/// A model in memory, with the threads that compute for it: a part for each thing that can be asked
+/// of it.
 #[derive(Debug)]
 pub(crate) struct LoadedModel {
     /// What clients are told.
     pub(crate) info: ModelInfo,
-    /// Where its work is put.
-    pub(crate) queue: Arc<Queue>,
-    /// What of its rows is used.
-    pub(crate) shape: RowShape,
-    /// What determines its rows; `None` where they are not cached.
-    pub(crate) fingerprint: Option<[u8; 32]>,
-    workers: Workers,
+    embedding: Option<Embedding>,
+    ranking: Option<Ranking>,
+    generation: Option<Generation>,
+    masks: Option<Masks>,
+    /// Where it is.
+    pub(crate) device: Device,
 }
 
 impl LoadedModel {
+    /// What makes rows.
+    ///
+    /// # Errors
+    /// When it makes none.
+    pub(crate) fn embedding(&self) -> Result<&Embedding, RequestError> {
+        self.embedding.as_ref().ok_or_else(|| self.without(Method::Embed))
+    }
+
+    /// What scores pairs.
+    ///
+    /// # Errors
+    /// When it scores none.
+    pub(crate) fn ranking(&self) -> Result<&Ranking, RequestError> {
+        self.ranking.as_ref().ok_or_else(|| self.without(Method::Rerank))
+    }
+
+    /// What makes texts.
+    ///
+    /// # Errors
+    /// When it makes none.
+    pub(crate) fn generation(&self) -> Result<&Generation, RequestError> {
+        self.generation.as_ref().ok_or_else(|| self.without(Method::Generate))
+    }
+
+    /// What fills masks.
+    ///
+    /// # Errors
+    /// When it fills none.
+    pub(crate) fn masks(&self) -> Result<&Masks, RequestError> {
+        self.masks.as_ref().ok_or_else(|| self.without(Method::FillMask))
+    }
+
     /// Threads that compute for it.
     #[must_use]
     pub(crate) fn workers(&self) -> usize {
-        self.workers.count()
+        let embedding = self.embedding.as_ref().map_or(0, |part| part.workers.count());
+        let ranking = self.ranking.as_ref().map_or(0, |part| part.workers.count());
+        let generation = self.generation.as_ref().map_or(0, |part| part.threads);
+        let masks = self.masks.as_ref().map_or(0, |part| part.workers.count());
+        embedding + ranking + generation + masks
+    }
+
+    /// Texts that wait.
+    #[must_use]
+    pub(crate) fn queued_texts(&self) -> usize {
+        let embedding = self.embedding.as_ref().map_or(0, |part| part.queue.queued_texts());
+        let ranking = self.ranking.as_ref().map_or(0, |part| part.queue.queued_texts());
+        let generation = self.generation.as_ref().map_or(0, |part| part.queue.queued_texts());
+        let masks = self.masks.as_ref().map_or(0, |part| part.queue.queued_texts());
+        embedding + ranking + generation + masks
+    }
+
+    /// What its settings allow is told, too.
+    fn with_limits(mut self) -> Self {
+        if let Some(generation) = &self.generation {
+            self.info.max_tokens = number(generation.limits.max_input_tokens);
+            self.info.max_output_tokens = number(generation.limits.max_new_tokens);
+        }
+        self
+    }
+
+    fn without(&self, wanted: Method) -> RequestError {
+        let offered: Vec<String> = self.info.methods.iter().map(Method::to_string).collect();
+        RequestError::NotOffered {
+            model: self.info.id.clone(),
+            wanted,
+            offered: offered.join(", "),
+        }
     }
 }
 
@@ -48,7 +132,7 @@ pub(crate) struct Counters {
     pub(crate) load_ms: AtomicU64,
     /// Copies that left the memory.
     pub(crate) unloads: AtomicU64,
-    /// Embed requests answered with rows.
+    /// Requests answered with what was asked of the model.
     pub(crate) requests: AtomicU64,
     /// Rows that went inline.
     pub(crate) rows_inline: AtomicU64,
@@ -57,8 +141,10 @@ pub(crate) struct Counters {
     /// Texts that were not computed: the cache had their rows, another request wanted them too, or
     /// they stood in the request twice.
     pub(crate) texts_cached: AtomicU64,
-    /// What the workers did.
+    /// What those did that make rows and scores, and fill masks.
     pub(crate) work: Arc<WorkDone>,
+    /// What those did that make texts.
+    pub(crate) texts: Arc<TextWork>,
 }
 
 /// A configured model.
@@ -95,13 +181,13 @@ impl ModelSlot {
         &self,
         loaders: &Loaders,
         prepared: Option<&Prepared>,
-        device: Device,
-        workers: usize,
+        place: &Place,
+        cpu_workers: usize,
     ) -> Result<LoadedModel, LoadFailure> {
         let started = Instant::now();
         let settings = self.settings();
-        let model = loaders.load(&self.id, &settings, prepared, device)?;
-        let loaded = self.start(&model, &settings, device, workers)?;
+        let parts = loaders.load(&self.id, &settings, prepared, place)?;
+        let loaded = self.start(parts, &settings, place.device, cpu_workers)?;
         let took = started.elapsed();
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
         self.counters.load_ms.store(millis(took), Ordering::Relaxed);
@@ -109,6 +195,7 @@ impl ModelSlot {
             model = %self.id,
             architecture = loaded.info.architecture,
             device = loaded.info.device,
+            kind = %loaded.info.kind,
             dimension = loaded.info.dimension,
             weight_bytes = loaded.info.weight_bytes,
             workers = loaded.workers(),
@@ -120,44 +207,95 @@ impl ModelSlot {
 
     fn start(
         &self,
-        model: &Arc<dyn EmbeddingModel>,
+        parts: ModelParts,
         settings: &ModelSettings,
         device: Device,
         cpu_workers: usize,
     ) -> Result<LoadedModel, LoadFailure> {
-        let card = model.card();
-        let used = match settings.dimension {
-            None => card.dimension,
-            Some(wanted) if (1..=card.dimension).contains(&wanted) => wanted,
-            Some(wanted) => {
-                return Err(LoadFailure::Dimension { wanted, available: card.dimension });
+        let (tokens, threads) = match device {
+            Device::Cpu => (CPU_BATCH_TOKENS, cpu_workers),
+            // One thread starts the operations of a model; a second would wait for the same device.
+            Device::Cuda(_) => (GPU_BATCH_TOKENS, 1),
+        };
+        let limits = BatchLimits { tokens, texts: settings.batch_size };
+        let name = self.id.as_str();
+        let (work, texts) = (&self.counters.work, &self.counters.texts);
+        let mut info = described(&self.id, &parts, device)?;
+        let embedding = match &parts.embed {
+            None => None,
+            Some(model) => {
+                let shape = shape(model.card(), settings)?;
+                info.dimension = number(shape.used);
+                Some(Embedding::start(name, model, shape, settings, limits, threads, work))
             }
         };
-        let shape = RowShape { model: card.dimension, used, normalized: card.normalized };
-        let info = ModelInfo {
-            id: self.id.clone(),
-            kind: ModelKind::Embedding,
-            methods: vec![emberd_protocol::Method::Embed],
-            architecture: card.architecture.clone(),
-            device: device.to_string(),
-            dimension: u32::try_from(used).unwrap_or(u32::MAX),
-            max_tokens: u32::try_from(card.max_tokens).unwrap_or(u32::MAX),
-            normalized: card.normalized,
-            max_output_tokens: 0,
-            prompts: card.prompts.keys().cloned().collect(),
-            default_prompt: card.default_prompt.clone(),
-            similarity: card.similarity.clone(),
-            labels: Vec::new(),
-            weight_bytes: card.weight_bytes,
+        let ranking = parts.rank.map(|head| Ranking::start(name, head, limits, threads, work));
+        let generation =
+            parts.generate.map(|model| Generation::start(name, model, settings, threads, texts));
+        let masks = parts.fill_mask.map(|model| Masks::start(name, &model, limits, threads, work));
+        let started = LoadedModel {
+            embedding: embedding.transpose().map_err(LoadFailure::Threads)?,
+            ranking: ranking.transpose().map_err(LoadFailure::Threads)?,
+            generation: generation.transpose().map_err(LoadFailure::Threads)?,
+            masks: masks.transpose().map_err(LoadFailure::Threads)?,
+            info,
+            device,
         };
-        let limits = BatchLimits { tokens: CPU_BATCH_TOKENS, texts: settings.batch_size };
-        let queue = Arc::new(Queue::new(limits));
-        let done = &self.counters.work;
-        let workers = Workers::start(self.id.as_str(), cpu_workers, model, &queue, done)
-            .map_err(LoadFailure::Threads)?;
-        let fingerprint = model.fingerprint().filter(|_| settings.cache_embeddings);
-        Ok(LoadedModel { info, queue, shape, fingerprint, workers })
+        Ok(started.with_limits())
     }
+}
+
+/// What clients are told of a model, but for what its settings add.
+fn described(id: &ModelId, parts: &ModelParts, device: Device) -> Result<ModelInfo, LoadFailure> {
+    let embed = parts.embed.as_ref().map(|model| model.card());
+    let rank = parts.rank.as_ref().map(|head| head.model.card());
+    let generate = parts.generate.as_ref().map(|model| model.card());
+    let fill_mask = parts.fill_mask.as_ref().map(|model| model.card());
+    let offered = [
+        (Method::Embed, embed, ModelKind::Embedding),
+        (Method::Generate, generate, ModelKind::Text2Text),
+        (Method::FillMask, fill_mask, ModelKind::Text2Text),
+        (Method::Rerank, rank, ModelKind::Rerank),
+    ];
+    let there = || offered.iter().filter_map(|(method, card, kind)| Some((method, (*card)?, kind)));
+    // What it does first is what it is.
+    let (_, card, kind) = there().next().ok_or(LoadFailure::NoMethods)?;
+    let labels = parts.rank.as_ref().map(|head| head.labels.clone()).unwrap_or_default();
+    Ok(ModelInfo {
+        id: id.clone(),
+        kind: kind.clone(),
+        methods: there().map(|(method, ..)| *method).collect(),
+        architecture: card.architecture.clone(),
+        device: device.to_string(),
+        dimension: number(card.dimension),
+        max_tokens: number(card.max_tokens),
+        normalized: card.normalized,
+        max_output_tokens: 0,
+        prompts: card.prompts.keys().cloned().collect(),
+        default_prompt: card.default_prompt.clone(),
+        similarity: card.similarity.clone(),
+        labels,
+        // The parts share their weights.
+        weight_bytes: there().map(|(_, card, _)| card.weight_bytes).max().unwrap_or(0),
+    })
+}
+
+/// What of a model's rows is used.
+fn shape(card: &ModelCard, settings: &ModelSettings) -> Result<RowShape, LoadFailure> {
+    let available = card.dimension;
+    match settings.dimension {
+        Some(wanted) if !(1..=available).contains(&wanted) => {
+            Err(LoadFailure::Dimension { wanted, available })
+        }
+        used => {
+            let used = used.unwrap_or(available);
+            Ok(RowShape { model: available, used, normalized: card.normalized })
+        }
+    }
+}
+
+fn number(of: usize) -> u32 {
+    u32::try_from(of).unwrap_or(u32::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -20,11 +20,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// How batches are formed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BatchLimits {
+pub struct BatchLimits {
     /// Tokens of one batch. A longer text is a batch of its own.
-    pub(crate) tokens: usize,
+    pub tokens: usize,
     /// Texts of one batch.
-    pub(crate) texts: usize,
+    pub texts: usize,
 }
 
 /// Tokens are collected up to this many batches before they are sorted and cut.
@@ -41,7 +41,8 @@ const MAX_LANE_BYTES: usize = 64 << 20;
 
 /// The queue took no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum QueueError {
+#[non_exhaustive]
+pub enum QueueError {
     /// Too much waits already.
     #[error(
         "{waiting_bytes} bytes of text wait for this model, more than it takes: try again later"

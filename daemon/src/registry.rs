@@ -4,12 +4,12 @@
 //! loaded, freed or answered. Loads and unloads run on threads of their own, so a client that leaves
 //! while it waits stops nothing, and a slow one holds up no other.
 
-use crate::devices;
+use crate::devices::Machine;
 use crate::error::RequestError;
 use crate::lease::{ConnectionId, LeaseError};
 use crate::loader::{LoadFailure, Loaders, Prepared};
 use crate::memory;
-use crate::model::{LoadedModel, ModelSlot};
+use crate::model::{LoadedModel, ModelSlot, Place};
 use crate::scheduler::{
     Action, CopyId, Device, DeviceFigures, Failed, Granted, LeaseUse, ModelPolicy, Policy,
     Scheduler, WaitError, WaiterId, Want,
@@ -39,6 +39,7 @@ pub(crate) type Events = mpsc::UnboundedSender<Event>;
 pub(crate) struct Registry {
     inner: Mutex<Inner>,
     loaders: Loaders,
+    machine: Machine,
     cpu_workers: usize,
     /// For fetching, which waits on the network.
     runtime: OnceLock<Handle>,
@@ -138,8 +139,8 @@ impl Registry {
     /// The models of the settings, none of them loaded.
     #[must_use]
     pub(crate) fn new(settings: &Settings, loaders: Loaders) -> Arc<Self> {
-        let scheduler =
-            Scheduler::new(policy(settings), policies(settings), devices::figures(settings, &[]));
+        let machine = Machine::new(settings);
+        let scheduler = Scheduler::new(policy(settings), policies(settings), machine.ask());
         let slot = |(id, model): (&ModelId, &ModelSettings)| {
             (id.clone(), Arc::new(ModelSlot::new(id.clone(), model.clone())))
         };
@@ -154,6 +155,7 @@ impl Registry {
         Arc::new(Self {
             inner: Mutex::new(inner),
             loaders,
+            machine,
             cpu_workers: settings.effective_cpu_workers(),
             runtime: OnceLock::new(),
             changed: Notify::new(),
@@ -331,6 +333,12 @@ impl Registry {
             }
             inner.scheduler.reconfigure(policy(settings), policies(settings), Instant::now());
         });
+        if self.machine.reconfigure(settings) {
+            // GPUs are to be looked for, which takes a while. Where no thread is to be had the next
+            // load does it.
+            let registry = Arc::clone(self);
+            let _ = Builder::new().name("devices".into()).spawn(move || registry.refresh_devices());
+        }
         later
     }
 
@@ -561,14 +569,19 @@ impl Registry {
         let prepared = inner.prepared.get(model).cloned();
         let registry = Arc::clone(self);
         let work = move || {
-            let load =
-                || slot.load(&registry.loaders, prepared.as_ref(), device, registry.cpu_workers);
+            let load = || {
+                let tensors =
+                    registry.machine.tensors(device).ok_or(LoadFailure::NoDevice(device))?;
+                let place = Place { device, tensors };
+                slot.load(&registry.loaders, prepared.as_ref(), &place, registry.cpu_workers)
+            };
             let result = catch_unwind(AssertUnwindSafe(load));
             let result = result.unwrap_or_else(|_| Err(LoadFailure::Panicked));
             if let Err(cause) = &result {
                 let cause = crate::error::chain(cause);
                 tracing::warn!(model = %slot.id, error = cause, "load failed");
                 memory::give_back();
+                registry.machine.give_back(device);
             }
             registry.refresh_devices();
             registry.change(|inner| {
@@ -593,6 +606,7 @@ impl Registry {
             return self.again();
         };
         let model = loaded.info.id.clone();
+        let device = loaded.device;
         let slot = inner.models.get(&model).map(Arc::clone);
         let registry = Arc::clone(self);
         // In a cell, so that the model can be freed here where no thread is to be had.
@@ -603,6 +617,7 @@ impl Registry {
                 free(loaded);
             }
             memory::give_back();
+            registry.machine.give_back(device);
             if let Some(slot) = slot {
                 slot.counters.unloads.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(model = %slot.id, "model unloaded");
@@ -630,9 +645,8 @@ impl Registry {
 
     fn refresh_devices(self: &Arc<Self>) {
         // A device answers slowly: it is asked before the lock is taken.
-        let policy = self.inner().scheduler.devices().to_vec();
-        let figures = devices::refresh(policy);
-        self.change(|inner| inner.scheduler.set_devices(figures, Instant::now()));
+        let devices = self.machine.ask();
+        self.change(|inner| inner.scheduler.set_devices(devices, Instant::now()));
     }
 
     async fn freed(&self, copies: Vec<CopyId>) -> Freed {

@@ -23,7 +23,8 @@ mod random;
 #[cfg(test)]
 mod tests;
 
-pub use device::{Device, DeviceChoice, DeviceFigures, Need};
+pub(crate) use device::shown;
+pub use device::{Device, DeviceChoice, DeviceFigures, Devices, Need};
 pub use placement::{Placement, PlacementVerdict, Resident, Standing, Wish, place};
 
 use crate::lease::{ConnectionId, LeaseError, LeaseTable};
@@ -255,7 +256,7 @@ pub struct Scheduler {
     leases: LeaseTable,
     bindings: HashMap<LeaseId, CopyId>,
     waiters: BTreeMap<WaiterId, Waiter>,
-    devices: Vec<DeviceFigures>,
+    devices: Devices,
     journal: Journal,
     last_id: u64,
     actions: Vec<Action>,
@@ -290,7 +291,7 @@ impl Scheduler {
     pub fn new(
         policy: Policy,
         models: impl IntoIterator<Item = (ModelId, ModelPolicy)>,
-        devices: Vec<DeviceFigures>,
+        devices: impl Into<Devices>,
     ) -> Self {
         let models = models.into_iter().map(|(id, policy)| (id, Model::new(policy))).collect();
         Self {
@@ -300,7 +301,7 @@ impl Scheduler {
             leases: LeaseTable::default(),
             bindings: HashMap::new(),
             waiters: BTreeMap::new(),
-            devices,
+            devices: devices.into(),
             journal: Journal::default(),
             last_id: 0,
             actions: Vec::new(),
@@ -441,7 +442,7 @@ impl Scheduler {
                 self.forget(copy);
                 let choice = self.choice(&model);
                 // Its figures said that there was room, and there was none: the CPU is left.
-                let may_go_elsewhere = cause.is_out_of_memory()
+                let may_go_elsewhere = cause.is_of_the_device()
                     && device != Device::Cpu
                     && choice == DeviceChoice::Auto;
                 match self.models.get_mut(&model) {
@@ -460,8 +461,8 @@ impl Scheduler {
     }
 
     /// The devices have been asked again.
-    pub fn set_devices(&mut self, devices: Vec<DeviceFigures>, now: Instant) {
-        self.devices = devices;
+    pub fn set_devices(&mut self, devices: impl Into<Devices>, now: Instant) {
+        self.devices = devices.into();
         self.settle(now);
     }
 
@@ -569,7 +570,7 @@ impl Scheduler {
     /// The devices, as they were last asked.
     #[must_use]
     pub fn devices(&self) -> &[DeviceFigures] {
-        &self.devices
+        &self.devices.figures
     }
 
     /// How many wait.

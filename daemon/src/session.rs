@@ -11,8 +11,8 @@ use crate::dispatch::{self, Answer, Handled, Work};
 use crate::error::RequestError;
 use crate::latency::Kind;
 use crate::lease::ConnectionId;
+use crate::news::News;
 use crate::peer::Peer;
-use crate::registry::Events;
 use crate::segment::SegmentPool;
 use crate::settings::AccessGroup;
 use crate::sync::lock;
@@ -26,7 +26,6 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -49,10 +48,10 @@ pub(crate) struct Connection {
     pub(crate) since: Instant,
     /// Its shared memory; `None` where it takes none.
     pub(crate) pool: Option<Arc<SegmentPool>>,
-    writer: Writer,
+    pub(crate) writer: Writer,
     /// Requests not yet answered, by the client's id. Who takes one out answers it, so that each
     /// is answered once and a task is never aborted while it writes.
-    in_flight: Mutex<HashMap<u64, AbortHandle>>,
+    in_flight: Mutex<HashMap<u64, InFlight>>,
     /// As many of them as it was promised.
     max_in_flight: usize,
 }
@@ -62,6 +61,18 @@ impl Connection {
     pub(crate) fn requests_in_flight(&self) -> usize {
         lock(&self.in_flight).len()
     }
+
+    /// Whether a request is not yet answered. A client may use an id again: the serial tells which.
+    pub(crate) fn is_in_flight(&self, id: u64, serial: u64) -> bool {
+        lock(&self.in_flight).get(&id).is_some_and(|request| request.serial == serial)
+    }
+}
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+struct InFlight {
+    serial: u64,
+    task: AbortHandle,
 }
 
 /// Serves a connection to its end.
@@ -112,7 +123,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId)
     lock(&shared.connections).insert(id, Arc::clone(&connection));
     let _registered = Registered { shared: Arc::clone(&shared), id };
     let (tasks, news) = (JoinSet::new(), JoinSet::new());
-    let mut session = Session { shared, connection, tasks, news, parked: None };
+    let mut session = Session { shared, connection, tasks, news, serial: 0, parked: None };
     if let Err(error) = session.run(&mut reader).await {
         match error {
             ConnectionError::Socket(error) if is_departure(&error) => {
@@ -222,6 +233,7 @@ struct Request {
     work: Work,
     kind: Kind,
     arrived: Instant,
+    serial: u64,
 }
 
 struct Session {
@@ -230,6 +242,8 @@ struct Session {
     tasks: JoinSet<()>,
     /// What writes news of requests.
     news: JoinSet<()>,
+    /// Of the last request.
+    serial: u64,
     /// A request over the limit, by its id. Nothing more is read until it can start.
     parked: Option<(u64, Request)>,
 }
@@ -306,9 +320,10 @@ impl Session {
             return Err(ConnectionError::IdInUse(id));
         }
         let arrived = Instant::now();
-        let (news, connection) = (&mut self.news, &self.connection);
-        let events = || Self::events(news, connection, id);
-        let (kind, handled) = dispatch::handle(&self.shared, connection, frame, events);
+        self.serial += 1;
+        let (connection, serial) = (&self.connection, self.serial);
+        let news = News { writers: &mut self.news, connection, id, serial };
+        let (kind, handled) = dispatch::handle(&self.shared, connection, frame, news);
         match handled {
             Handled::Now(result) => {
                 self.shared.requests.fetch_add(1, Ordering::Relaxed);
@@ -317,7 +332,7 @@ impl Session {
                 responded
             }
             Handled::Later(work) => {
-                let work = Request { work, kind, arrived };
+                let work = Request { work, kind, arrived, serial };
                 let limit = self.connection.max_in_flight;
                 if self.tasks.len() < limit {
                     self.start(id, work);
@@ -330,7 +345,7 @@ impl Session {
     }
 
     fn start(&mut self, id: u64, request: Request) {
-        let Request { work, kind, arrived } = request;
+        let Request { work, kind, arrived, serial } = request;
         let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
         // The lock is held until the task stands in the table: it cannot be done before.
         let mut in_flight = lock(&self.connection.in_flight);
@@ -348,31 +363,12 @@ impl Session {
             }
             shared.latencies.note(kind, arrived.elapsed());
         });
-        in_flight.insert(id, task);
-    }
-
-    /// A way for news of a request; they are written while it is in flight, and end with it.
-    fn events(news: &mut JoinSet<()>, connection: &Arc<Connection>, id: u64) -> Events {
-        let (sender, mut receiver) = mpsc::unbounded_channel();
-        while news.try_join_next().is_some() {}
-        let connection = Arc::clone(connection);
-        news.spawn(async move {
-            while let Some(event) = receiver.recv().await {
-                let Ok(frame) = Frame::message(FrameKind::Event, id, &event) else { continue };
-                let turn = connection.writer.turn().await;
-                // Looked at when the turn has come: behind its answer there is no news.
-                let is_in_flight = lock(&connection.in_flight).contains_key(&id);
-                if !is_in_flight || turn.write(&frame, None).await.is_err() {
-                    break;
-                }
-            }
-        });
-        sender
+        in_flight.insert(id, InFlight { serial, task });
     }
 
     async fn cancel(&mut self, id: u64) -> Result<(), ConnectionError> {
         let task = lock(&self.connection.in_flight).remove(&id);
-        let Some(task) = task else {
+        let Some(InFlight { task, .. }) = task else {
             return Ok(()); // answered already
         };
         task.abort();
@@ -387,7 +383,7 @@ impl Session {
         }
         let id = {
             let mut in_flight = lock(&self.connection.in_flight);
-            let id = in_flight.iter().find(|(_, task)| task.id() == error.id()).map(|(id, _)| *id);
+            let id = in_flight.iter().find(|(_, r)| r.task.id() == error.id()).map(|(id, _)| *id);
             id.inspect(|id| drop(in_flight.remove(id)))
         };
         match id {

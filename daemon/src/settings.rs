@@ -17,16 +17,37 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The id under which the built-in model is always offered.
+/// The id under which the built-in embedding model is always offered.
 pub const BUILTIN_ID: &str = "builtin";
+
+/// The id under which the built-in model that makes texts is always offered.
+pub const BUILTIN_TEXT_ID: &str = "builtin-t5";
 
 /// The name of the built-in embedding model.
 pub const BUILTIN_STATIC: &str = "builtin:static-minilm";
 
+/// The name of the built-in model that makes texts.
+pub const BUILTIN_VERBALIZER: &str = "builtin:verbalizer-t5";
+
+/// The models inside the program: the id under which each is always offered, its name and its type.
+pub(crate) const BUILTINS: [(&str, &str, &str); 2] = [
+    (BUILTIN_ID, BUILTIN_STATIC, EMBEDDING_TYPE),
+    (BUILTIN_TEXT_ID, BUILTIN_VERBALIZER, TEXT2TEXT_TYPE),
+];
+
+/// Whether an id is that of a model inside the program.
+#[must_use]
+pub fn is_builtin_id(id: &str) -> bool {
+    BUILTINS.iter().any(|(builtin, ..)| *builtin == id)
+}
+
 /// The type of models that turn texts into rows.
 pub const EMBEDDING_TYPE: &str = "embedding";
 
-/// The type of models that turn texts into texts.
+/// The type of models that score pairs of texts.
+pub const RERANK_TYPE: &str = "rerank";
+
+/// The type of models that turn texts into texts, or fill masks in them.
 pub const TEXT2TEXT_TYPE: &str = "text2text";
 
 /// The hub name of the model that is `embedding` where no file says otherwise.
@@ -62,7 +83,7 @@ pub struct Settings {
 /// One model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSettings {
-    /// What it is: `embedding`, `text2text`, or a type that the program registered.
+    /// What it is: `embedding`, `rerank`, `text2text`, or a type that the program registered.
     pub model_type: String,
     /// Its name on the hub, or `builtin:…`.
     pub name: Option<String>,
@@ -76,7 +97,7 @@ pub struct ModelSettings {
     pub shared: bool,
     /// Values in a row, if fewer than the model has.
     pub dimension: Option<usize>,
-    /// Texts computed together, at most.
+    /// Texts computed together, at most; of a text2text model answers and beams.
     pub batch_size: usize,
     /// Whether its rows are kept in the embedding cache.
     pub cache_embeddings: bool,
@@ -141,7 +162,7 @@ pub struct LimitSettings {
 }
 
 impl Default for Settings {
-    /// What is in force where no file says otherwise: the built-in model, one for embeddings and one
+    /// What is in force where no file says otherwise: the built-in models, one for embeddings and one
     /// for summaries, both from the hub.
     fn default() -> Self {
         let mut settings = Self::without_models();
@@ -165,15 +186,18 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The defaults, with the built-in model alone.
+    /// The defaults, with the built-in models alone.
     #[must_use]
     pub fn without_models() -> Self {
-        let builtin = ModelSettings {
-            model_type: EMBEDDING_TYPE.into(),
-            name: Some(BUILTIN_STATIC.into()),
-            ..ModelSettings::default()
+        let builtin = |(id, name, model_type): &(&str, &str, &str)| {
+            let settings = ModelSettings {
+                model_type: (*model_type).into(),
+                name: Some((*name).into()),
+                ..ModelSettings::default()
+            };
+            Some((ModelId::new(*id).ok()?, settings))
         };
-        let models = ModelId::new(BUILTIN_ID).map(|id| (id, builtin)).into_iter().collect();
+        let models = BUILTINS.iter().filter_map(builtin).collect();
         Self {
             models,
             cpu_workers: 0,
@@ -239,6 +263,15 @@ impl ModelSettings {
 }
 
 impl Settings {
+    /// Whether a model may be on a GPU.
+    #[must_use]
+    pub(crate) fn wants_gpus(&self) -> bool {
+        self.models.values().any(|model| match model.device {
+            DeviceChoice::Auto => self.device_preference.allows_gpus(),
+            choice => choice.allows_gpus(),
+        })
+    }
+
     /// Reads a settings file and environment variables over the defaults, the variables over the
     /// file. Paths in a file are relative to its folder.
     ///

@@ -96,6 +96,10 @@ fn model(shared: &Shared, slot: &ModelSlot, now: Instant) -> ModelStatus {
     let loaded: Vec<_> = seen.copies.iter().filter_map(|(_, model)| model.as_ref()).collect();
     let counters = &slot.counters;
     let settings = slot.settings();
+    let waits = |quantile| {
+        let of = [&counters.work.waits, &counters.texts.waits];
+        of.map(|waits| waits.quantile_us(quantile)).into_iter().max().unwrap_or(0)
+    };
     let until = |at: Instant| millis(at.saturating_duration_since(now));
     ModelStatus {
         id: slot.id.clone(),
@@ -113,16 +117,19 @@ fn model(shared: &Shared, slot: &ModelSlot, now: Instant) -> ModelStatus {
         workers: count(loaded.iter().map(|model| model.workers()).sum()),
         leases: count(seen.leases),
         requests: load(&counters.requests),
-        texts: load(&counters.work.texts),
-        tokens: load(&counters.work.tokens),
-        batches: load(&counters.work.batches),
+        texts: load(&counters.work.texts) + load(&counters.texts.texts),
+        tokens: load(&counters.work.tokens)
+            + load(&counters.texts.input_tokens)
+            + load(&counters.texts.tokens),
+        batches: load(&counters.work.batches) + load(&counters.texts.steps),
         rows_inline: load(&counters.rows_inline),
         rows_shared: load(&counters.rows_shared),
         texts_cached: load(&counters.texts_cached),
         busy: count(seen.copies.iter().map(|(copy, _)| copy.uses).sum()),
-        queued_texts: loaded.iter().map(|model| model.queue.queued_texts() as u64).sum(),
-        queue_wait_p50_us: counters.work.waits.quantile_us(0.5),
-        queue_wait_p99_us: counters.work.waits.quantile_us(0.99),
+        queued_texts: loaded.iter().map(|model| model.queued_texts() as u64).sum(),
+        // A model has one of both kinds of workers; the other has counted nothing.
+        queue_wait_p50_us: waits(0.5),
+        queue_wait_p99_us: waits(0.99),
         idle_ms: seen.last_used.map(|at| millis(now.saturating_duration_since(at))),
         unload_in_ms: seen.unload_at.map(until),
     }

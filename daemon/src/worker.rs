@@ -16,7 +16,7 @@ use std::thread::{Builder, JoinHandle};
 
 /// What the workers of a model have done.
 #[derive(Debug, Default)]
-pub(crate) struct WorkDone {
+pub struct WorkDone {
     /// Texts embedded.
     pub(crate) texts: AtomicU64,
     /// Tokens computed.
@@ -102,14 +102,13 @@ impl Worker {
         let (mut cost, mut filled, mut truncated) = (0, 0, Vec::new());
         while cost < budget
             && let Some(mut home) = homes.next()
-            && let Some(text) = job.texts.get(home.text)
         {
             // Another request may have had the same text computed while this one waited.
             if let Some(was_truncated) = home.look_again() {
                 truncated.extend(home.positions().filter(|_| was_truncated));
                 filled += 1;
             } else {
-                match guarded(|| self.model.encode(text)) {
+                match guarded(|| job.encode(&*self.model, home.text)) {
                     Ok(sequence) => {
                         truncated.extend(home.positions().filter(|_| sequence.truncated));
                         let entry = Entry { job: Arc::clone(&job), sequence, home };
@@ -180,12 +179,14 @@ impl Worker {
         Ok(rows.flat_map(|(entry, row)| land_cut(entry, row)).collect())
     }
 
-    /// A failed batch of several texts is computed again one by one, so that a text that the
-    /// engine cannot compute fails its own request and not its neighbours'.
+    /// A failed batch of several texts is computed again in parts: in halves where the device had no
+    /// memory for all at once, else one by one, so that a text that the engine cannot compute fails
+    /// its own request and not its neighbours'.
     ///
     /// Those who waited for a text that failed compute it themselves: what was wrong need not
     /// happen again, and if it does, it is their own failure.
     fn fail(&mut self, mut batch: Vec<Entry>, error: JobError) {
+        let error_is_of_size = matches!(error, JobError::Compute(ComputeError::OutOfMemory { .. }));
         let mut attached = Vec::new();
         for ticket in batch.iter().filter_map(|entry| entry.home.ticket.as_ref()) {
             attached.extend(ticket.abandon());
@@ -197,9 +198,14 @@ impl Worker {
             drop(home);
             job.fail(error);
         }
-        for entry in batch.into_iter().chain(attached) {
-            self.compute(vec![entry]);
+        if error_is_of_size {
+            let half = batch.split_off(batch.len() / 2);
+            self.compute(batch);
+            self.compute(half);
+        } else {
+            batch.into_iter().for_each(|entry| self.compute(vec![entry]));
         }
+        attached.into_iter().for_each(|entry| self.compute(vec![entry]));
     }
 }
 
@@ -250,3 +256,6 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, ComputeError>) -> Result<T, JobEr
         Err(_) => Err(JobError::Panicked),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ usage: minimal_client.py [SOCKET]      embeds some texts with the built-in model
 """
 import fcntl, mmap, os, pathlib, socket, struct, sys
 
-MAGIC, VERSION = 0xB3ED, 2
+MAGIC, VERSION = 0xB3ED, 3
 HELLO, REQUEST, FREE, WELCOME, REFUSAL, RESPONSE, SEGMENT, RETIRE = 1, 2, 4, 16, 17, 18, 19, 20
 HEADER = struct.Struct("<HBBHHQII")
 F_GET_SEALS, SHRINK, GROW, WRITE, FUTURE_WRITE = 1034, 2, 4, 8, 16
@@ -30,7 +30,8 @@ def acquire(model):
 
 
 def embed(lease, texts):
-    body = struct.pack("<IIQII", 3, 0, lease, len(texts), 0)  # Embed, Lease, ..., Auto
+    # Embed, Lease, ..., Auto; the default prompt, and what else is not asked for; F32, no ranges.
+    body = struct.pack("<IIQIIIBBIB", 3, 0, lease, len(texts), 0, 0, 0, 0, 0, 0)
     texts = [text.encode() for text in texts]
     return body, struct.pack(f"<{len(texts)}I", *map(len, texts)) + b"".join(texts)
 

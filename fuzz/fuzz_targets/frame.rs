@@ -56,9 +56,14 @@ fn message(frame: &Frame) {
         FrameKind::Hello => check!(Hello),
         FrameKind::Request => {
             check!(Request);
-            if let Ok(Request::Embed(request)) = frame.decode() {
-                let _ = TextBlock::parse(request.texts, frame.tail.clone());
-            }
+            let texts = match frame.decode() {
+                Ok(Request::Embed(embed)) => embed.texts,
+                Ok(Request::Rerank(rerank)) => rerank.texts,
+                Ok(Request::Generate(generate)) => generate.texts,
+                Ok(Request::FillMask(fill)) => fill.texts,
+                _ => return,
+            };
+            let _ = TextBlock::parse(texts, frame.tail.clone());
         }
         FrameKind::Cancel => assert!(frame.body.is_empty() && frame.tail.is_empty()),
         FrameKind::Free => check!(Free),

@@ -1,6 +1,7 @@
 //! `emberd embed`: texts from arguments, a file or standard input; rows to a file or standard
 //! output.
 
+use super::texts::{self, next_batch, warn_truncated};
 use super::{connect, npy};
 use crate::args::{Embed, RowFormat};
 use crate::exit::CommandError;
@@ -10,7 +11,7 @@ use emberd_protocol::ModelState;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 /// Taken when the daemon has it and nothing else is asked for.
@@ -19,11 +20,8 @@ const USUAL_MODEL: &str = "embedding";
 /// Taken otherwise: every daemon has it.
 const BUILTIN_MODEL: &str = "builtin";
 
-/// Text in one request, at most, unless a single one is longer: far below a frame's limit.
-const BATCH_BYTES: usize = 8 << 20;
-
 pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
-    let texts = texts(args)?;
+    let texts = texts::read(&args.texts, args.file.as_deref())?;
     let client = connect(&args.socket)?;
     let name = match &args.model {
         Some(id) => id.to_string(),
@@ -54,16 +52,7 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
     }
     output.finish().map_err(failed)?;
     progress.finish_and_clear();
-    if truncated > 0 {
-        // Standard error may be closed; the rows are written all the same.
-        let _ = writeln!(
-            io::stderr(),
-            "emberd: {truncated} of {} texts were longer than the {} tokens that \"{name}\" reads; \
-             their ends were cut off",
-            texts.len(),
-            model.info().max_tokens
-        );
-    }
+    warn_truncated(truncated, texts.len(), &name, model.info().max_tokens);
     Ok(())
 }
 
@@ -117,51 +106,6 @@ fn usual_model(client: &Client) -> Result<String, CommandError> {
         model.id.as_str() == USUAL_MODEL && is_meant
     });
     Ok(if has_usual { USUAL_MODEL } else { BUILTIN_MODEL }.to_owned())
-}
-
-fn texts(args: &Embed) -> Result<Vec<String>, CommandError> {
-    if !args.texts.is_empty() {
-        return Ok(args.texts.clone());
-    }
-    let from_stdin = args.file.as_deref().is_none_or(|file| file == Path::new("-"));
-    let mut bytes = Vec::new();
-    if from_stdin {
-        if args.file.is_none() && io::stdin().is_terminal() {
-            let message =
-                "no texts: give some as arguments, --file FILE, or lines on standard input";
-            return Err(CommandError::Usage(message.into()));
-        }
-        io::stdin()
-            .read_to_end(&mut bytes)
-            .map_err(CommandError::io("cannot read standard input"))?;
-    } else if let Some(file) = &args.file {
-        bytes = std::fs::read(file)
-            .map_err(CommandError::io(format!("cannot read {}", file.display())))?;
-    }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let good = error.utf8_error().valid_up_to();
-        let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
-        let name = match &args.file {
-            Some(file) if !from_stdin => file.display().to_string(),
-            _ => "standard input".to_owned(),
-        };
-        let source = io::Error::new(io::ErrorKind::InvalidData, "make it UTF-8 first");
-        CommandError::Io { what: format!("line {line} of {name} is not UTF-8"), source }
-    })?;
-    // Some editors begin a file with a mark that is no part of its text.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    Ok(text.lines().map(str::to_owned).collect())
-}
-
-/// As many texts as one request should have, and at least one.
-fn next_batch(texts: &[String], most: usize) -> &[String] {
-    let mut len_bytes = 0;
-    let fits = |text: &&String| {
-        len_bytes += text.len();
-        len_bytes <= BATCH_BYTES
-    };
-    let count = texts.iter().take(most).take_while(fits).count();
-    &texts[..count.max(1)]
 }
 
 /// A row of the output.

@@ -95,6 +95,7 @@ fn text(status: &Status) -> String {
     add(
         &[
             "MODEL",
+            "FOR",
             "STATE",
             "ON",
             "MEMORY",
@@ -146,6 +147,7 @@ fn model(model: &ModelStatus) -> Vec<String> {
     let in_time = |ms: Option<u64>| ms.map_or_else(none, |ms| format!("in {}", duration(ms)));
     vec![
         model.id.to_string(),
+        methods(model),
         state,
         model.info.as_ref().map_or_else(none, |info| format!("{} x{}", info.device, model.workers)),
         if model.copies == 0 { none() } else { size(model.memory_bytes) },
@@ -160,6 +162,12 @@ fn model(model: &ModelStatus) -> Vec<String> {
         model.idle_ms.map_or_else(none, |ms| format!("{} ago", duration(ms))),
         in_time(model.unload_in_ms),
     ]
+}
+
+/// What can be asked of it; before its first load only its type is known.
+fn methods(model: &ModelStatus) -> String {
+    let Some(info) = &model.info else { return model.model_type.clone() };
+    info.methods.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn lease(lease: &LeaseStatus) -> Vec<String> {

@@ -5,7 +5,7 @@ use crate::connection::{Connection, Pending};
 use crate::error::Error;
 use crate::lock;
 use crate::question::Question;
-use crate::table::{Death, News};
+use crate::table::{Death, News, Wants};
 use emberd_protocol::Event;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -19,11 +19,11 @@ pub(super) async fn call<F: FnMut(Event)>(
     question: &mut Question,
     on_event: &mut F,
 ) -> Result<Answer, Error> {
-    let wants_events = question.wants_events();
+    let wants = question.wants();
     // Answered as it is read, it takes no room, and must not be lost while it waits for some.
     let most = if question.is_release() { usize::MAX } else { connection.most_in_flight() };
     let frame = question.frame(connection.limits())?;
-    let pending = Entering { connection, most, wants_events, ticket: None }.await?;
+    let pending = Entering { connection, most, wants, ticket: None }.await?;
     // Nothing is awaited until it is sent.
     frame.id = pending.id;
     connection.send_soon(frame);
@@ -34,7 +34,7 @@ pub(super) async fn call<F: FnMut(Event)>(
 struct Entering<'a> {
     connection: &'a Arc<Connection>,
     most: usize,
-    wants_events: bool,
+    wants: Wants,
     /// Its place in the queue, from when it first waited until it waits no more.
     ticket: Option<u64>,
 }
@@ -45,7 +45,7 @@ impl Future for Entering<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let connection = Arc::clone(self.connection);
         let mut table = lock(&connection.table);
-        let Some(id) = table.enter(self.most, self.wants_events)? else {
+        let Some(id) = table.enter(self.most, self.wants)? else {
             let old = table.wait_for_room(&mut self.ticket, context.waker());
             drop(table);
             drop(old);

@@ -266,6 +266,10 @@ impl Client {
         let mut tries = Tries::new(self.line(), is_safe);
         loop {
             let link = self.link().await?;
+            let mut on_event = |event: Event| {
+                tries.note(&event);
+                on_event(event);
+            };
             match call(&link.connection, question, &mut on_event).await {
                 Ok(answer) => return Ok((link, answer)),
                 Err(error) if tries.again(&link, &error) => {}

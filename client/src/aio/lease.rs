@@ -2,9 +2,10 @@
 
 use super::call::call;
 use super::client::Client;
+use crate::answer::Answer;
 use crate::error::Error;
 use crate::held::Held;
-use crate::line::Link;
+use crate::line::{Link, Tries};
 use crate::question::{Question, model_id};
 use emberd_protocol::{Event, LeaseId, ModelInfo, ModelKind};
 use std::sync::Arc;
@@ -72,6 +73,31 @@ impl Lease {
             }
             // It ended with its connection: there is nothing left to release.
             None => Ok(()),
+        }
+    }
+
+    /// Asks with the lease, and again where that is safe and the connection was cut off. What was
+    /// shown already is not shown twice.
+    pub(super) async fn ask(
+        &self,
+        mut question: Question,
+        mut on_event: impl FnMut(Event),
+    ) -> Result<Answer, Error> {
+        let mut tries = Tries::new(self.client().line(), question.is_safe_to_repeat());
+        loop {
+            let link = self.client().link().await?;
+            let mut on_event = |event: Event| {
+                tries.note(&event);
+                on_event(event);
+            };
+            let result = match self.on(&link).await.and_then(|lease| question.aim(lease)) {
+                Ok(()) => call(&link.connection, &mut question, &mut on_event).await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if tries.again(&link, &error) => {}
+                result => return result,
+            }
         }
     }
 

@@ -34,7 +34,11 @@ mod client;
 mod driver;
 mod lease;
 mod model;
+mod rerank;
+mod text;
 
 pub use client::Client;
 pub use lease::Lease;
 pub use model::EmbeddingModel;
+pub use rerank::RerankModel;
+pub use text::{TextModel, TextStream};

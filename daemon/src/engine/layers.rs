@@ -1,17 +1,23 @@
 //! The layers that architectures are written with, one a file.
 //!
 //! Activations are candle tensors that the caller owns, and a layer is a candle in-place operation
-//! over them. An architecture therefore reads as a list of layer calls and names no device; a GPU
-//! comes in by adding `cuda_fwd` to the operations here, and a faster CPU kernel by changing what
-//! stands below [`packed`]. Layers have no state of their own besides weights.
+//! over them. An architecture therefore reads as a list of layer calls and names no device: where the
+//! tensors are on a GPU, a layer computes by [`portable`] operations instead, and a faster CPU kernel
+//! comes in by changing what stands below [`packed`]. Layers have no state of their own besides
+//! weights.
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod elementwise;
 pub(crate) mod embedding;
 pub(crate) mod linear;
 pub(crate) mod math;
 pub(crate) mod norm;
 pub(crate) mod packed;
+pub(crate) mod portable;
+pub(crate) mod relative_bias;
+pub(crate) mod rms_norm;
+pub(crate) mod rotary;
 mod storage;
 
-pub(crate) use storage::with_values;
+pub(crate) use storage::read_values;

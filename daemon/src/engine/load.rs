@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::thread;
 
 use candle_core::Device;
-use candle_transformers::models::bert::{Config, PositionEmbeddingType};
 
-use super::bert::{Bert, Network};
+use super::architecture::{self, Architecture};
 use super::encoder::{RawTokenizer, Style};
 use super::fingerprint::ModelFingerprint;
 use super::folder::{Layout, StaticLayout, read_json, read_prompt, read_text_limits};
+use super::layers::portable::SCORES;
 use super::load_error::LoadError;
 use super::model::{EmbeddingModel, ModelCard};
 use super::pooling::Head;
 use super::static_table::StaticModel;
+use super::transformer::Transformer;
 use super::weights::Weights;
 use crate::scheduler::Need;
 
@@ -25,18 +26,33 @@ use crate::scheduler::Need;
 /// # Errors
 /// See [`LoadError`]; each names the file at fault.
 pub fn load_folder(path: &Path) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+    load_folder_on(path, &Device::Cpu)
+}
+
+/// The same, with its tensors on a device. Static models are on the CPU in any case.
+///
+/// # Errors
+/// As [`load_folder`], and where the device fails or has no memory for it.
+pub fn load_folder_on(path: &Path, device: &Device) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     match Layout::read(path)? {
-        Layout::Transformer { folder, head } => load_transformer(&folder, head, read_prompt(path)?),
+        Layout::Transformer { folder, head } => {
+            load_transformer(&folder, head, read_prompt(path)?, device)
+        }
         Layout::Static(layout) => load_static(&layout),
     }
 }
 
-/// What one thread keeps for each token of its largest batch, in multiples of the widths: the
-/// activations, the query, key and value, the context and the output; and the inner layer, twice.
-const WIDTHS_PER_TOKEN: u64 = 7;
-
 /// What a tokenizer takes for each byte of its file: the words, each in two tables.
 pub(super) const TOKENIZER_TIMES_FILE: u64 = 25;
+
+/// What is on a GPU for each token of a batch, in multiples of the activations: these, what an
+/// operation makes before it is put there, and what it is made from where that must be copied.
+const GPU_TIMES_WIDTHS: u64 = 3;
+
+/// The same for the scores of attention: before and after the softmax, and what is added to them.
+const GPU_TIMES_SCORES: u64 = 3;
+
+const SCORES_BYTES: u64 = 4 * SCORES as u64;
 
 /// Whether a folder holds a model's weights and says what they are.
 #[must_use]
@@ -50,7 +66,8 @@ pub fn holds_model(path: &Path) -> bool {
 }
 
 /// What the model of a folder takes in memory with so many workers: its weights as they will lie
-/// there, its tokenizer, and what the workers keep for a batch. Reads headers and settings alone.
+/// there, its tokenizer, and what the workers keep for a batch; on a GPU without the tokenizer, and for
+/// one worker. Reads headers and settings alone.
 ///
 /// # Errors
 /// As [`load_folder`], where the folder itself is at fault.
@@ -58,43 +75,48 @@ pub fn folder_need(
     path: &Path,
     cpu_workers: usize,
     batch_tokens: usize,
+    gpu_batch_tokens: usize,
 ) -> Result<Need, LoadError> {
-    let (folder, scratch) = match Layout::read(path)? {
+    let (folder, scratch, gpu_scratch) = match Layout::read(path)? {
         Layout::Transformer { folder, .. } => {
-            let config = read_bert_config(&folder.join("config.json"))?;
-            let widths = (WIDTHS_PER_TOKEN * config.hidden_size as u64)
-                .saturating_add(2 * config.intermediate_size as u64);
-            (folder, widths.saturating_mul(4 * batch_tokens as u64))
+            let token = read_architecture(&folder)?.facts().widths.total().saturating_mul(4);
+            // Once more for keys, values and scores, of which there are fewer.
+            let scratch = token.saturating_mul(2 * batch_tokens as u64);
+            let gpu_scratch = token.saturating_mul(GPU_TIMES_WIDTHS * gpu_batch_tokens as u64);
+            (folder, scratch, Some(gpu_scratch.saturating_add(GPU_TIMES_SCORES * SCORES_BYTES)))
         }
-        Layout::Static(layout) => (layout.folder, 0),
+        Layout::Static(layout) => (layout.folder, 0, None),
     };
     let weights = Weights::open(&weight_file(&folder)?)?;
     let tokenizer = std::fs::metadata(folder.join("tokenizer.json")).map_or(0, |file| file.len());
-    let cpu_bytes = weights
-        .loaded_bytes()
+    let weight_bytes = weights.loaded_bytes();
+    let cpu_bytes = weight_bytes
         .saturating_add(tokenizer.saturating_mul(TOKENIZER_TIMES_FILE))
         .saturating_add(scratch.saturating_mul(cpu_workers as u64));
-    Ok(Need { cpu_bytes, gpu_bytes: None })
+    let gpu_bytes = gpu_scratch.map(|scratch| weight_bytes.saturating_add(scratch));
+    Ok(Need { cpu_bytes, gpu_bytes })
 }
 
 fn load_transformer(
     folder: &Path,
     head: Head,
     prompt: String,
+    device: &Device,
 ) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
-    let config = read_bert_config(&folder.join("config.json"))?;
-    let limits = read_text_limits(folder, config.max_position_embeddings)?;
+    let architecture = read_architecture(folder)?;
+    let facts = architecture.facts();
+    let limits = read_text_limits(folder, facts.positions)?;
     let weights = Weights::open(&weight_file(folder)?)?;
     // The tokenizer is read before the weights are hashed, and both while the tensors are read.
     let (parts, network) = side_by_side(
         || Ok((RawTokenizer::open(&folder.join("tokenizer.json"))?, weights.digest()?)),
-        || Network::load(&config, &weights, &Device::Cpu),
+        || architecture::load(&*architecture, &weights, device),
     );
     let ((tokenizer, digest), network) = (parts?, network?);
-    let fingerprint = ModelFingerprint::new("bert")
+    let fingerprint = ModelFingerprint::new(facts.name)
         .part("weights", &digest)
         // All of it: heads, activation, and whatever else makes rows from weights.
-        .part("config", format!("{config:?}").as_bytes())
+        .part("config", format!("{architecture:?}").as_bytes())
         .part("tokenizer", &tokenizer.digest)
         .part("prompt", prompt.as_bytes())
         .part("limits", format!("{limits:?}").as_bytes())
@@ -102,16 +124,16 @@ fn load_transformer(
         .part("computing type", b"f32")
         .finish();
     let style = Style { special_tokens: true, lower_case: limits.lower_case };
-    let encoder = tokenizer.fit(config.vocab_size, limits.max_tokens, style, prompt)?;
+    let encoder = tokenizer.fit(facts.vocabulary, limits.max_tokens, style, prompt)?;
     let card = ModelCard {
-        architecture: "bert".to_owned(),
-        dimension: config.hidden_size,
+        architecture: facts.name.to_owned(),
+        dimension: facts.widths.hidden,
         max_tokens: limits.max_tokens,
         normalized: head.normalize,
-        weight_bytes: network.weight_bytes(),
+        weight_bytes: network.weight_bytes,
         ..ModelCard::default()
     };
-    Ok(Arc::new(Bert { network, encoder, head, card, fingerprint }))
+    Ok(Arc::new(Transformer { network, encoder, head, card, fingerprint }))
 }
 
 fn load_static(layout: &StaticLayout) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
@@ -151,71 +173,7 @@ pub(super) fn weight_file(folder: &Path) -> Result<PathBuf, LoadError> {
     Err(LoadError::NoWeights { folder: folder.to_owned(), hint })
 }
 
-fn read_bert_config(file: &Path) -> Result<Config, LoadError> {
-    let unsupported = |what, found: &str, supported| {
-        Err(LoadError::Unsupported {
-            file: file.to_owned(),
-            what,
-            found: found.to_owned(),
-            supported,
-        })
-    };
-    let mut json: serde_json::Value = read_json(file)?;
-    match json["model_type"].as_str() {
-        Some("bert") => {}
-        other => {
-            return unsupported("the architecture", other.unwrap_or("(none)"), "bert, model2vec");
-        }
-    }
-    if json["is_decoder"] == true {
-        return unsupported("the attention", "of a decoder (is_decoder)", "of an encoder");
-    }
-    // The library's configuration knows one spelling of each activation.
-    let act = match json["hidden_act"].as_str() {
-        Some("gelu") => "gelu",
-        Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => "geluapproximate",
-        Some("relu") => "relu",
-        other => {
-            let supported = "gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu";
-            return unsupported("the activation", other.unwrap_or("(none)"), supported);
-        }
-    };
-    json["hidden_act"] = act.into();
-    if let Some(other) = json["position_embedding_type"].as_str().filter(|&kind| kind != "absolute")
-    {
-        return unsupported("the position embedding", other, "absolute");
-    }
-    let config: Config = serde_json::from_value(json)
-        .map_err(|source| LoadError::Json { file: file.to_owned(), source })?;
-    debug_assert_eq!(config.position_embedding_type, PositionEmbeddingType::Absolute);
-    check_sizes(file, &config)?;
-    Ok(config)
-}
-
-/// Refuses sizes that would divide by zero, or overflow, further on.
-fn check_sizes(file: &Path, config: &Config) -> Result<(), LoadError> {
-    const MOST: usize = 1 << 28;
-    for (setting, found) in [
-        ("vocab_size", config.vocab_size),
-        ("hidden_size", config.hidden_size),
-        ("num_hidden_layers", config.num_hidden_layers),
-        ("num_attention_heads", config.num_attention_heads),
-        ("intermediate_size", config.intermediate_size),
-        ("max_position_embeddings", config.max_position_embeddings),
-        ("type_vocab_size", config.type_vocab_size),
-    ] {
-        if !(1..=MOST).contains(&found) {
-            let wanted = format!("between 1 and {MOST}");
-            return Err(LoadError::Setting { file: file.to_owned(), setting, found, wanted });
-        }
-    }
-    if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
-        return Err(LoadError::Setting {
-            file: file.to_owned(),
-            setting: "hidden_size",
-            found: config.hidden_size,
-            wanted: format!("a multiple of {} heads", config.num_attention_heads),
-        });
-    }
-    Ok(())
+fn read_architecture(folder: &Path) -> Result<Box<dyn Architecture>, LoadError> {
+    let file = folder.join("config.json");
+    architecture::read(&read_json(&file)?, &file)
 }

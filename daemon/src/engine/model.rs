@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::device_memory::DeviceMemory;
+
 /// What is said about a loaded embedding model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelCard {
@@ -124,6 +126,16 @@ pub enum ComputeError {
     /// The tensor library refused an operation.
     #[error("the computation failed")]
     Tensor(#[from] candle_core::Error),
+    /// The device has no memory for the batch. Fewer texts at a time may do.
+    #[error("the device has no memory for {tokens} tokens at once ({memory})")]
+    OutOfMemory {
+        /// Tokens of the batch.
+        tokens: usize,
+        /// What the device has.
+        memory: DeviceMemory,
+        /// What it said.
+        source: candle_core::Error,
+    },
     /// A pair was given to a model of single texts.
     #[error("this model takes no pairs of texts")]
     NoPairs,

@@ -63,6 +63,12 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// Whether it allows any GPU.
+    #[must_use]
+    pub fn allows_gpus(self) -> bool {
+        self != Self::Cpu
+    }
+
     /// Whether a device is among those that it allows.
     #[must_use]
     pub fn allows(self, device: Device) -> bool {
@@ -71,6 +77,21 @@ impl DeviceChoice {
             (Self::Cuda(wanted), Device::Cuda(number)) => wanted == number,
             _ => false,
         }
+    }
+}
+
+/// The devices, and what of GPUs cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Devices {
+    /// Those that can be used.
+    pub figures: Vec<DeviceFigures>,
+    /// Why others cannot, or why there is no GPU.
+    pub missing: Vec<String>,
+}
+
+impl From<Vec<DeviceFigures>> for Devices {
+    fn from(figures: Vec<DeviceFigures>) -> Self {
+        Self { figures, missing: Vec::new() }
     }
 }
 

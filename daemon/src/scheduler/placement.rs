@@ -10,7 +10,7 @@
 //! What is on its way into memory is waited for: it may be idle soon. What can never fit is refused
 //! at once, and so is what has no room since others are held: their holders may take for ever.
 
-use super::device::{Device, DeviceChoice, DeviceFigures, Need, shown};
+use super::device::{Device, DeviceChoice, DeviceFigures, Devices, Need, shown};
 use super::{CopyId, Policy};
 use emberd_protocol::ModelId;
 use std::time::Instant;
@@ -93,12 +93,7 @@ pub enum PlacementVerdict {
 
 /// Decides.
 #[must_use]
-pub fn place(
-    wish: &Wish,
-    policy: &Policy,
-    devices: &[DeviceFigures],
-    residents: &[Resident],
-) -> Placement {
+pub fn place(wish: &Wish, policy: &Policy, devices: &Devices, residents: &[Resident]) -> Placement {
     let mut reasons = Vec::new();
     let candidates = candidates(wish, devices, residents, &mut reasons);
     if candidates.is_empty() {
@@ -129,12 +124,16 @@ pub fn place(
 /// The devices that the model could be on, the preferred first, and what it takes there.
 fn candidates<'a>(
     wish: &Wish,
-    devices: &'a [DeviceFigures],
+    devices: &'a Devices,
     residents: &[Resident],
     reasons: &mut Vec<String>,
 ) -> Vec<(&'a DeviceFigures, u64)> {
     let mut candidates = Vec::new();
-    for figures in devices.iter().filter(|figures| wish.choice.allows(figures.device)) {
+    if wish.choice.allows_gpus() && wish.need.gpu_bytes.is_some() {
+        reasons.extend(devices.missing.iter().cloned());
+    }
+    let there = &devices.figures;
+    for figures in there.iter().filter(|figures| wish.choice.allows(figures.device)) {
         let device = figures.device;
         let Some(bytes) = wish.need.on(device) else {
             reasons.push(format!("{device}: this kind of model computes on the CPU only"));
@@ -154,8 +153,8 @@ fn candidates<'a>(
         }
         candidates.push((figures, bytes));
     }
-    if candidates.is_empty() && reasons.is_empty() {
-        let all: Vec<_> = devices.iter().map(|figures| figures.device.to_string()).collect();
+    if !there.iter().any(|figures| wish.choice.allows(figures.device)) {
+        let all: Vec<_> = there.iter().map(|figures| figures.device.to_string()).collect();
         reasons.push(format!(
             "it is to be on \"{}\", and there is no such device (there is {})",
             wish.choice,

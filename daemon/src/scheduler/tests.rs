@@ -486,7 +486,7 @@ fn a_gpu_that_had_no_memory_after_all_is_left_for_the_cpu() {
     for (model, falls_back) in [("m", true), ("strict", false)] {
         let waiter = play.ask(model, Want::Use);
         let (copy, ..) = play.loading.remove(0);
-        let failure = LoadFailure::OutOfMemory("4 GiB".into());
+        let failure = LoadFailure::OutOfMemory { device: Device::Cuda(0), said: "4 GiB".into() };
         play.scheduler.loaded(copy, Err(Arc::new(failure)), play.now);
         play.run();
         play.finish();
@@ -716,7 +716,7 @@ fn placements() {
             })
             .collect();
         let wish = Wish { need: case.need, choice: case.choice, is_shared: true, avoid: None };
-        let placement = place(&wish, &policy(), &case.devices, &residents);
+        let placement = place(&wish, &policy(), &case.devices.clone().into(), &residents);
         let verdict = match &placement.verdict {
             PlacementVerdict::Load { bytes } => {
                 assert_eq!(Some(*bytes), case.need.on(placement.device.unwrap()));

@@ -1,7 +1,9 @@
 //! From a TOML text and environment variables to settings, or to everything that is wrong with them.
 
 use super::table::{self, Key, Origin, Rule};
-use super::{BUILTIN_ID, BUILTIN_STATIC, EMBEDDING_TYPE, Settings, TEXT2TEXT_TYPE};
+use super::{
+    BUILTINS, EMBEDDING_TYPE, ModelSettings, RERANK_TYPE, Settings, TEXT2TEXT_TYPE, is_builtin_id,
+};
 use emberd_protocol::ModelId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -196,9 +198,9 @@ impl Reader<'_> {
             return self.problem(layer, &value.span(), &key, expected);
         };
         let model_id = match ModelId::new(id) {
-            Ok(model_id) if id != BUILTIN_ID => model_id,
+            Ok(model_id) if !is_builtin_id(id) => model_id,
             Ok(_) => {
-                let message = "this id is the built-in model's: choose another".into();
+                let message = "this id is a built-in model's: choose another".into();
                 return self.problem(layer, at, &key, message);
             }
             Err(error) => return self.problem(layer, at, &key, error.to_string()),
@@ -223,7 +225,7 @@ impl Reader<'_> {
     fn check_models(&mut self) {
         let wrong: BTreeSet<String> = self.problems.iter().map(|p| p.key.clone()).collect();
         let models: Vec<_> = self.settings.models.clone().into_iter().collect();
-        for (id, model) in models.iter().filter(|(id, _)| id.as_str() != BUILTIN_ID) {
+        for (id, model) in models.iter().filter(|(id, _)| !is_builtin_id(id.as_str())) {
             let key = format!("models.{id}");
             let (type_key, name_key) = (format!("{key}.type"), format!("{key}.name"));
             if !wrong.contains(&type_key)
@@ -235,8 +237,7 @@ impl Reader<'_> {
             if is_builtin && model.local_path.is_some() {
                 let message = "a built-in model has no folder: give a name or a local_path".into();
                 self.problem_of(&[&key], &key, message);
-            } else if is_builtin && model.name.as_deref() != Some(BUILTIN_STATIC) {
-                let message = format!("there is no such built-in model: use \"{BUILTIN_STATIC}\"");
+            } else if let Some(message) = builtin_fault(model) {
                 self.problem_of(&[&name_key], &name_key, message);
             }
             let needs_files = !self.custom_types.contains(&model.model_type);
@@ -262,7 +263,7 @@ impl Reader<'_> {
     }
 
     fn type_fault(&self, key: &str, given: &str) -> Option<String> {
-        let mut known = vec![EMBEDDING_TYPE, TEXT2TEXT_TYPE];
+        let mut known = vec![EMBEDDING_TYPE, RERANK_TYPE, TEXT2TEXT_TYPE];
         known.extend(self.custom_types.iter().map(String::as_str));
         if given.is_empty() {
             return Some(format!("missing: such as {key} = \"{EMBEDDING_TYPE}\""));
@@ -453,6 +454,19 @@ fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a 
     (score > 0.8).then_some(name)
 }
 
+/// What is wrong with a name that means a model inside the program.
+fn builtin_fault(model: &ModelSettings) -> Option<String> {
+    let name = model.name.as_deref().filter(|name| name.starts_with("builtin:"))?;
+    match BUILTINS.iter().find(|(_, builtin, _)| *builtin == name) {
+        Some((.., own)) if *own == model.model_type || model.model_type.is_empty() => None,
+        Some((.., own)) => Some(format!("this built-in model is of type {own}")),
+        None => {
+            let known = BUILTINS.map(|(_, name, _)| format!("\"{name}\"")).join(" or ");
+            Some(format!("there is no such built-in model: use {known}"))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -484,7 +498,7 @@ mod tests {
         assert_eq!(dotted.models, tables.models);
         assert_eq!(dotted.segments.wait.as_millis(), 7);
         assert_eq!(dotted.models[&id("a")].local_path, Some("/etc/emberd/m".into()));
-        assert!(dotted.models.contains_key(&id(BUILTIN_ID)));
+        assert!(dotted.models.contains_key(&id(super::super::BUILTIN_ID)));
         let line = |key: &str| dotted.lines().into_iter().find(|line| line.key == key).unwrap();
         assert_eq!(line("segments.wait_ms").origin.to_string(), "/etc/emberd/x.toml:3");
         assert_eq!(line("segments.idle_seconds").origin, Origin::Default);
@@ -510,7 +524,7 @@ mod tests {
             (3, "sharing.enabled: expected true or false, found 1"),
             (
                 4,
-                "models.a.type: \"embeding\" is no model type: use \"embedding\" or \"text2text\" or \"mine\"",
+                "models.a.type: \"embeding\" is no model type: use \"embedding\" or \"rerank\" or \"text2text\" or \"mine\"",
             ),
             (5, "models.a.local_path: expected a text in quotes, found 3"),
             (6, "models.b: give models.b.local_path"),
@@ -518,11 +532,14 @@ mod tests {
             (8, "models.d.type: missing"),
             (9, "models.d.batchsize: there is no such key: did you mean models.d.batch_size?"),
             (10, "device_preference: \"cuda\" is not possible: use \"auto\", \"gpu\""),
-            (11, "models.builtin: this id is the built-in model's"),
+            (11, "models.builtin: this id is a built-in model's"),
             (12, "models.é: \"é\" is no model id"),
             (14, "models.e.name: \"a/b/c\" is not possible: give a name on the hub"),
             (17, "models.f.dimension: means nothing for a model of type text2text"),
-            (19, "models.g.name: there is no such built-in model"),
+            (
+                19,
+                "models.g.name: there is no such built-in model: use \"builtin:static-minilm\" or",
+            ),
             (
                 20,
                 "sharing.max_shared_models: expected a whole number from 1 to 100000, found the text",
@@ -614,7 +631,7 @@ mod tests {
     #[test]
     fn a_line_that_cannot_be_read_hides_none_of_the_others() {
         let text = "x = = 3\nshring.enabled = true\nsharing.max_shared_models = 0\n\
-                    [models.t]\ntype = \"text2text\"\nname = \"t\"\ndimension = 3\nbatch_size = 3\n";
+                    [models.t]\ntype = \"text2text\"\nname = \"t\"\ndimension = 3\ncache_embeddings = true\n";
         let problems = super::parse(Some((text, Path::new("/x.toml"))), [], &[]).unwrap_err();
         let told = problems.to_string();
         for expected in [
@@ -622,14 +639,14 @@ mod tests {
             "/x.toml:2: shring",
             "/x.toml:3: sharing.max_shared_models",
             "/x.toml:7: models.t.dimension",
-            "/x.toml:8: models.t.batch_size",
+            "/x.toml:8: models.t.cache_embeddings",
         ] {
             assert!(told.contains(expected), "{expected}: {told}");
         }
     }
 
     #[test]
-    fn without_a_file_there_are_the_two_models_of_the_mission_and_the_built_in_one() {
+    fn without_a_file_there_are_the_two_models_of_the_mission_and_the_built_in_ones() {
         let settings = super::parse(None, [], &[]).unwrap();
         let line =
             |key: &str| settings.lines().into_iter().find(|line| line.key == key).unwrap().value;
@@ -657,11 +674,11 @@ mod tests {
         for (key, value) in expected {
             assert_eq!(line(key), value, "{key}");
         }
-        assert!(settings.models.contains_key(&id(BUILTIN_ID)));
+        assert!(BUILTINS.iter().all(|(builtin, ..)| settings.models.contains_key(&id(builtin))));
         // A file that names models names all of them; one that names none leaves these.
         let names = |settings: &Settings| settings.models.len();
-        assert_eq!(names(&parse("cpu_workers = 1").unwrap()), 3);
-        assert_eq!(names(&parse("models.a.type = \"mine\"").unwrap()), 2);
+        assert_eq!(names(&parse("cpu_workers = 1").unwrap()), 4);
+        assert_eq!(names(&parse("models.a.type = \"mine\"").unwrap()), 3);
     }
 
     #[test]
@@ -675,7 +692,7 @@ mod tests {
         let settings = parse("models.a.type = \"mine\"\nmodels.a.dimension = 5\n").unwrap();
         let shown = settings.lines();
         assert!(shown.len() > 15, "{shown:#?}");
-        for line in shown.iter().filter(|line| !line.key.starts_with("models.builtin.")) {
+        for line in shown.iter().filter(|line| !line.key.starts_with("models.builtin")) {
             let kind = if line.key.starts_with("models.a.") && line.key != "models.a.type" {
                 "models.a.type = \"mine\"\n"
             } else {

@@ -1,6 +1,8 @@
 //! Every key there is: its range, and where its value lives.
 
-use super::{AccessGroup, DeviceChoice, ModelSettings, Settings, TEXT2TEXT_TYPE};
+use super::{
+    AccessGroup, DeviceChoice, EMBEDDING_TYPE, ModelSettings, RERANK_TYPE, Settings, TEXT2TEXT_TYPE,
+};
 use emberd_protocol::SegmentBackend;
 use nix::unistd::Group;
 use std::fmt;
@@ -335,8 +337,10 @@ pub(super) fn model_keys() -> Vec<Key<ModelSettings>> {
 /// Whether a key below `models.<id>.` means anything for a type of model.
 pub(super) fn concerns(key: &str, model_type: &str) -> bool {
     match key {
-        "dimension" | "batch_size" | "cache_embeddings" => model_type != TEXT2TEXT_TYPE,
-        "max_input_length" | "max_output_length" => model_type == TEXT2TEXT_TYPE,
+        "dimension" | "cache_embeddings" => ![RERANK_TYPE, TEXT2TEXT_TYPE].contains(&model_type),
+        "max_input_length" | "max_output_length" => {
+            ![EMBEDDING_TYPE, RERANK_TYPE].contains(&model_type)
+        }
         _ => true,
     }
 }

@@ -24,8 +24,16 @@ fn check_all_companies(model: &Arc<dyn EmbeddingModel>) {
 
 #[test]
 fn a_row_does_not_depend_on_its_company() {
-    check_all_companies(&load("bert-mean-norm"));
-    check_all_companies(&load("bert-cls-prompts"));
+    for name in [
+        "bert-mean-norm",
+        "bert-cls-prompts",
+        "roberta-mean-norm",
+        "xlmr-mean-e5",
+        "distilbert-mean",
+        "mpnet-mean-norm",
+    ] {
+        check_all_companies(&load(name));
+    }
     check_all_companies(&builtin_static_minilm().unwrap());
 }
 

@@ -310,8 +310,8 @@ fn a_missing_file_is_named() {
 #[test]
 fn what_is_not_supported_is_named_with_what_is() {
     for (file, pointer, value, supported) in [
-        ("config.json", "/model_type", json!("roberta"), "bert, model2vec"),
-        ("config.json", "/hidden_act", json!("swish"), "gelu"),
+        ("config.json", "/model_type", json!("mamba"), "bert, roberta"),
+        ("config.json", "/hidden_act", json!("mish"), "gelu"),
         ("config.json", "/position_embedding_type", json!("relative_key"), "absolute"),
         ("modules.json", "/2/type", json!("sentence_transformers.models.Dense"), "Normalize"),
         ("modules.json", "/0/type", json!("CLIPModel"), "Transformer or StaticEmbedding"),

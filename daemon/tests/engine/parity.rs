@@ -34,6 +34,22 @@ fn bert_with_cls_pooling_equals_sentence_transformers() {
 }
 
 #[test]
+fn roberta_and_xlm_r_equal_sentence_transformers() {
+    check("roberta-mean-norm", 2e-6);
+    check("xlmr-mean-e5", 2e-6);
+}
+
+#[test]
+fn distilbert_equals_sentence_transformers() {
+    check("distilbert-mean", 1e-5);
+}
+
+#[test]
+fn mpnet_equals_sentence_transformers() {
+    check("mpnet-mean-norm", 2e-6);
+}
+
+#[test]
 fn static_embedding_equals_sentence_transformers() {
     check("static-embedding", 1e-6);
 }

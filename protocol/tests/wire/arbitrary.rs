@@ -1,13 +1,14 @@
 //! Any message of any kind, for property tests.
 
+use crate::arbitrary_models::{filled, generate, generated, info, kind, rerank};
 use crate::arbitrary_status::status;
 use crate::message::Message;
 use emberd_protocol::{
-    CacheCleared, Decision, Delivery, ElementType, EmbedRequest, Embedded, ErrorCode, Event,
-    Failure, Free, Freed, Hello, LeaseId, Leased, Limits, ModelId, ModelInfo, ModelKind,
-    ModelState, ModelSummary, Place, Preloaded, Reason, Refusal, RefusalReason, Reloaded, Request,
-    Response, SegmentAnnounce, SegmentBackend, SegmentHandle, SegmentId, SegmentRetire,
-    SettingChange, SlotRef, Target, Verdict, Welcome,
+    CacheCleared, Decision, Delivery, ElementType, EmbedOptions, EmbedRequest, Embedded, ErrorCode,
+    Event, Failure, FillMaskRequest, Free, Freed, Hello, LeaseId, Leased, Limits, ModelId,
+    ModelState, ModelSummary, Place, Preloaded, Prompt, QuantizationRanges, Reason, Refusal,
+    RefusalReason, Reloaded, Request, Reranked, Response, SegmentAnnounce, SegmentBackend,
+    SegmentHandle, SegmentId, SegmentRetire, SettingChange, SlotRef, Target, Verdict, Welcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -41,10 +42,6 @@ pub(crate) fn model_id() -> impl Strategy<Value = ModelId> {
     "[A-Za-z0-9._-]{1,128}".prop_map(|id| ModelId::new(id).unwrap())
 }
 
-fn kind() -> impl Strategy<Value = ModelKind> {
-    select(vec![ModelKind::Embedding, ModelKind::Text2Text])
-}
-
 pub(crate) fn state() -> impl Strategy<Value = ModelState> {
     use ModelState::{Configured, Draining, Failed, Idle, Loading, Ready, Unloading};
     select(vec![Configured, Loading, Ready, Idle, Draining, Unloading, Failed])
@@ -67,8 +64,38 @@ fn slot() -> impl Strategy<Value = SlotRef> {
     })
 }
 
+/// A number that is equal to itself, so that messages can be compared.
+pub(crate) fn float() -> impl Strategy<Value = f32> {
+    proptest::num::f32::ANY.prop_filter("equal to itself", |value| !value.is_nan())
+}
+
+pub(crate) fn target() -> impl Strategy<Value = Target> {
+    prop_oneof![lease().prop_map(Target::Lease), model_id().prop_map(Target::Model)]
+}
+
+fn ranges() -> impl Strategy<Value = QuantizationRanges> {
+    (vec(float(), 0..9), vec(float(), 0..9))
+        .prop_map(|(starts, steps)| QuantizationRanges { starts, steps })
+}
+
+fn element() -> impl Strategy<Value = ElementType> {
+    use ElementType::{Binary, F16, F32, I8, U8, Ubinary};
+    select(vec![F32, F16, I8, U8, Binary, Ubinary])
+}
+
+fn embed_options() -> impl Strategy<Value = EmbedOptions> {
+    let prompt = prop_oneof![
+        Just(Prompt::Default),
+        text().prop_map(Prompt::Named),
+        text().prop_map(Prompt::Text),
+    ];
+    let maybe = (option::of(any::<bool>()), option::of(any::<u32>()), option::of(ranges()));
+    (prompt, maybe, element()).prop_map(|(prompt, (normalize, dimension, ranges), element)| {
+        EmbedOptions { prompt, normalize, dimension, element, ranges }
+    })
+}
+
 fn request() -> impl Strategy<Value = Request> {
-    let target = prop_oneof![lease().prop_map(Target::Lease), model_id().prop_map(Target::Model)];
     let delivery = select(vec![Delivery::Auto, Delivery::Inline]);
     prop_oneof![
         select(vec![
@@ -87,8 +114,15 @@ fn request() -> impl Strategy<Value = Request> {
         model_id().prop_map(|model| Request::Plan { model }),
         lease().prop_map(|lease| Request::Release { lease }),
         model_id().prop_map(|model| Request::ModelConfig { model }),
-        (target, any::<u32>(), delivery).prop_map(|(target, texts, delivery)| {
-            Request::Embed(EmbedRequest { target, texts, delivery })
+        (target(), any::<u32>(), delivery, embed_options()).prop_map(
+            |(target, texts, delivery, options)| {
+                Request::Embed(EmbedRequest { target, texts, delivery, options })
+            }
+        ),
+        rerank().prop_map(Request::Rerank),
+        generate().prop_map(Request::Generate),
+        (target(), any::<(u32, u32)>()).prop_map(|(target, (texts, top_k))| {
+            Request::FillMask(FillMaskRequest { target, texts, top_k })
         }),
     ]
 }
@@ -150,34 +184,28 @@ fn response() -> impl Strategy<Value = Response> {
             Response::Reloaded(Reloaded { changed, unchanged })
         }),
         vec(decision(), 0..5).prop_map(Response::Decisions),
+        (any::<(u32, u64)>(), vec(text(), 0..4), vec(any::<u32>(), 0..9)).prop_map(
+            |((pairs, tokens), labels, truncated)| {
+                Response::Reranked(Reranked { pairs, labels, tokens, truncated })
+            }
+        ),
+        generated().prop_map(Response::Generated),
+        filled().prop_map(Response::MasksFilled),
     ]
-}
-
-pub(crate) fn info() -> impl Strategy<Value = ModelInfo> {
-    (model_id(), kind(), text(), text(), any::<(u32, u32, bool, u64)>()).prop_map(
-        |(id, kind, architecture, device, numbers)| ModelInfo {
-            id,
-            kind,
-            architecture,
-            device,
-            dimension: numbers.0,
-            max_tokens: numbers.1,
-            normalized: numbers.2,
-            weight_bytes: numbers.3,
-        },
-    )
 }
 
 fn embedded() -> impl Strategy<Value = Embedded> {
     let place = prop_oneof![Just(Place::Inline), slot().prop_map(Place::Slot)];
-    (any::<(u32, u32, u64)>(), place, vec(any::<u32>(), 0..99)).prop_map(
-        |((rows, dimension, tokens), place, truncated)| Embedded {
+    let truncated = vec(any::<u32>(), 0..99);
+    (any::<(u32, u32, u64)>(), element(), place, truncated, option::of(ranges())).prop_map(
+        |((rows, dimension, tokens), element, place, truncated, ranges)| Embedded {
             rows,
             dimension,
-            element: ElementType::F32,
+            element,
             place,
             tokens,
             truncated,
+            ranges,
         },
     )
 }
@@ -222,5 +250,10 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         Just(Event::WaitingForRoom),
         any::<u64>().prop_map(|need_bytes| Event::Reading { need_bytes }),
+        (any::<(u32, u32)>(), text()).prop_map(|((text, tokens), piece)| Event::Piece {
+            text,
+            piece,
+            tokens
+        }),
     ]
 }

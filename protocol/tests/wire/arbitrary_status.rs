@@ -1,6 +1,7 @@
 //! Any status.
 
-use crate::arbitrary::{backend, info, lease, model_id, state, text};
+use crate::arbitrary::{backend, lease, model_id, state, text};
+use crate::arbitrary_models::info;
 use emberd_protocol::{
     CacheStatus, ConnectionStatus, DaemonStatus, DeviceStatus, LatencyStatus, LeaseStatus,
     ModelStatus, SegmentStatus, Status,

@@ -3,8 +3,9 @@
 use crate::message::Message;
 use crate::samples;
 use emberd_protocol::{
-    Delivery, ElementType, Event, Frame, FrameKind, HEADER_BYTES, ModelKind, ModelState, Place,
-    RefusalReason, Request, Response, SegmentBackend, SegmentHandle, Target, Verdict,
+    Delivery, EarlyStopping, ElementType, Event, FinishReason, Frame, FrameKind, HEADER_BYTES,
+    Method, ModelKind, ModelState, Pairing, Place, Prompt, RefusalReason, Request, Response,
+    ScoreActivation, SegmentBackend, SegmentHandle, Target, Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -107,8 +108,8 @@ fn the_fuzz_seeds_are_the_golden_frames() {
     keep(&seeds("frame").join("all"), &conversation);
     let mut blocks = 0;
     for sample in &samples {
-        if let Message::Request(Request::Embed(request)) = &sample.message {
-            let block = [&request.texts.to_le_bytes()[..], &sample.frame.tail].concat();
+        if let Some(texts) = sample.message.texts() {
+            let block = [&texts.to_le_bytes()[..], &sample.frame.tail].concat();
             keep(&seeds("text_block").join(sample.name), &block);
             blocks += 1;
         }
@@ -146,23 +147,29 @@ fn every_kind_of_frame_and_every_variant_is_in_the_golden_file() {
     let wanted: BTreeSet<(&str, u32)> = variants! {
         Request {
             Ping Acquire Release Embed AvailableModels ModelConfig Status Preload Unload
-            CleanupUnusedModels ClearEmbeddingCache Reload Why Plan
+            CleanupUnusedModels ClearEmbeddingCache Reload Why Plan Rerank Generate FillMask
         }
         Response {
             Failed Pong Leased Released Embedded AvailableModels ModelConfig Status Preloaded
-            Freed CacheCleared Reloaded Decisions
+            Freed CacheCleared Reloaded Decisions Reranked Generated MasksFilled
         }
-        Event { Fetching WaitingForRoom Reading }
+        Event { Fetching WaitingForRoom Reading Piece }
         Verdict { Load Wait Refuse Evict Unload Fail Stay }
         RefusalReason { Version NotPermitted TooManyConnections ShuttingDown NoHello }
         SegmentBackend { Memfd Posix }
         SegmentHandle { Descriptor Name }
-        ModelKind { Embedding Text2Text }
+        ModelKind { Embedding Text2Text Rerank }
+        Method { Embed Rerank Generate FillMask }
         ModelState { Configured Loading Ready Idle Draining Unloading Failed }
         Target { Lease Model }
         Delivery { Auto Inline }
         Place { Inline Slot }
-        ElementType { F32 }
+        ElementType { F32 F16 I8 U8 Binary Ubinary }
+        Prompt { Default Named Text }
+        Pairing { QueryFirst Adjacent }
+        ScoreActivation { Model Identity Sigmoid Softmax }
+        EarlyStopping { No Yes Never }
+        FinishReason { End Length Stop }
     }
     .into_iter()
     .flat_map(|(name, count)| (0..count).map(move |at| (name, u32::try_from(at).unwrap())))

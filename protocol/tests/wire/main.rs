@@ -7,11 +7,13 @@
 
 mod allocation;
 mod arbitrary;
+mod arbitrary_models;
 mod arbitrary_status;
 mod frames;
 mod golden;
 mod message;
 mod messages;
+mod model_samples;
 mod reference;
 mod samples;
 mod status_sample;

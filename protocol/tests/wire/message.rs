@@ -48,6 +48,18 @@ macro_rules! messages {
                 }
             }
 
+            /// How many texts ride behind it, where texts do.
+            pub(crate) fn texts(&self) -> Option<u32> {
+                let Self::Request(request) = self else { return None };
+                match request {
+                    Request::Embed(embed) => Some(embed.texts),
+                    Request::Rerank(rerank) => Some(rerank.texts),
+                    Request::Generate(generate) => Some(generate.texts),
+                    Request::FillMask(fill) => Some(fill.texts),
+                    _ => None,
+                }
+            }
+
             /// Its bytes by the rules that `docs/protocol.md` gives, without bincode.
             pub(crate) fn reference(&self) -> Reference {
                 match self {

@@ -54,7 +54,7 @@ impl Reference {
     }
 }
 
-/// The protocol has no floats, characters, maps or signed integers.
+/// The protocol has no wide floats, characters, maps or signed integers.
 #[derive(Debug)]
 pub(crate) struct NotOnThisWire;
 
@@ -92,7 +92,7 @@ impl<'a> ser::Serializer for &'a mut Reference {
     type SerializeStructVariant = &'a mut Reference;
 
     refuse!(serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64);
-    refuse!(serialize_u8: u8, serialize_f32: f32, serialize_f64: f64, serialize_char: char);
+    refuse!(serialize_u8: u8, serialize_f64: f64, serialize_char: char);
     refuse!(serialize_bytes: &[u8], serialize_unit_struct: &'static str);
 
     fn serialize_bool(self, value: bool) -> Done {
@@ -105,6 +105,9 @@ impl<'a> ser::Serializer for &'a mut Reference {
         self.put(&value.to_le_bytes())
     }
     fn serialize_u64(self, value: u64) -> Done {
+        self.put(&value.to_le_bytes())
+    }
+    fn serialize_f32(self, value: f32) -> Done {
         self.put(&value.to_le_bytes())
     }
     fn serialize_str(self, text: &str) -> Done {

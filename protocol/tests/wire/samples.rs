@@ -1,13 +1,14 @@
 //! One frame of every message, with values that can be told apart in the bytes.
 
 use crate::message::Message;
+use crate::model_samples;
 use crate::status_sample::status;
 use emberd_protocol::{
-    CacheCleared, Decision, Delivery, ElementType, EmbedRequest, Embedded, ErrorCode, Event,
-    Failure, Frame, Free, Freed, Hello, LeaseId, Leased, Limits, ModelId, ModelInfo, ModelKind,
-    ModelState, ModelSummary, Place, Preloaded, Reason, Refusal, RefusalReason, Reloaded, Request,
-    Response, SegmentAnnounce, SegmentBackend, SegmentHandle, SegmentId, SegmentRetire,
-    SettingChange, SlotRef, Target, TextBuilder, Verdict, Welcome,
+    CacheCleared, Decision, Delivery, ElementType, EmbedOptions, EmbedRequest, Embedded, ErrorCode,
+    Event, Failure, Frame, Free, Freed, Hello, LeaseId, Leased, Limits, Method, ModelId, ModelInfo,
+    ModelKind, ModelState, ModelSummary, Place, Preloaded, Reason, Refusal, RefusalReason,
+    Reloaded, Request, Response, SegmentAnnounce, SegmentBackend, SegmentHandle, SegmentId,
+    SegmentRetire, SettingChange, SlotRef, Target, TextBuilder, Verdict, Welcome,
 };
 
 /// A message in the frame in which it travels.
@@ -29,20 +30,20 @@ fn sample(name: &'static str, id: u64, message: Message) -> Sample {
     Sample { name, message, frame }
 }
 
-fn with_tail(mut sample: Sample, tail: Vec<u8>) -> Sample {
+pub(crate) fn with_tail(mut sample: Sample, tail: Vec<u8>) -> Sample {
     sample.frame.tail = tail;
     sample
 }
 
-fn request(name: &'static str, id: u64, request: Request) -> Sample {
+pub(crate) fn request(name: &'static str, id: u64, request: Request) -> Sample {
     sample(name, id, Message::Request(request))
 }
 
-fn response(name: &'static str, id: u64, response: Response) -> Sample {
+pub(crate) fn response(name: &'static str, id: u64, response: Response) -> Sample {
     sample(name, id, Message::Response(response))
 }
 
-fn event(name: &'static str, id: u64, event: Event) -> Sample {
+pub(crate) fn event(name: &'static str, id: u64, event: Event) -> Sample {
     sample(name, id, Message::Event(event))
 }
 
@@ -54,7 +55,7 @@ pub(crate) fn model(id: &str) -> ModelId {
     ModelId::new(id).unwrap()
 }
 
-fn texts(texts: &[&str]) -> Vec<u8> {
+pub(crate) fn texts(texts: &[&str]) -> Vec<u8> {
     let mut builder = TextBuilder::default();
     for text in texts {
         builder.push(text).unwrap();
@@ -62,7 +63,7 @@ fn texts(texts: &[&str]) -> Vec<u8> {
     builder.into_bytes()
 }
 
-fn rows(values: &[f32]) -> Vec<u8> {
+pub(crate) fn rows(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
@@ -76,6 +77,7 @@ pub(crate) fn all() -> Vec<Sample> {
         responses(),
         care_responses(),
         events(),
+        model_samples::all(),
     ];
     parts.into_iter().flatten().collect()
 }
@@ -104,7 +106,7 @@ fn handshake() -> Vec<Sample> {
         sample("hello-inline-only", 0, hello("", false)),
         sample("welcome", 0, welcome(SegmentBackend::Memfd)),
         sample("welcome-posix", 0, welcome(SegmentBackend::Posix)),
-        refusal("refusal-version", RefusalReason::Version, "speak version 2"),
+        refusal("refusal-version", RefusalReason::Version, "speak version 3"),
         refusal("refusal-not-permitted", RefusalReason::NotPermitted, "not you"),
         refusal("refusal-too-many-connections", RefusalReason::TooManyConnections, "full"),
         refusal("refusal-shutting-down", RefusalReason::ShuttingDown, "stopping"),
@@ -117,7 +119,10 @@ fn requests() -> Vec<Sample> {
         let model = model(model_id);
         Request::Acquire { model, kind, events }
     };
-    let embed = |target, texts, delivery| Request::Embed(EmbedRequest { target, texts, delivery });
+    let embed = |target, texts, delivery| {
+        let options = EmbedOptions::default();
+        Request::Embed(EmbedRequest { target, texts, delivery, options })
+    };
     let by_lease = embed(Target::Lease(LeaseId(7)), 2, Delivery::Auto);
     let by_model = embed(Target::Model(model("builtin")), 1, Delivery::Inline);
     vec![
@@ -178,6 +183,7 @@ fn responses() -> Vec<Sample> {
             place,
             tokens: 11,
             truncated: truncated.into(),
+            ranges: None,
         })
     };
     let two_models =
@@ -265,11 +271,17 @@ pub(crate) fn leased(id: &str, kind: ModelKind) -> Leased {
         model: ModelInfo {
             id: model(id),
             kind,
+            methods: vec![Method::Embed],
             architecture: "static".into(),
             device: "cpu".into(),
             dimension: 256,
             max_tokens: 512,
             normalized: true,
+            max_output_tokens: 0,
+            prompts: vec![],
+            default_prompt: None,
+            similarity: Some("cosine".into()),
+            labels: vec![],
             weight_bytes: 4_600_000,
         },
     }

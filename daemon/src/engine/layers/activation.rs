@@ -1,8 +1,6 @@
 //! Activation functions, applied to the tiles of a product while they are in registers.
 
-use candle_transformers::models::bert::HiddenAct;
-
-use super::math::{erfc_nonnegative, tanh};
+use super::math::{erfc_nonnegative, sigmoid, tanh};
 
 /// What is done to each value of a product before it is stored.
 pub(crate) trait Epilogue: Copy {
@@ -57,6 +55,28 @@ impl Epilogue for Relu {
     }
 }
 
+/// `x · sigmoid(x)`, absolute error below 3e-7 of its size.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Silu;
+
+impl Epilogue for Silu {
+    #[inline(always)]
+    fn apply(self, x: f32) -> f32 {
+        x * sigmoid(x)
+    }
+}
+
+/// The hyperbolic tangent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tanh;
+
+impl Epilogue for Tanh {
+    #[inline(always)]
+    fn apply(self, x: f32) -> f32 {
+        tanh(x)
+    }
+}
+
 /// An activation chosen when the model was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Activation {
@@ -68,14 +88,26 @@ pub(crate) enum Activation {
     GeluTanh,
     /// See [`Relu`].
     Relu,
+    /// See [`Silu`].
+    Silu,
+    /// See [`Tanh`].
+    Tanh,
 }
 
-impl From<HiddenAct> for Activation {
-    fn from(act: HiddenAct) -> Self {
-        match act {
-            HiddenAct::Gelu => Self::Gelu,
-            HiddenAct::GeluApproximate => Self::GeluTanh,
-            HiddenAct::Relu => Self::Relu,
+impl Activation {
+    /// The names that [`named`](Self::named) knows.
+    pub(crate) const NAMES: &str =
+        "gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, silu, swish, tanh";
+
+    /// What a configuration calls by this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            "gelu" => Some(Self::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Some(Self::GeluTanh),
+            "relu" => Some(Self::Relu),
+            "silu" | "swish" => Some(Self::Silu),
+            "tanh" => Some(Self::Tanh),
+            _ => None,
         }
     }
 }
@@ -84,7 +116,7 @@ impl From<HiddenAct> for Activation {
 mod tests {
     #![expect(clippy::cast_possible_truncation, reason = "test values are rounded to f32")]
 
-    use super::{Epilogue, Gelu, GeluTanh, Relu};
+    use super::{Epilogue, Gelu, GeluTanh, Relu, Silu, Tanh};
 
     #[test]
     fn gelu_is_exact_to_half_a_millionth() {
@@ -109,5 +141,16 @@ mod tests {
     #[test]
     fn relu_cuts_negative_values() {
         assert_eq!([-2.0, 0.0, 3.0].map(|x| Relu.apply(x)), [0.0, 0.0, 3.0]);
+    }
+
+    #[test]
+    fn silu_and_tanh_follow_their_formulas() {
+        for i in -3000..=3000i32 {
+            let x = f64::from((f64::from(i) / 100.0) as f32);
+            let error = f64::from(Silu.apply(x as f32)) - x / (1.0 + (-x).exp());
+            assert!(error.abs() <= 3e-7 * x.abs().max(1.0), "silu({x}) is off by {error:e}");
+            let error = f64::from(Tanh.apply(x as f32)) - x.tanh();
+            assert!(error.abs() < 3e-7, "tanh({x}) is off by {error:e}");
+        }
     }
 }

@@ -2,19 +2,28 @@
 
 use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor, bail};
 
-use super::activation::{Activation, Gelu, GeluTanh, Plain, Relu};
-use super::packed::{PANEL, Product, pack_transposed, packed_len};
+use super::activation::{Activation, Gelu, GeluTanh, Plain, Relu, Silu, Tanh};
+use super::packed::{PANEL, Product, pack_transposed, packed_len, unpack_transposed};
+use super::portable;
 use super::storage::{values, values_mut, with_values};
 
 /// A linear layer with the activation that follows it.
 #[derive(Debug)]
 pub(crate) struct Linear {
-    /// Panels as [`super::packed`] lays them out: `[panels, inputs, PANEL]`.
-    weight: Tensor,
+    weight: Weight,
     bias: Tensor,
     inputs: usize,
     outputs: usize,
     activation: Activation,
+}
+
+/// As the device of its layer wants it.
+#[derive(Debug)]
+enum Weight {
+    /// Panels as [`super::packed`] lays them out: `[panels, inputs, PANEL]`.
+    Panels(Tensor),
+    /// `[outputs, inputs]`
+    Rows(Tensor),
 }
 
 impl Linear {
@@ -25,11 +34,20 @@ impl Linear {
 
     /// Writes `activation(x · Wᵀ + b)` of the rows of `x` to the rows of `out`.
     pub(crate) fn forward(&self, x: &Tensor, out: &Tensor) -> Result<()> {
-        out.inplace_op2(x, self)
+        match &self.weight {
+            Weight::Panels(panels) => out.inplace_op2(x, &PackedLinear { layer: self, panels }),
+            Weight::Rows(rows) => portable::linear(x, rows, &self.bias, self.activation, out),
+        }
     }
 }
 
-impl InplaceOp2 for Linear {
+/// The layer on the CPU.
+struct PackedLinear<'a> {
+    layer: &'a Linear,
+    panels: &'a Tensor,
+}
+
+impl InplaceOp2 for PackedLinear<'_> {
     fn name(&self) -> &'static str {
         "linear"
     }
@@ -41,27 +59,30 @@ impl InplaceOp2 for Linear {
         x: &CpuStorage,
         from: &Layout,
     ) -> Result<()> {
-        let (count, inputs) = from.shape().dims2()?;
-        if inputs != self.inputs || to.shape().dims2()? != (count, self.outputs) {
-            bail!("linear {} -> {}: got {:?} -> {:?}", self.inputs, self.outputs, from, to);
+        let &Linear { ref bias, inputs, outputs, activation, .. } = self.layer;
+        let (count, found) = from.shape().dims2()?;
+        if found != inputs || to.shape().dims2()? != (count, outputs) {
+            bail!("linear {inputs} -> {outputs}: got {from:?} -> {to:?}");
         }
         let (x, out) = (values(x, from)?, values_mut(out, to)?);
-        with_values(&self.weight, |panels| {
-            with_values(&self.bias, |bias| {
+        with_values(self.panels, |panels| {
+            with_values(bias, |bias| {
                 let product = Product {
                     rows: x,
                     row_stride: inputs,
                     count,
                     depth: inputs,
                     panels,
-                    columns: self.outputs,
+                    columns: outputs,
                     bias: Some(bias),
                 };
-                match self.activation {
-                    Activation::None => product.write(out, self.outputs, Plain),
-                    Activation::Gelu => product.write(out, self.outputs, Gelu),
-                    Activation::GeluTanh => product.write(out, self.outputs, GeluTanh),
-                    Activation::Relu => product.write(out, self.outputs, Relu),
+                match activation {
+                    Activation::None => product.write(out, outputs, Plain),
+                    Activation::Gelu => product.write(out, outputs, Gelu),
+                    Activation::GeluTanh => product.write(out, outputs, GeluTanh),
+                    Activation::Relu => product.write(out, outputs, Relu),
+                    Activation::Silu => product.write(out, outputs, Silu),
+                    Activation::Tanh => product.write(out, outputs, Tanh),
                 }
                 Ok(())
             })
@@ -93,12 +114,20 @@ impl LinearBuilder {
 
     /// The layer, once as many outputs were added as [`new`](Self::new) was told.
     pub(crate) fn finish(self, activation: Activation, device: &Device) -> Result<Linear> {
-        let panels = self.outputs.div_ceil(PANEL);
+        let Self { panels, inputs, outputs, .. } = self;
+        let weight = if portable::is_for(device) {
+            // A pass more than need be, once: whoever reads weights need not know of devices.
+            let rows = unpack_transposed(&panels, inputs, outputs);
+            Weight::Rows(Tensor::from_vec(rows, (outputs, inputs), device)?)
+        } else {
+            let count = outputs.div_ceil(PANEL);
+            Weight::Panels(Tensor::from_vec(panels, (count, inputs, PANEL), device)?)
+        };
         Ok(Linear {
-            weight: Tensor::from_vec(self.panels, (panels, self.inputs, PANEL), device)?,
-            bias: Tensor::from_vec(self.bias, self.outputs, device)?,
-            inputs: self.inputs,
-            outputs: self.outputs,
+            weight,
+            bias: Tensor::from_vec(self.bias, outputs, device)?,
+            inputs,
+            outputs,
             activation,
         })
     }

@@ -49,6 +49,15 @@ pub(crate) fn tanh(x: f32) -> f32 {
     ((1.0 - e) / (1.0 + e)).copysign(x)
 }
 
+/// `1 / (1 + e^-x)`, relative error below 3e-7.
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    // By the exponential of a negative number on either side, so that nothing overflows.
+    let e = exp_nonpositive(-x.abs());
+    let numerator = if x < 0.0 { e } else { 1.0 };
+    numerator / (1.0 + e)
+}
+
 /// The sum of `f` over a row.
 #[inline(always)]
 pub(crate) fn sum_by(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {

@@ -41,6 +41,16 @@ pub(crate) fn pack_transposed(
     }
 }
 
+/// What [`pack_transposed`] has packed, as rows one after the other again.
+pub(crate) fn unpack_transposed(panels: &[f32], depth: usize, columns: usize) -> Vec<f32> {
+    let mut rows = Vec::with_capacity(columns * depth);
+    for column in 0..columns {
+        let panel = &panels[column / PANEL * PANEL * depth..][..PANEL * depth];
+        rows.extend(panel[column % PANEL..].iter().step_by(PANEL));
+    }
+    rows
+}
+
 /// Packs a row-major matrix as it is: its row `r` becomes row `r` of each panel.
 pub(crate) fn pack_rows(matrix: &[f32], stride: usize, columns: usize, panels: &mut [f32]) {
     let depth = matrix.len().div_ceil(stride);
@@ -221,7 +231,7 @@ impl<E: Epilogue> Kernel<'_, E> {
 mod tests {
     use pulp::{Scalar, Scalar128b, Scalar256b, Scalar512b, Simd};
 
-    use super::{Kernel, Product, pack_rows, pack_transposed, packed_len};
+    use super::{Kernel, Product, pack_rows, pack_transposed, packed_len, unpack_transposed};
     use crate::engine::layers::activation::{Plain, Relu};
 
     fn noise(len: usize, seed: u32) -> Vec<f32> {
@@ -308,6 +318,7 @@ mod tests {
         let mut by_columns = vec![0.0; packed_len(depth, columns)];
         pack_transposed(&transposed, depth, depth, 0, &mut by_columns);
         assert_eq!(by_rows, by_columns);
+        assert_eq!(unpack_transposed(&by_columns, depth, columns), transposed);
     }
 
     #[test]

@@ -35,6 +35,14 @@ pub(crate) fn with_values<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Resul
     read(values(storage, layout)?)
 }
 
+/// The same for a result, which is brought here from a GPU.
+pub(crate) fn read_values<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    if tensor.device().is_cpu() {
+        return with_values(tensor, read);
+    }
+    read(&tensor.flatten_all()?.to_vec1()?)
+}
+
 fn span(layout: &Layout) -> Result<(usize, usize)> {
     match layout.contiguous_offsets() {
         Some(span) => Ok(span),

@@ -3,6 +3,9 @@
 //! and the latency of single short queries.
 //!
 //! usage: candle-peer MODEL_DIR CORPUS.jsonl [LATENCY_SAMPLES] [ROWS_OUT.f32]
+//!        candle-peer generate MODEL_DIR TEXTS.json TOKENS     see `generate`
+
+mod generate;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -108,7 +111,13 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
 }
 
 fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, dir, texts, tokens] = arguments.as_slice()
+        && mode == "generate"
+    {
+        return generate::run(Path::new(dir), Path::new(texts), tokens.parse()?);
+    }
+    let mut arguments = arguments.into_iter();
     let usage = "usage: candle-peer MODEL_DIR CORPUS.jsonl [LATENCY_SAMPLES] [ROWS_OUT.f32]";
     let dir = PathBuf::from(arguments.next().context(usage)?);
     let corpus = PathBuf::from(arguments.next().context(usage)?);

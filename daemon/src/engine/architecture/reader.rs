@@ -1,0 +1,229 @@
+//! Reads the tensors of a network by name, and keeps account of them.
+
+use std::collections::BTreeSet;
+
+use candle_core::{Device, Tensor};
+
+use crate::engine::layers::activation::Activation;
+use crate::engine::layers::linear::{Linear, LinearBuilder};
+use crate::engine::layers::norm::{LayerNorm, Norm};
+use crate::engine::layers::rms_norm::RmsNorm;
+use crate::engine::load_error::LoadError;
+use crate::engine::weights::Weights;
+
+/// Reads the tensors of one model.
+#[derive(Debug)]
+pub(in crate::engine) struct Reader<'a> {
+    weights: &'a Weights,
+    device: &'a Device,
+    /// Stands before the names of the encoder's tensors where it was saved with a head around it.
+    prefix: &'static str,
+    /// Weights on their way into panels.
+    buffer: Vec<f32>,
+    values_read: u64,
+    names_read: BTreeSet<String>,
+}
+
+/// Whether the linear layers of a model add something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Bias {
+    /// They do not, and the file has nothing to be added.
+    None,
+    /// They do.
+    Each,
+}
+
+impl From<bool> for Bias {
+    fn from(has_bias: bool) -> Self {
+        if has_bias { Self::Each } else { Self::None }
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Nothing is read yet.
+    pub(in crate::engine) fn new(weights: &'a Weights, device: &'a Device) -> Self {
+        Self {
+            weights,
+            device,
+            prefix: "",
+            buffer: Vec::new(),
+            values_read: 0,
+            names_read: BTreeSet::new(),
+        }
+    }
+
+    /// From here on names have the first of these prefixes with which `tensor` is there.
+    pub(in crate::engine) fn enter(&mut self, prefixes: &[&'static str], tensor: &str) {
+        let is_there = |prefix: &&&str| self.weights.contains(&format!("{prefix}{tensor}"));
+        self.prefix = prefixes.iter().find(is_there).copied().unwrap_or_default();
+    }
+
+    /// From here on names are as the file has them.
+    pub(in crate::engine) fn leave(&mut self) {
+        self.prefix = "";
+    }
+
+    /// Whether the file has the tensor.
+    pub(in crate::engine) fn contains(&self, tensor: &str) -> bool {
+        self.weights.contains(&format!("{}{tensor}", self.prefix))
+    }
+
+    /// Bytes that what was read takes in memory.
+    pub(in crate::engine) fn bytes(&self) -> u64 {
+        4 * self.values_read
+    }
+
+    /// Refuses a file that has more of an encoder than was read, in the named parts: its
+    /// configuration is another model's, and would make wrong rows.
+    pub(in crate::engine) fn check_extra(&self, parts: &[&str]) -> Result<(), LoadError> {
+        let is_extra = |name: &&str| {
+            let own = name.strip_prefix(self.prefix).unwrap_or(name);
+            let is_counted_up = ["position_ids", "token_type_ids", "inv_freq"]
+                .iter()
+                .any(|counted| own.ends_with(counted));
+            let is_part = parts.iter().any(|part| own.starts_with(part));
+            is_part && !is_counted_up && !self.names_read.contains(*name)
+        };
+        match self.weights.names().find(is_extra) {
+            None => Ok(()),
+            Some(tensor) => Err(LoadError::ExtraTensor {
+                file: self.weights.file().to_owned(),
+                tensor: tensor.to_owned(),
+            }),
+        }
+    }
+
+    /// Tells of tensors that nothing has read.
+    pub(in crate::engine) fn tell_unread(&self) {
+        let is_unread = |name: &&str| !self.names_read.contains(*name);
+        let unread: Vec<&str> = self.weights.names().filter(is_unread).collect();
+        if let Some(first) = unread.first() {
+            let (file, count) = (self.weights.file().display(), unread.len());
+            tracing::info!(%file, count, first, "tensors beside the model are not used");
+        }
+    }
+
+    /// One layer of `inputs`, made of the named ones side by side, each with its outputs.
+    pub(in crate::engine) fn linear(
+        &mut self,
+        parts: &[(String, usize)],
+        inputs: usize,
+        bias: Bias,
+        activation: Activation,
+    ) -> Result<Linear, LoadError> {
+        let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
+        let mut builder = LinearBuilder::new(inputs, outputs);
+        for (name, outputs) in parts {
+            let bias = self.bias(name, *outputs, bias)?;
+            self.fetch(&format!("{name}.weight"), &[*outputs, inputs])?;
+            builder.push(&self.buffer, &bias);
+        }
+        builder.finish(activation, self.device).map_err(|source| self.placing(source))
+    }
+
+    /// Two layers of `inputs` that the file keeps as one: the first half of its outputs, and the
+    /// second.
+    pub(in crate::engine) fn halves(
+        &mut self,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        bias: Bias,
+        activations: [Activation; 2],
+    ) -> Result<[Linear; 2], LoadError> {
+        let bias = self.bias(name, 2 * outputs, bias)?;
+        self.fetch(&format!("{name}.weight"), &[2 * outputs, inputs])?;
+        let half = |i: usize| {
+            let mut builder = LinearBuilder::new(inputs, outputs);
+            let weight = &self.buffer[i * outputs * inputs..][..outputs * inputs];
+            builder.push(weight, &bias[i * outputs..][..outputs]);
+            builder.finish(activations[i], self.device).map_err(|source| self.placing(source))
+        };
+        Ok([half(0)?, half(1)?])
+    }
+
+    /// A layer normalisation; one without bias adds zeros.
+    pub(in crate::engine) fn layer_norm(
+        &mut self,
+        name: &str,
+        width: usize,
+        bias: Bias,
+        epsilon: f32,
+    ) -> Result<Norm, LoadError> {
+        let weight = self.tensor(&format!("{name}.weight"), &[width])?;
+        let bias = self.bias(name, width, bias)?;
+        let bias = self.place(bias, &[width])?;
+        Ok(Norm::Layer(LayerNorm { weight, bias, epsilon }))
+    }
+
+    /// A normalisation by the root of the mean square. `offset` is what the file's weights lack.
+    pub(in crate::engine) fn rms_norm(
+        &mut self,
+        name: &str,
+        width: usize,
+        offset: f32,
+        epsilon: f32,
+    ) -> Result<RmsNorm, LoadError> {
+        let mut weight = self.values(&format!("{name}.weight"), &[width])?;
+        weight.iter_mut().for_each(|w| *w += offset);
+        Ok(RmsNorm { weight: self.place(weight, &[width])?, epsilon })
+    }
+
+    /// A tensor as it is.
+    pub(in crate::engine) fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Tensor, LoadError> {
+        let values = self.values(name, shape)?;
+        self.place(values, shape)
+    }
+
+    /// The values of a tensor.
+    pub(in crate::engine) fn values(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Vec<f32>, LoadError> {
+        let mut values = Vec::new();
+        self.read(name, shape, &mut values)?;
+        Ok(values)
+    }
+
+    fn bias(&mut self, name: &str, outputs: usize, bias: Bias) -> Result<Vec<f32>, LoadError> {
+        match bias {
+            Bias::None => Ok(vec![0.0; outputs]),
+            Bias::Each => self.values(&format!("{name}.bias"), &[outputs]),
+        }
+    }
+
+    /// Reads into the buffer that all layers share on their way.
+    fn fetch(&mut self, name: &str, shape: &[usize]) -> Result<(), LoadError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let read = self.read(name, shape, &mut buffer);
+        self.buffer = buffer;
+        read
+    }
+
+    fn read(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: &mut Vec<f32>,
+    ) -> Result<(), LoadError> {
+        let name = format!("{}{name}", self.prefix);
+        self.weights.read(&name, shape, values)?;
+        if self.names_read.insert(name) {
+            self.values_read += u64::try_from(values.len()).unwrap_or(u64::MAX);
+        }
+        Ok(())
+    }
+
+    fn place(&self, values: Vec<f32>, shape: &[usize]) -> Result<Tensor, LoadError> {
+        Tensor::from_vec(values, shape, self.device).map_err(|source| self.placing(source))
+    }
+
+    fn placing(&self, source: candle_core::Error) -> LoadError {
+        LoadError::Tensor { file: self.weights.file().to_owned(), source }
+    }
+}

@@ -1,0 +1,54 @@
+//! RoBERTa, and what is built like it in other languages: XLM-R, CamemBERT.
+
+use super::bert::Bert;
+use super::reader::Reader;
+use super::settings::Settings;
+use super::{Architecture, Facts};
+use crate::engine::load_error::LoadError;
+use crate::engine::network::Network;
+
+/// BERT's blocks, with places counted from behind the padding token's number.
+#[derive(Debug)]
+pub(super) struct Roberta {
+    name: &'static str,
+    bert: Bert,
+    padding: u32,
+    /// Places that are left for tokens.
+    positions: usize,
+}
+
+impl Roberta {
+    pub(super) fn read(name: &'static str, settings: Settings<'_>) -> Result<Self, LoadError> {
+        let bert = Bert::read(settings)?;
+        let padding = settings.token_or("pad_token_id", 1)?;
+        let positions = positions_behind(padding, bert.positions, settings)?;
+        Ok(Self { name, bert, padding, positions })
+    }
+}
+
+/// Rows of a position table that are left where tokens are counted from behind the padding.
+pub(super) fn positions_behind(
+    padding: u32,
+    rows: usize,
+    settings: Settings<'_>,
+) -> Result<usize, LoadError> {
+    let taken = usize::try_from(padding).unwrap_or(usize::MAX).saturating_add(1);
+    match rows.checked_sub(taken) {
+        Some(left) if left > 0 => Ok(left),
+        _ => {
+            let wanted = format!("more than {taken}, since places count from pad_token_id on");
+            Err(settings.setting("max_position_embeddings", rows, wanted))
+        }
+    }
+}
+
+impl Architecture for Roberta {
+    fn facts(&self) -> Facts {
+        Facts { name: self.name, positions: self.positions, ..self.bert.facts() }
+    }
+
+    fn network(&self, reader: &mut Reader<'_>) -> Result<Network, LoadError> {
+        reader.enter(&["roberta."], "embeddings.word_embeddings.weight");
+        self.bert.network_counting(reader, Some(self.padding))
+    }
+}

@@ -1,0 +1,158 @@
+//! The settings of a `config.json`, read so that what is wrong is told with its name.
+
+use std::path::Path;
+
+use serde::de::Error as _;
+use serde_json::Value;
+
+use crate::engine::layers::activation::Activation;
+use crate::engine::layers::relative_bias::Buckets;
+use crate::engine::load_error::LoadError;
+
+/// A configuration and the file that it stands in.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Settings<'a> {
+    pub(in crate::engine) file: &'a Path,
+    pub(in crate::engine) json: &'a Value,
+}
+
+/// What any size may be at most: products of a few of them still do not overflow.
+const LARGEST: usize = 1 << 28;
+
+impl<'a> Settings<'a> {
+    /// A size, which is there and not 0.
+    pub(super) fn size(self, setting: &'static str) -> Result<usize, LoadError> {
+        match self.size_if_there(setting)? {
+            Some(size) => Ok(size),
+            None => Err(self.wrong(setting, "is missing")),
+        }
+    }
+
+    /// A size that another value stands in for.
+    pub(super) fn size_or(self, setting: &'static str, other: usize) -> Result<usize, LoadError> {
+        Ok(self.size_if_there(setting)?.unwrap_or(other))
+    }
+
+    /// A size that may be missing, or null.
+    pub(super) fn size_if_there(self, setting: &'static str) -> Result<Option<usize>, LoadError> {
+        let value = &self.json[setting];
+        if value.is_null() {
+            return Ok(None);
+        }
+        let found = value.as_u64().ok_or_else(|| self.wrong(setting, "is no size"))?;
+        let found = usize::try_from(found).unwrap_or(usize::MAX);
+        if (1..=LARGEST).contains(&found) {
+            return Ok(Some(found));
+        }
+        Err(self.setting(setting, found, format!("between 1 and {LARGEST}")))
+    }
+
+    /// A size that is a multiple of another one, which is not 0.
+    pub(super) fn parts(
+        self,
+        setting: &'static str,
+        found: usize,
+        of: usize,
+    ) -> Result<usize, LoadError> {
+        if of > 0 && found.is_multiple_of(of) {
+            return Ok(found / of);
+        }
+        Err(self.setting(setting, found, format!("a multiple of {of}")))
+    }
+
+    /// Buckets of distances.
+    pub(super) fn buckets(
+        self,
+        setting: &'static str,
+        count: usize,
+        max_distance: usize,
+    ) -> Result<Buckets, LoadError> {
+        // A quarter of the buckets is for the smallest distances, on either side; and a curve is
+        // kept for each head.
+        if count.is_multiple_of(4) && (count / 4 + 1..=1 << 16).contains(&max_distance) {
+            return Ok(Buckets { count, max_distance });
+        }
+        let wanted = format!("a multiple of 4, and a quarter of it below {max_distance}");
+        Err(self.setting(setting, count, wanted))
+    }
+
+    /// The number of a token.
+    pub(super) fn token_or(self, setting: &'static str, other: u32) -> Result<u32, LoadError> {
+        let value = &self.json[setting];
+        if value.is_null() {
+            return Ok(other);
+        }
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| self.wrong(setting, "is no token"))
+    }
+
+    /// A number that another one stands in for.
+    pub(super) fn number_or(self, setting: &'static str, other: f32) -> Result<f32, LoadError> {
+        let value = &self.json[setting];
+        if value.is_null() {
+            return Ok(other);
+        }
+        match value.as_f64() {
+            #[expect(clippy::cast_possible_truncation, reason = "networks compute in f32")]
+            Some(number) if number.is_finite() => Ok(number as f32),
+            _ => Err(self.wrong(setting, "is no number")),
+        }
+    }
+
+    /// A yes or no that another value stands in for.
+    pub(super) fn flag_or(self, setting: &'static str, other: bool) -> Result<bool, LoadError> {
+        match &self.json[setting] {
+            Value::Null => Ok(other),
+            Value::Bool(flag) => Ok(*flag),
+            _ => Err(self.wrong(setting, "is neither true nor false")),
+        }
+    }
+
+    /// A word.
+    pub(super) fn text(self, setting: &str) -> Option<&'a str> {
+        self.json[setting].as_str()
+    }
+
+    /// The activation that a setting names.
+    pub(super) fn activation(self, setting: &str) -> Result<Activation, LoadError> {
+        let name = self.text(setting).unwrap_or("(none)");
+        Activation::named(name)
+            .ok_or_else(|| self.unsupported("the activation", name, Activation::NAMES))
+    }
+
+    /// Refuses a setting that is there with another value than the only one that is supported.
+    pub(super) fn only(
+        self,
+        setting: &'static str,
+        wanted: &Value,
+        supported: &'static str,
+    ) -> Result<(), LoadError> {
+        let value = &self.json[setting];
+        if value.is_null() || value == wanted {
+            return Ok(());
+        }
+        let found = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        Err(self.unsupported(setting, &found, supported))
+    }
+
+    /// The error for what is understood but not done.
+    pub(super) fn unsupported(
+        self,
+        what: &'static str,
+        found: &str,
+        supported: &'static str,
+    ) -> LoadError {
+        let (file, found) = (self.file.to_owned(), found.to_owned());
+        LoadError::Unsupported { file, what, found, supported }
+    }
+
+    /// The error for a size that does not fit.
+    pub(super) fn setting(self, setting: &'static str, found: usize, wanted: String) -> LoadError {
+        LoadError::Setting { file: self.file.to_owned(), setting, found, wanted }
+    }
+
+    fn wrong(self, setting: &str, what: &str) -> LoadError {
+        let source = serde_json::Error::custom(format!("the setting {setting:?} {what}"));
+        LoadError::Json { file: self.file.to_owned(), source }
+    }
+}

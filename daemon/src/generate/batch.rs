@@ -1,0 +1,508 @@
+//! The worker of a model that makes texts: the requests of all clients are one changing batch.
+//!
+//! Between two steps finished and cancelled texts leave it and waiting ones join, so that a short
+//! answer does not wait for a long one, and a step computes a token for everybody at about the cost
+//! of a token for one.
+
+use super::config::{GenerationConfig, Search};
+use super::making::{Making, Progress};
+use super::reading::Reading;
+use crate::engine::model::{ComputeError, Sequence};
+use crate::engine::text_model::{Decoder, HypothesisId, Seq2SeqModel, SourceId};
+use crate::fair_queue::{FairQueue, Queued};
+use crate::latency::Times;
+use crate::lease::ConnectionId;
+use crate::queue::QueueError;
+use crate::text_job::{Job, JobText, TextError, Waiting, guarded};
+use emberd_protocol::{Event, Generated, GeneratedText, TextBlock};
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::{Builder, JoinHandle};
+
+/// Tokens of inputs that are read between two steps: the answers that run meanwhile wait for no
+/// more. A longer input is read alone.
+const ADMITTED_TOKENS: usize = 1024;
+
+/// Where the pieces of streamed texts go, as they are made. Called by the worker: it must not wait.
+pub type PieceSink = Box<dyn Fn(Event) + Send + Sync>;
+
+/// One request's texts.
+pub struct TextJob {
+    /// For fairness between clients.
+    pub connection: ConnectionId,
+    /// The texts.
+    pub texts: TextBlock,
+    /// How answers are made of them.
+    pub config: GenerationConfig,
+    /// Who gets the pieces; given for a config that was resolved as a stream.
+    pub sink: Option<PieceSink>,
+}
+
+impl fmt::Debug for TextJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TextJob")
+            .field("connection", &self.connection)
+            .field("texts", &self.texts)
+            .field("config", &self.config)
+            .field("streams", &self.sink.is_some())
+            .finish()
+    }
+}
+
+/// What is wanted of the texts of a job.
+struct Wish {
+    config: GenerationConfig,
+    sink: Option<PieceSink>,
+}
+
+type Item = JobText<Wish, GeneratedText>;
+
+/// The texts that wait for one model.
+pub struct TextQueue {
+    items: FairQueue<Item>,
+    rows: usize,
+}
+
+/// The waiting end of a job. Dropping it cancels what has not been made: at the next step.
+pub struct TextWaiting {
+    waiting: Waiting<Wish, GeneratedText>,
+}
+
+/// What the worker of a model has done.
+#[derive(Debug, Default)]
+pub struct TextWork {
+    /// Texts that were answered.
+    pub(crate) texts: AtomicU64,
+    /// Tokens of inputs that were read.
+    pub(crate) input_tokens: AtomicU64,
+    /// Tokens that were computed: one for each answer or beam at each step.
+    pub(crate) tokens: AtomicU64,
+    /// Steps that were computed.
+    pub(crate) steps: AtomicU64,
+    /// Texts whose answers are being made now.
+    pub(crate) running: AtomicUsize,
+    /// How long texts waited, from their arrival until they were read.
+    pub(crate) waits: Times,
+}
+
+/// The running thread. Dropping closes the queue and waits for the work inside to end.
+#[derive(Debug)]
+pub struct TextWorker {
+    queue: Arc<TextQueue>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TextQueue {
+    /// An empty queue for a batch of so many answers and beams: the `rows` of the
+    /// [`GenerationLimits`](super::GenerationLimits) that the jobs' configs were resolved with.
+    #[must_use]
+    pub fn new(rows: usize) -> Self {
+        Self { items: FairQueue::default(), rows }
+    }
+
+    /// Adds a job.
+    ///
+    /// # Errors
+    /// When too much waits already, or the model is going away.
+    pub fn push(&self, job: TextJob) -> Result<TextWaiting, QueueError> {
+        let TextJob { connection, texts, config, sink } = job;
+        let waiting = Job::push(&self.items, connection, texts, Wish { config, sink })?;
+        Ok(TextWaiting { waiting })
+    }
+
+    /// Texts that wait.
+    #[must_use]
+    pub fn queued_texts(&self) -> usize {
+        self.items.len()
+    }
+}
+
+impl fmt::Debug for TextQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TextQueue").field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl TextWaiting {
+    /// Waits for the answers.
+    ///
+    /// # Errors
+    /// When the work failed.
+    pub async fn done(self) -> Result<Generated, TextError> {
+        Ok(Generated { texts: self.waiting.done().await? })
+    }
+}
+
+impl fmt::Debug for TextWaiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TextWaiting").finish_non_exhaustive()
+    }
+}
+
+impl TextWorker {
+    /// Starts the thread, which computes with so many threads, itself included.
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
+    pub fn start(
+        name: &str,
+        threads: usize,
+        model: &Arc<dyn Seq2SeqModel>,
+        queue: &Arc<TextQueue>,
+        work: &Arc<TextWork>,
+    ) -> std::io::Result<Self> {
+        let batch = Batch {
+            decoder: Some(Arc::clone(model).decoder(threads)?),
+            model: Arc::clone(model),
+            queue: Arc::clone(queue),
+            work: Arc::clone(work),
+            threads,
+            running: Vec::new(),
+            suspects: VecDeque::new(),
+            logits: Vec::new(),
+        };
+        // The kernel shows 15 characters of a thread's name.
+        let thread = Builder::new().name(format!("t:{name}")).spawn(|| batch.run())?;
+        Ok(Self { queue: Arc::clone(queue), thread: Some(thread) })
+    }
+}
+
+impl Drop for TextWorker {
+    fn drop(&mut self) {
+        self.queue.items.close();
+        if let Some(thread) = self.thread.take() {
+            // The worker catches the panics of its work; its own would be in the log already.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Batch {
+    model: Arc<dyn Seq2SeqModel>,
+    queue: Arc<TextQueue>,
+    work: Arc<TextWork>,
+    threads: usize,
+    /// `None` after a failure, until it is needed again.
+    decoder: Option<Box<dyn Decoder>>,
+    running: Vec<Running>,
+    /// Texts that were in a batch that failed. Each is made again, alone, so that one that the
+    /// engine cannot compute fails its own request and not its neighbours'.
+    suspects: VecDeque<Pending>,
+    logits: Vec<f32>,
+}
+
+/// A text that is ready to join.
+struct Pending {
+    text: Item,
+    input: Sequence,
+    seed: u64,
+    /// What was streamed already.
+    shown: Reading,
+    /// Whether it was in a batch that failed.
+    suspect: bool,
+}
+
+/// A text whose answers are being made.
+struct Running {
+    pending: Pending,
+    place: Place,
+    making: Making,
+}
+
+/// What a text holds in the decoder.
+struct Place {
+    source: SourceId,
+    rows: Vec<HypothesisId>,
+}
+
+/// What is to be done in the decoder between two steps.
+#[derive(Default)]
+struct Changes {
+    reordered: Vec<(Vec<HypothesisId>, Vec<usize>)>,
+    left: Vec<Place>,
+}
+
+impl Batch {
+    fn run(mut self) {
+        loop {
+            let mut first = None;
+            if self.running.is_empty() && self.suspects.is_empty() {
+                let Some(item) = self.queue.items.wait() else { return };
+                first = Some(item);
+            }
+            self.drop_cancelled();
+            let joining = self.next_to_join(first);
+            self.admit(joining);
+            self.step();
+            self.work.running.store(self.running.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Texts that nobody waits for any more leave.
+    fn drop_cancelled(&mut self) {
+        self.suspects.retain(|pending| !pending.text.is_cancelled());
+        let cancelled = |running: &mut Running| running.pending.text.is_cancelled();
+        let left = self.running.extract_if(.., cancelled).map(|running| running.place).collect();
+        self.change(Changes { left, ..Changes::default() });
+    }
+
+    /// The texts that join now, as tokens.
+    fn next_to_join(&mut self, first: Option<Item>) -> Vec<Pending> {
+        if self.running.is_empty()
+            && let Some(suspect) = self.suspects.pop_front()
+        {
+            return vec![suspect];
+        }
+        if self.running.iter().any(|running| running.pending.suspect) {
+            return Vec::new();
+        }
+        let mut rows: usize = self.running.iter().map(|running| running.place.rows.len()).sum();
+        let (mut joining, mut tokens) = (Vec::new(), 0);
+        let mut next = first;
+        while tokens < ADMITTED_TOKENS {
+            let fits = |item: &Item| rows == 0 || rows + item.rows() <= self.queue.rows;
+            let Some(item) = next.take().or_else(|| self.queue.items.take(fits)) else {
+                break;
+            };
+            self.work.waits.note(item.job.queued.elapsed());
+            let taken = item.rows();
+            if let Some(pending) = self.read(item) {
+                rows += taken;
+                tokens += pending.input.ids.len();
+                joining.push(pending);
+            }
+        }
+        joining
+    }
+
+    /// Reads a text as tokens, or fails its job.
+    fn read(&self, text: Item) -> Option<Pending> {
+        let config = &text.job.wish.config;
+        match guarded(|| Ok(self.model.encode(text.as_str(), config.max_input_tokens)?)) {
+            Ok(input) => {
+                let seed = match config.search {
+                    Search::Sample { seed: Some(seed), .. } => seed,
+                    Search::Sample { seed: None, .. } => RandomState::new().hash_one(text.text),
+                    Search::Greedy | Search::Beams { .. } => 0,
+                };
+                Some(Pending { text, input, seed, shown: Reading::default(), suspect: false })
+            }
+            Err(error) => {
+                text.job.fail(error);
+                None
+            }
+        }
+    }
+
+    /// Encodes the inputs of those who join.
+    fn admit(&mut self, joining: Vec<Pending>) {
+        if joining.is_empty() {
+            return;
+        }
+        let inputs: Vec<&Sequence> = joining.iter().map(|pending| &pending.input).collect();
+        let places = self.engine(|decoder| {
+            let sources = decoder.admit(&inputs)?;
+            let places = sources.into_iter().zip(&joining).map(|(source, pending)| {
+                let config = &pending.text.job.wish.config;
+                // The start token takes a place too.
+                let begin = |_| decoder.begin(source, config.max_new_tokens + 1);
+                let rows = (0..config.rows()).map(begin).collect::<Result<_, _>>()?;
+                Ok(Place { source, rows })
+            });
+            places.collect::<Result<Vec<_>, ComputeError>>()
+        });
+        match places {
+            Ok(places) => {
+                let tokens: usize = inputs.iter().map(|input| input.ids.len()).sum();
+                self.work.input_tokens.fetch_add(tokens as u64, Ordering::Relaxed);
+                for (pending, place) in joining.into_iter().zip(places) {
+                    let Wish { config, sink } = &pending.text.job.wish;
+                    let defaults = self.model.defaults();
+                    let making = Making::new(config, defaults, pending.seed, sink.is_some());
+                    self.running.push(Running { pending, place, making });
+                }
+            }
+            Err(error) => self.fail(error, joining),
+        }
+    }
+
+    /// Computes one token more for every answer.
+    fn step(&mut self) {
+        if self.running.is_empty() {
+            return;
+        }
+        let (mut next, mut counts) = (Vec::new(), Vec::with_capacity(self.running.len()));
+        for Running { place, making, .. } in &self.running {
+            let rows = making.next();
+            counts.push(rows.len());
+            let rows = rows.into_iter().filter_map(|(row, id)| Some((*place.rows.get(row)?, id)));
+            next.extend(rows);
+        }
+        let mut logits = std::mem::take(&mut self.logits);
+        if let Err(error) = self.engine(|decoder| decoder.step(&next, &mut logits)) {
+            self.fail(error, Vec::new());
+            return;
+        }
+        self.work.tokens.fetch_add(next.len() as u64, Ordering::Relaxed);
+        self.work.steps.fetch_add(1, Ordering::Relaxed);
+
+        let width = logits.len() / next.len().max(1);
+        let mut rest = logits.as_mut_slice();
+        let mut changes = Changes::default();
+        for (mut running, count) in std::mem::take(&mut self.running).into_iter().zip(counts) {
+            let rows;
+            (rows, rest) = rest.split_at_mut(count * width);
+            match guarded(|| running.advance(&*self.model, rows)) {
+                Ok(Progress::Continue) => self.running.push(running),
+                Ok(Progress::Reorder(from)) => {
+                    changes.reorder(&running.place.rows, from);
+                    self.running.push(running);
+                }
+                Ok(Progress::End) => {
+                    let Running { pending, place, making } = running;
+                    changes.left.push(place);
+                    self.answer(pending, making);
+                }
+                Err(error) => {
+                    changes.left.push(running.place);
+                    running.pending.text.job.fail(error);
+                }
+            }
+        }
+        self.logits = logits;
+        self.change(changes);
+    }
+
+    fn answer(&self, pending: Pending, making: Making) {
+        let Pending { text, input, shown, .. } = pending;
+        match guarded(|| making.into_sequences(&|ids| Ok(self.model.decode(ids)?))) {
+            Ok(mut sequences) => {
+                // A stream has said it already, and cannot take anything back.
+                if text.job.wish.sink.is_some()
+                    && let Some(sequence) = sequences.first_mut()
+                {
+                    sequence.text = shown.into_shown();
+                }
+                let input_tokens = u32::try_from(input.ids.len()).unwrap_or(u32::MAX);
+                let truncated = input.truncated;
+                let answer = GeneratedText { sequences, input_tokens, truncated };
+                let len_bytes = len_bytes(&answer);
+                self.work.texts.fetch_add(1, Ordering::Relaxed);
+                text.answer(answer, len_bytes);
+            }
+            Err(error) => text.job.fail(error),
+        }
+    }
+
+    /// Does in the decoder what became of the texts.
+    fn change(&mut self, changes: Changes) {
+        if changes.left.is_empty() && changes.reordered.is_empty() {
+            return;
+        }
+        let done = self.engine(|decoder| {
+            for (rows, from) in &changes.reordered {
+                decoder.reorder(rows, from)?;
+            }
+            for Place { source, rows } in changes.left {
+                rows.into_iter().for_each(|row| decoder.end(row));
+                decoder.forget(source);
+            }
+            Ok(())
+        });
+        if let Err(error) = done {
+            self.fail(error, Vec::new());
+        }
+    }
+
+    /// After a failure nothing that the decoder holds is of use. A text that was computed alone has
+    /// failed; several are computed again, one by one.
+    fn fail(&mut self, error: TextError, joining: Vec<Pending>) {
+        let decoder = self.decoder.take();
+        // Whatever happens to it here, it is gone.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(decoder)));
+        let running = self.running.drain(..).map(|running| running.pending);
+        let mut texts: Vec<Pending> = running.chain(joining).collect();
+        if texts.len() > 1 {
+            tracing::warn!(%error, texts = texts.len(), "a batch failed and is computed in parts");
+            texts.iter_mut().for_each(|pending| pending.suspect = true);
+            self.suspects.extend(texts);
+        } else if let Some(pending) = texts.pop() {
+            pending.text.job.fail(error);
+        }
+    }
+
+    /// Asks the decoder, a fresh one after a failure.
+    fn engine<T>(
+        &mut self,
+        ask: impl FnOnce(&mut dyn Decoder) -> Result<T, ComputeError>,
+    ) -> Result<T, TextError> {
+        let Self { model, decoder, threads, .. } = self;
+        guarded(|| {
+            let decoder = match decoder {
+                Some(decoder) => decoder,
+                None => {
+                    let fresh = Arc::clone(model).decoder(*threads);
+                    decoder.insert(fresh.map_err(|error| TextError::Threads(Arc::new(error)))?)
+                }
+            };
+            Ok(ask(&mut **decoder)?)
+        })
+    }
+}
+
+impl Running {
+    /// Takes the logits of its rows, and shows what came of them.
+    fn advance(
+        &mut self,
+        model: &dyn Seq2SeqModel,
+        logits: &mut [f32],
+    ) -> Result<Progress, TextError> {
+        let progress = self.making.advance(logits, &|ids| Ok(model.decode(ids)?))?;
+        let Pending { text, shown, .. } = &mut self.pending;
+        if let Some(sink) = &text.job.wish.sink {
+            let (so_far, tokens) = self.making.so_far();
+            let piece = match progress {
+                Progress::End => shown.finish(so_far),
+                Progress::Continue | Progress::Reorder(_) => {
+                    shown.read(so_far, self.making.stops())
+                }
+            };
+            if let Some(piece) = piece {
+                let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+                sink(Event::Piece { text: text.position(), piece, tokens });
+            }
+        }
+        Ok(progress)
+    }
+}
+
+impl Changes {
+    fn reorder(&mut self, rows: &[HypothesisId], mut from: Vec<usize>) {
+        // Fewer beams may be left than rows: the rest stays as it is.
+        from.extend(from.len()..rows.len());
+        if !from.iter().enumerate().all(|(row, from)| row == *from) {
+            self.reordered.push((rows.to_vec(), from));
+        }
+    }
+}
+
+impl Item {
+    fn rows(&self) -> usize {
+        self.job.wish.config.rows()
+    }
+}
+
+/// What an answer takes of a message.
+fn len_bytes(answer: &GeneratedText) -> usize {
+    const SEQUENCE: usize = 8 + 8 + 5 + 4;
+    const TEXT: usize = 8 + 4 + 1;
+    let sequences = answer.sequences.iter();
+    TEXT + sequences.map(|s| SEQUENCE + s.text.len() + size_of_val(&*s.ids)).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests;

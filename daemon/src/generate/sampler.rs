@@ -1,0 +1,202 @@
+//! Drawing a token, as transformers' temperature, top-k and top-p do in this order.
+//!
+//! `LogitsProcessor` of candle-transformers is not used: it compares top-p with probabilities that
+//! were not normalised after top-k, needs a tensor for each row, and draws by a generator whose
+//! numbers may be others in the next version.
+
+/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014): a counter
+/// that is scrambled. The same seed gives the same numbers, on every machine and in every version.
+#[derive(Debug, Clone)]
+pub(super) struct Draws {
+    state: u64,
+}
+
+impl Draws {
+    /// The draws for one of the answers to a text.
+    pub(super) fn new(seed: u64, answer: usize) -> Self {
+        Self { state: scramble(seed ^ scramble(answer as u64)) }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        scramble(self.state)
+    }
+
+    /// A number from 0 to below 1.
+    fn uniform(&mut self) -> f64 {
+        const FRACTION_BITS: u32 = 53;
+        #[expect(clippy::cast_precision_loss, reason = "53 bits fit an f64")]
+        let fraction = (self.next() >> (u64::BITS - FRACTION_BITS)) as f64;
+        fraction * 0.5f64.powi(FRACTION_BITS.cast_signed())
+    }
+}
+
+fn scramble(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+/// What is drawn from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sampler {
+    pub(super) temperature: f32,
+    /// 0 for all.
+    pub(super) top_k: usize,
+    pub(super) top_p: f32,
+}
+
+impl Sampler {
+    /// Draws a token by its scores; `None` if no token has a finite one.
+    pub(super) fn draw(self, scores: &[f32], draws: &mut Draws) -> Option<u32> {
+        let mut odds: Vec<(u32, f32)> = (0u32..)
+            .zip(scores)
+            .filter(|(_, score)| score.is_finite())
+            .map(|(id, score)| (id, score / self.temperature))
+            .collect();
+        self.keep_top_k(&mut odds);
+        let total = exponentiate(&mut odds);
+        let total = self.keep_top_p(&mut odds, total);
+        let mut left = draws.uniform() * total;
+        for &(id, weight) in &odds {
+            left -= f64::from(weight);
+            if left < 0.0 {
+                return Some(id);
+            }
+        }
+        // Rounding may leave a crumb behind the last one.
+        odds.iter().rfind(|(_, weight)| *weight > 0.0).map(|(id, _)| *id)
+    }
+
+    /// Keeps the best ones, and what is as good as the last of them.
+    fn keep_top_k(self, odds: &mut Vec<(u32, f32)>) {
+        if self.top_k == 0 || self.top_k >= odds.len() {
+            return;
+        }
+        let mut scores: Vec<f32> = odds.iter().map(|(_, score)| *score).collect();
+        let (_, &mut least, _) =
+            scores.select_nth_unstable_by(self.top_k - 1, |a, b| b.total_cmp(a));
+        odds.retain(|(_, score)| *score >= least);
+    }
+
+    /// Keeps the likeliest ones that together have the probability `top_p`, one at least, and
+    /// answers the sum of their weights.
+    fn keep_top_p(self, odds: &mut Vec<(u32, f32)>, total: f64) -> f64 {
+        if self.top_p >= 1.0 {
+            return total;
+        }
+        odds.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        let wanted = f64::from(self.top_p) * total;
+        let mut sum = 0.0;
+        let kept = odds.iter().take_while(|(_, weight)| {
+            let open = sum < wanted;
+            sum += if open { f64::from(*weight) } else { 0.0 };
+            open
+        });
+        let kept = kept.count();
+        odds.truncate(kept);
+        sum
+    }
+}
+
+/// Makes weights of scores, the greatest 1, and answers their sum.
+fn exponentiate(odds: &mut [(u32, f32)]) -> f64 {
+    let greatest = odds.iter().map(|(_, score)| *score).fold(f32::NEG_INFINITY, f32::max);
+    let mut total = 0.0;
+    for (_, score) in odds {
+        *score = (*score - greatest).exp();
+        total += f64::from(*score);
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const ALL: Sampler = Sampler { temperature: 1.0, top_k: 0, top_p: 1.0 };
+
+    /// How often each token is drawn in 10,000 draws.
+    fn counts(sampler: Sampler, probabilities: &[f32]) -> BTreeMap<u32, usize> {
+        let scores: Vec<f32> = probabilities.iter().map(|p| p.ln()).collect();
+        let mut draws = Draws::new(7, 0);
+        let mut counts = BTreeMap::new();
+        for _ in 0..10_000 {
+            *counts.entry(sampler.draw(&scores, &mut draws).unwrap()).or_default() += 1;
+        }
+        counts
+    }
+
+    fn assert_near(count: usize, wanted: usize) {
+        assert!(count.abs_diff(wanted) < 200, "{count} draws, not about {wanted}");
+    }
+
+    #[test]
+    fn the_numbers_are_those_of_splitmix64() {
+        let mut draws = Draws { state: 1_234_567 };
+        let first: Vec<u64> = (0..3).map(|_| draws.next()).collect();
+        assert_eq!(
+            first,
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
+    }
+
+    #[test]
+    fn tokens_are_drawn_as_often_as_they_are_likely() {
+        let counts = counts(ALL, &[0.5, 0.0, 0.3, 0.2]);
+        assert_eq!(counts.len(), 3);
+        assert_near(counts[&0], 5000);
+        assert_near(counts[&2], 3000);
+        assert_near(counts[&3], 2000);
+    }
+
+    #[test]
+    fn temperature_sharpens_and_evens() {
+        // The square of the odds: 25 to 4.
+        let cold = counts(Sampler { temperature: 0.5, ..ALL }, &[0.5, 0.2]);
+        assert_near(cold[&0], 8621);
+        let hot = counts(Sampler { temperature: 1000.0, ..ALL }, &[0.9, 0.1]);
+        assert_near(hot[&0], 5000);
+    }
+
+    #[test]
+    fn top_k_keeps_the_best_and_what_is_as_good_as_the_last() {
+        let best = counts(Sampler { top_k: 2, ..ALL }, &[0.1, 0.5, 0.3, 0.1]);
+        assert_eq!(best.keys().copied().collect::<Vec<_>>(), [1, 2]);
+        assert_near(best[&1], 6250);
+        let tied = counts(Sampler { top_k: 2, ..ALL }, &[0.2, 0.5, 0.2, 0.1]);
+        assert_eq!(tied.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn top_p_keeps_the_fewest_that_reach_it_after_top_k_was_normalised() {
+        let nucleus = counts(Sampler { top_p: 0.7, ..ALL }, &[0.2, 0.5, 0.3]);
+        assert_eq!(nucleus.keys().copied().collect::<Vec<_>>(), [1, 2]);
+        let one = counts(Sampler { top_p: 0.01, ..ALL }, &[0.2, 0.5, 0.3]);
+        assert_eq!(one.len(), 1);
+        // Of the best two alone the first has five eighths.
+        let both = counts(Sampler { top_k: 2, top_p: 0.6, ..ALL }, &[0.2, 0.5, 0.3]);
+        assert_eq!(both.keys().copied().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn the_answers_to_a_text_are_drawn_apart_and_each_again_the_same() {
+        let draw = |seed, answer| {
+            let mut draws = Draws::new(seed, answer);
+            let scores = [0.0; 100];
+            (0..10).map(|_| ALL.draw(&scores, &mut draws).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(1, 0), draw(1, 0));
+        assert_ne!(draw(1, 0), draw(1, 1));
+        assert_ne!(draw(1, 0), draw(2, 0));
+        assert_ne!(draw(0, 1), draw(1, 0));
+    }
+
+    #[test]
+    fn where_no_score_is_a_number_nothing_is_drawn() {
+        let scores = [f32::NAN, f32::NEG_INFINITY, f32::INFINITY];
+        assert_eq!(ALL.draw(&scores, &mut Draws::new(1, 0)), None);
+        assert_eq!(ALL.draw(&[f32::NAN, 0.0], &mut Draws::new(1, 0)), Some(1));
+    }
+}

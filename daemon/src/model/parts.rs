@@ -1,0 +1,139 @@
+//! What a model in memory computes with: a part for each thing that can be asked of it.
+
+use crate::engine::model::{EmbeddingModel, RankHead};
+use crate::engine::text_model::{MaskedModel, Seq2SeqModel};
+use crate::fill_mask::{FillQueue, FillWorkers};
+use crate::generate::{GenerationLimits, TextQueue, TextWork, TextWorker};
+use crate::queue::{BatchLimits, Queue};
+use crate::row_shape::RowShape;
+use crate::settings::ModelSettings;
+use crate::worker::{WorkDone, Workers};
+use emberd_protocol::ScoreActivation;
+use std::io;
+use std::sync::Arc;
+
+/// Rows for texts.
+#[derive(Debug)]
+pub(crate) struct Embedding {
+    /// Where its work is put.
+    pub(crate) queue: Arc<Queue>,
+    /// What of its rows is used.
+    pub(crate) shape: RowShape,
+    /// What determines its rows; `None` where they are not cached.
+    pub(crate) fingerprint: Option<[u8; 32]>,
+    pub(super) workers: Workers,
+}
+
+/// Scores for pairs of texts.
+#[derive(Debug)]
+pub(crate) struct Ranking {
+    /// Where its work is put.
+    pub(crate) queue: Arc<Queue>,
+    /// One value for each label.
+    pub(crate) shape: RowShape,
+    /// The names of the scores of a pair.
+    pub(crate) labels: Vec<String>,
+    /// What the folder wants done with what the head puts out.
+    pub(crate) activation: ScoreActivation,
+    pub(super) workers: Workers,
+}
+
+/// Texts from texts.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    /// Where its work is put.
+    pub(crate) queue: Arc<TextQueue>,
+    /// What it says about how texts are made.
+    pub(crate) model: Arc<dyn Seq2SeqModel>,
+    /// What a request may ask for.
+    pub(crate) limits: GenerationLimits,
+    pub(super) threads: usize,
+    _worker: TextWorker,
+}
+
+/// What may stand at the masks of texts.
+#[derive(Debug)]
+pub(crate) struct Masks {
+    /// Where its work is put.
+    pub(crate) queue: Arc<FillQueue>,
+    pub(super) workers: FillWorkers,
+}
+
+impl Embedding {
+    pub(super) fn start(
+        name: &str,
+        model: &Arc<dyn EmbeddingModel>,
+        shape: RowShape,
+        settings: &ModelSettings,
+        limits: BatchLimits,
+        threads: usize,
+        done: &Arc<WorkDone>,
+    ) -> io::Result<Self> {
+        let (queue, workers) = rows(name, model, limits, threads, done)?;
+        let fingerprint = model.fingerprint().filter(|_| settings.cache_embeddings);
+        Ok(Self { queue, shape, fingerprint, workers })
+    }
+}
+
+impl Ranking {
+    pub(super) fn start(
+        name: &str,
+        head: RankHead,
+        limits: BatchLimits,
+        threads: usize,
+        done: &Arc<WorkDone>,
+    ) -> io::Result<Self> {
+        let (queue, workers) = rows(name, &head.model, limits, threads, done)?;
+        let scores = head.model.card().dimension;
+        let shape = RowShape { model: scores, used: scores, normalized: false };
+        let RankHead { labels, activation, .. } = head;
+        Ok(Self { queue, shape, labels, activation, workers })
+    }
+}
+
+impl Generation {
+    pub(super) fn start(
+        name: &str,
+        model: Arc<dyn Seq2SeqModel>,
+        settings: &ModelSettings,
+        threads: usize,
+        work: &Arc<TextWork>,
+    ) -> io::Result<Self> {
+        let limits = GenerationLimits::of(
+            &*model,
+            settings.max_input_length,
+            settings.max_output_length,
+            settings.batch_size,
+        );
+        let queue = Arc::new(TextQueue::new(limits.rows));
+        let worker = TextWorker::start(name, threads, &model, &queue, work)?;
+        Ok(Self { queue, model, limits, threads, _worker: worker })
+    }
+}
+
+impl Masks {
+    pub(super) fn start(
+        name: &str,
+        model: &Arc<dyn MaskedModel>,
+        limits: BatchLimits,
+        threads: usize,
+        done: &Arc<WorkDone>,
+    ) -> io::Result<Self> {
+        let queue = Arc::new(FillQueue::default());
+        let workers = FillWorkers::start(name, threads, model, limits, &queue, done)?;
+        Ok(Self { queue, workers })
+    }
+}
+
+/// A queue, and the threads that make rows of what is in it.
+fn rows(
+    name: &str,
+    model: &Arc<dyn EmbeddingModel>,
+    limits: BatchLimits,
+    threads: usize,
+    done: &Arc<WorkDone>,
+) -> io::Result<(Arc<Queue>, Workers)> {
+    let queue = Arc::new(Queue::new(limits));
+    let workers = Workers::start(name, threads, model, &queue, done)?;
+    Ok((queue, workers))
+}

@@ -1,0 +1,76 @@
+"""transformers on the CPU, as one would use it. Threads by OMP_NUM_THREADS.
+
+usage: transformers_peer.py generate MODEL TEXTS.json TOKENS   tokens a second at batch 1 and with all
+                                                               texts at once, and the encoder's time
+       transformers_peer.py load MODEL                         seconds until the model is in memory
+"""
+
+import json
+import os
+import sys
+import time
+
+import torch
+import transformers
+
+REPEAT = 5
+
+
+def best(run):
+    """The fastest of some runs, after one that does not count: others on the machine only slow down."""
+    run()
+    times = []
+    for _ in range(REPEAT):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def generate(folder, texts, tokens):
+    with open(texts, encoding="utf-8") as file:
+        texts = json.load(file)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def run(batch):
+        inputs = tokenizer(batch, return_tensors="pt", padding=True)
+        with torch.inference_mode():
+            out = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=tokens, min_new_tokens=tokens)
+        if out.shape != (len(batch), tokens + 1):
+            sys.exit(f"{tuple(out.shape)} ids, {tokens} a text were asked for")
+
+    def encode():
+        inputs = tokenizer(texts[:1], return_tensors="pt")
+        with torch.inference_mode():
+            model.get_encoder()(**inputs)
+
+    print(json.dumps({
+        "one_tokens_s": tokens / best(lambda: run(texts[:1])),
+        "all_tokens_s": tokens * len(texts) / best(lambda: run(texts)),
+        "encoder_ms": best(encode) * 1e3,
+    }), flush=True)
+
+
+def load(folder):
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+        architecture = json.load(file)["architectures"][0]
+    start = time.perf_counter()
+    model = getattr(transformers, architecture).from_pretrained(folder, dtype=torch.float32).eval()
+    # Weights may still lie in the file, mapped: using them is what loads them.
+    total = sum(parameter.double().abs().max().item() for parameter in model.parameters())
+    print(json.dumps({"seconds": time.perf_counter() - start, "total": total}), flush=True)
+
+
+def main():
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    match sys.argv[1:]:
+        case ["generate", folder, texts, tokens]:
+            generate(folder, texts, int(tokens))
+        case ["load", folder]:
+            load(folder)
+        case _:
+            sys.exit(__doc__)
+
+
+main()
