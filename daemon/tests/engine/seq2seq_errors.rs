@@ -148,7 +148,7 @@ fn what_is_not_supported_is_named_with_what_is() {
         ("t5-relu-tied", "/model_type", json!("umt5"), "t5, mt5, bart, marian"),
         ("bart", "/model_type", json!("mbart"), "t5, mt5, bart, marian"),
         ("t5-relu-tied", "/dense_act_fn", json!("quick_gelu"), "gelu_new"),
-        ("marian", "/activation_function", json!("tanh"), "swish"),
+        ("marian", "/activation_function", json!("mish"), "swish"),
     ] {
         let folder = copy_of(model);
         set(&folder, "config.json", pointer, value.clone());
