@@ -9,7 +9,6 @@
 
 mod attend;
 mod bart;
-mod bias;
 mod cache;
 mod codec;
 mod decoder;

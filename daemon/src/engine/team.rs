@@ -83,11 +83,11 @@ impl Team {
     ///
     /// # Errors
     /// When a member panicked, now or before.
-    pub(super) fn run(&mut self, task: Task) -> Result<(), Broken> {
+    pub(super) fn run(&mut self, task: &Task) -> Result<(), Broken> {
         let shared = &*self.shared;
-        *lock(&shared.task) = Some(Arc::clone(&task));
+        *lock(&shared.task) = Some(Arc::clone(task));
         shared.gate.meet()?;
-        let done = shared.work(&task, 0);
+        let done = shared.work(task, 0);
         *lock(&shared.task) = None;
         done
     }
@@ -229,7 +229,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
 
-    use super::{Member, Team};
+    use super::{Member, Task, Team};
 
     #[test]
     fn all_members_are_through_one_part_before_any_begins_the_next() {
@@ -238,7 +238,7 @@ mod tests {
             let (count, wrong) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
             for task in 0..50 {
                 let (count, wrong) = (Arc::clone(&count), Arc::clone(&wrong));
-                team.run(Arc::new(move |member: Member<'_>| {
+                let task: Task = Arc::new(move |member: Member<'_>| {
                     for part in 1..20 {
                         count.fetch_add(1, Ordering::SeqCst);
                         member.meet();
@@ -248,8 +248,8 @@ mod tests {
                         }
                         member.meet();
                     }
-                }))
-                .unwrap();
+                });
+                team.run(&task).unwrap();
             }
             assert_eq!(wrong.load(Ordering::SeqCst), 0, "{threads} threads");
         }
@@ -262,10 +262,10 @@ mod tests {
             for items in [0, 1, 3, 5, 17] {
                 let parts = Arc::new(Mutex::new(Vec::new()));
                 let into = Arc::clone(&parts);
-                team.run(Arc::new(move |member: Member<'_>| {
+                let task: Task = Arc::new(move |member: Member<'_>| {
                     into.lock().unwrap().push((member.index, member.part(items)));
-                }))
-                .unwrap();
+                });
+                team.run(&task).unwrap();
                 let mut parts = parts.lock().unwrap().clone();
                 parts.sort_by_key(|(index, _)| *index);
                 let covered: Vec<usize> = parts.into_iter().flat_map(|(_, part)| part).collect();
@@ -278,12 +278,13 @@ mod tests {
     fn a_panic_of_one_member_ends_the_task_for_all() {
         for failing in 0..3 {
             let mut team = Team::start(3).unwrap();
-            let broken = team.run(Arc::new(move |member: Member<'_>| {
+            let failing: Task = Arc::new(move |member: Member<'_>| {
                 assert_ne!(member.index, failing, "on purpose");
                 member.meet();
-            }));
-            assert!(broken.is_err());
-            assert!(team.run(Arc::new(|_: Member<'_>| {})).is_err());
+            });
+            assert!(team.run(&failing).is_err());
+            let harmless: Task = Arc::new(|_: Member<'_>| {});
+            assert!(team.run(&harmless).is_err());
         }
     }
 }

@@ -149,8 +149,9 @@ impl LayerNorm {
     }
 }
 
+/// Normalises one row; for code that the caller dispatches.
 #[inline(always)]
-fn normalize(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+pub(crate) fn normalize(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
     let len = width_as_f32(row.len());
     let mean = sum_by(row, |x| x) / len;
     // Two passes: the difference of two large sums would lose the digits that are asked for.

@@ -22,27 +22,53 @@ impl Buckets {
     /// The bucket of a key that lies `distance` behind the query, or in front of it.
     fn of(self, distance: usize, is_behind: bool) -> usize {
         let half = self.count / 2;
-        let exact = half / 2;
-        let bucket = if distance < exact {
-            distance
-        } else {
-            // In f32 and in this order, as the models were trained: the edges are where rounding
-            // puts them.
-            let ratio = (as_f32(distance) / as_f32(exact)).ln()
-                / (as_f32(self.max_distance) / as_f32(exact)).ln();
-            (exact + truncated(ratio * as_f32(half - exact))).min(half - 1)
-        };
-        bucket + if is_behind { half } else { 0 }
+        self.widening(distance, half) + if is_behind { half } else { 0 }
+    }
+
+    /// The bucket of a key that lies `distance` in front of the query, where none lies behind: all
+    /// buckets are for those in front.
+    fn of_past(self, distance: usize) -> usize {
+        self.widening(distance, self.count)
+    }
+
+    /// One of the first `count` buckets: the first half of them for a distance each.
+    fn widening(self, distance: usize, count: usize) -> usize {
+        let exact = count / 2;
+        if distance < exact {
+            return distance;
+        }
+        // In f32 and in this order, as the models were trained: the edges are where rounding
+        // puts them.
+        let ratio = (as_f32(distance) / as_f32(exact)).ln()
+            / (as_f32(self.max_distance) / as_f32(exact)).ln();
+        (exact + truncated(ratio * as_f32(count - exact))).min(count - 1)
     }
 }
 
 impl RelativeBias {
     /// From the learned table, `[buckets, heads]`.
     pub(crate) fn new(table: &[f32], heads: usize, buckets: Buckets) -> Self {
-        let reach = buckets.max_distance;
+        Self::with(table, heads, buckets.max_distance, |distance, is_behind| {
+            buckets.of(distance, is_behind)
+        })
+    }
+
+    /// As [`new`](Self::new), for attention that looks at no key behind the query.
+    pub(crate) fn causal(table: &[f32], heads: usize, buckets: Buckets) -> Self {
+        Self::with(table, heads, buckets.max_distance, |distance, is_behind| {
+            buckets.of_past(if is_behind { 0 } else { distance })
+        })
+    }
+
+    fn with(
+        table: &[f32],
+        heads: usize,
+        reach: usize,
+        bucket: impl Fn(usize, bool) -> usize,
+    ) -> Self {
         let mut curves = Vec::with_capacity(heads * (2 * reach + 1));
         for head in 0..heads {
-            let at = |distance, is_behind| table[buckets.of(distance, is_behind) * heads + head];
+            let at = |distance, is_behind| table[bucket(distance, is_behind) * heads + head];
             curves.extend((1..=reach).rev().map(|distance| at(distance, false)));
             curves.extend((0..=reach).map(|distance| at(distance, distance > 0)));
         }
@@ -56,7 +82,7 @@ impl RelativeBias {
 
     /// `scores = scale · scores + bias` for one query and the keys from `first_key` on.
     #[inline(always)]
-    pub(super) fn add(
+    pub(crate) fn add(
         &self,
         head: usize,
         query: usize,
@@ -111,6 +137,8 @@ mod tests {
         }
         assert_eq!([64, 90, 91, 128, 5000].map(of), [14, 14, 15, 15, 15]);
         assert_eq!(BUCKETS.of(3, true), 19);
+        let past = [0, 7, 15, 16, 31, 32, 63, 64, 127, 128, 5000].map(|d| BUCKETS.of_past(d));
+        assert_eq!(past, [0, 7, 15, 16, 21, 21, 26, 26, 31, 31, 31]);
     }
 
     #[test]

@@ -38,8 +38,9 @@ impl RmsNorm {
     }
 }
 
+/// Normalises one row; for code that the caller dispatches.
 #[inline(always)]
-fn normalize(row: &mut [f32], weight: &[f32], epsilon: f32) {
+pub(crate) fn normalize(row: &mut [f32], weight: &[f32], epsilon: f32) {
     let mean_square = sum_by(row, |x| x * x) / width_as_f32(row.len());
     let scale = 1.0 / (mean_square + epsilon).sqrt();
     for (x, w) in row.iter_mut().zip(weight) {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use pulp::Arch;
 
-use super::bias::Bias;
 use super::cache::{BLOCK, Block, Source};
 use super::network::Heads;
 use crate::engine::layers::activation::Plain;
 use crate::engine::layers::math::softmax;
 use crate::engine::layers::packed::{PANEL, Product, pack_transposed};
+use crate::engine::layers::relative_bias::RelativeBias;
 
 /// One head of one layer.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,7 @@ pub(super) struct Head<'a> {
     pub(super) index: usize,
     /// Its number among the member's own, which are those that are kept.
     pub(super) own: usize,
-    pub(super) bias: Option<&'a Bias>,
+    pub(super) bias: Option<&'a RelativeBias>,
 }
 
 /// What one head looks for, in one row or several.
@@ -48,11 +48,18 @@ pub(super) fn place(
     }
 }
 
-/// Turns scores into weights.
-pub(super) fn weigh(scores: &mut [f32], scale: f32) {
+/// Turns the scores of one query into weights; they are those of all keys from the first on. The
+/// bias goes with the number of the head and the place of the query.
+pub(super) fn weigh(scores: &mut [f32], scale: f32, bias: Option<(&RelativeBias, usize, usize)>) {
     Arch::new().dispatch(
         #[inline(always)]
-        || softmax(scores, scale),
+        || match bias {
+            None => softmax(scores, scale),
+            Some((bias, head, query)) => {
+                bias.add(head, query, 0, scale, scores);
+                softmax(scores, 1.0);
+            }
+        },
     );
 }
 
@@ -79,7 +86,7 @@ pub(super) fn to_source(
     }
     .write(scores, tokens, Plain);
     for row in scores.chunks_exact_mut(tokens) {
-        weigh(row, heads.scale);
+        weigh(row, heads.scale, None);
     }
     Product {
         rows: scores,
@@ -117,10 +124,7 @@ pub(super) fn to_answer(
         }
         .write(scores, BLOCK, Plain);
     }
-    if let Some(bias) = head.bias {
-        bias.add(head.index, position, scores);
-    }
-    weigh(scores, heads.scale);
+    weigh(scores, heads.scale, head.bias.map(|bias| (bias, head.index, position)));
     let mut sum = [0.0; PANEL];
     for (p, out) in out.chunks_mut(PANEL).enumerate() {
         for (b, (block, scores)) in blocks.iter().zip(scores.chunks(BLOCK)).enumerate() {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::defaults::ClassDefaults;
-use super::feed::{ACTIVATIONS, Activation, FeedForward};
+use super::feed::FeedForward;
 use super::loader::Loader;
 use super::matrix::{Matrix, Table};
 use super::model::{Sizes, check_sizes};
@@ -16,6 +16,7 @@ use super::network::{
     SelfAttention,
 };
 use super::norm::Norm;
+use crate::engine::layers::activation::Activation;
 use crate::engine::load_error::LoadError;
 use crate::engine::weights::Weights;
 
@@ -96,7 +97,7 @@ impl Config {
                 file: file.to_owned(),
                 what: "the activation",
                 found: said.activation_function,
-                supported: ACTIVATIONS,
+                supported: Activation::NAMES,
             });
         };
         let config = Self { kind, said, activation };

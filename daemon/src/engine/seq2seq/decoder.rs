@@ -10,7 +10,7 @@ use super::exchange::Exchange;
 use super::model::EncoderDecoder;
 use super::step::{self, Row, step};
 use crate::engine::model::{ComputeError, Sequence};
-use crate::engine::team::{Broken, Member, Team};
+use crate::engine::team::{Broken, Member, Task, Team};
 use crate::engine::text_model::{Decoder, HypothesisId, SourceId};
 use crate::sync::lock;
 
@@ -140,12 +140,13 @@ impl NetworkDecoder {
     /// Encodes what has its place in the caches already.
     fn encode(&mut self, inputs: Vec<Input>) -> Result<(), Broken> {
         let work = Arc::clone(&self.work);
-        self.team.run(Arc::new(move |member: Member<'_>| {
+        let task: Task = Arc::new(move |member: Member<'_>| {
             let mut state = lock(&work.members[member.index]);
             let MemberState { cache, encoding, .. } = &mut *state;
             let network = &work.model.network;
             encode(network, &inputs, &work.exchange, member, (cache, encoding));
-        }))
+        });
+        self.team.run(&task)
     }
 
     /// The last rows of the encoder, of all inputs that were admitted last.
@@ -197,11 +198,12 @@ impl Decoder for NetworkDecoder {
             return Ok(());
         }
         let (work, batch) = (Arc::clone(&self.work), Arc::clone(&rows));
-        self.team.run(Arc::new(move |member: Member<'_>| {
+        let task: Task = Arc::new(move |member: Member<'_>| {
             let mut state = lock(&work.members[member.index]);
             let MemberState { cache, stepping, logits, .. } = &mut *state;
             step(&work.model.network, &batch, &work.exchange, member, (cache, stepping), logits);
-        }))?;
+        });
+        self.team.run(&task)?;
         let parts: Vec<_> = self.work.members.iter().map(lock).collect();
         logits.reserve(rows.len() * self.work.model.network.output.outputs());
         for (r, row) in rows.iter().enumerate() {

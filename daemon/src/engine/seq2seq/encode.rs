@@ -162,10 +162,8 @@ impl Way<'_> {
         }
         .write(scores, len, Plain);
         for (query, row) in queries.clone().zip(scores.chunks_exact_mut(len)) {
-            if let Some(bias) = &encoder.bias {
-                bias.add(head, query - span.start, row);
-            }
-            attend::weigh(row, scale);
+            let bias = encoder.bias.as_ref().map(|bias| (bias, head, query - span.start));
+            attend::weigh(row, scale, bias);
         }
         Product {
             rows: scores,

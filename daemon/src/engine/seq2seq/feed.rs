@@ -6,35 +6,8 @@ use pulp::Arch;
 
 use super::matrix::Matrix;
 use super::norm::Norm;
-use crate::engine::layers::activation::{Epilogue, Gelu, GeluTanh, Relu};
-use crate::engine::layers::math::exp_nonpositive;
+use crate::engine::layers::activation::{Activation, Epilogue, Gelu, GeluTanh, Relu, Silu, Tanh};
 use crate::engine::layers::packed::PANEL;
-
-/// The activations of the supported models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Activation {
-    Relu,
-    Gelu,
-    GeluTanh,
-    /// Also known as SiLU.
-    Swish,
-}
-
-/// What of [`Activation`] configurations may name.
-pub(super) const ACTIVATIONS: &str = "relu, gelu, gelu_new, gelu_pytorch_tanh, silu, swish";
-
-impl Activation {
-    /// By the name that a configuration gives it.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        match name {
-            "relu" => Some(Self::Relu),
-            "gelu" => Some(Self::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" => Some(Self::GeluTanh),
-            "silu" | "swish" => Some(Self::Swish),
-            _ => None,
-        }
-    }
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -101,10 +74,12 @@ impl FeedForward {
 
     fn activate(&self, values: &mut [f32]) {
         match self.activation {
-            Activation::Relu => apply(Relu, values),
+            Activation::None => {}
             Activation::Gelu => apply(Gelu, values),
             Activation::GeluTanh => apply(GeluTanh, values),
-            Activation::Swish => apply(Swish, values),
+            Activation::Relu => apply(Relu, values),
+            Activation::Silu => apply(Silu, values),
+            Activation::Tanh => apply(Tanh, values),
         }
     }
 }
@@ -114,31 +89,4 @@ fn apply<E: Epilogue>(function: E, values: &mut [f32]) {
         #[inline(always)]
         || values.iter_mut().for_each(|x| *x = function.apply(*x)),
     );
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Swish;
-
-impl Epilogue for Swish {
-    #[inline(always)]
-    fn apply(self, x: f32) -> f32 {
-        let e = exp_nonpositive(-x.abs());
-        let odds = if x >= 0.0 { 1.0 } else { e };
-        x * odds / (1.0 + e)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Epilogue, Swish};
-
-    #[test]
-    fn swish_follows_its_formula() {
-        for i in -400..=400_i16 {
-            let x = f32::from(i) / 10.0;
-            let want = f64::from(x) / (1.0 + f64::from(-x).exp());
-            let error = (f64::from(Swish.apply(x)) - want).abs();
-            assert!(error < 1e-6, "swish({x}) is off by {error:e}");
-        }
-    }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::bias::Bias;
 use super::feed::FeedForward;
 use super::matrix::{Matrix, Table};
 use super::norm::Norm;
+use crate::engine::layers::relative_bias::RelativeBias;
 
 /// Weights of an encoder and a decoder, with what is fixed about their shape.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) enum Order {
 pub(super) struct Encoder {
     pub(super) embedding: Embedding,
     pub(super) heads: Heads,
-    pub(super) bias: Option<Bias>,
+    pub(super) bias: Option<RelativeBias>,
     pub(super) layers: Vec<EncoderLayer>,
     pub(super) last_norm: Option<Norm>,
 }
@@ -51,7 +51,7 @@ pub(super) struct EncoderLayer {
 pub(super) struct Decoder {
     pub(super) embedding: Embedding,
     pub(super) heads: Heads,
-    pub(super) bias: Option<Bias>,
+    pub(super) bias: Option<RelativeBias>,
     pub(super) layers: Vec<DecoderLayer>,
     pub(super) last_norm: Option<Norm>,
 }

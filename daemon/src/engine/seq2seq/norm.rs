@@ -1,8 +1,8 @@
-//! Normalisation of rows, with and without a mean.
+//! Normalisation of rows that lie in memory, with and without a mean.
 
 use pulp::Arch;
 
-use crate::engine::layers::math::sum_by;
+use crate::engine::layers::{norm, rms_norm};
 
 /// What makes a row comparable with others.
 #[derive(Debug)]
@@ -21,39 +21,17 @@ impl Norm {
             || match self {
                 Self::RootMeanSquare { weight, epsilon } => {
                     for row in rows.chunks_exact_mut(weight.len()) {
-                        let mean = sum_by(row, |x| x * x) / as_f32(row.len());
-                        let scale = 1.0 / (mean + epsilon).sqrt();
-                        for (x, w) in row.iter_mut().zip(weight) {
-                            *x *= scale * w;
-                        }
+                        rms_norm::normalize(row, weight, *epsilon);
                     }
                 }
                 Self::Layer { weight, bias, epsilon } => {
                     for row in rows.chunks_exact_mut(weight.len()) {
-                        normalize(row, weight, bias, *epsilon);
+                        norm::normalize(row, weight, bias, *epsilon);
                     }
                 }
             },
         );
     }
-}
-
-/// In two passes: the difference of two large sums would lose the digits that are asked for.
-#[inline(always)]
-fn normalize(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
-    let len = as_f32(row.len());
-    let mean = sum_by(row, |x| x) / len;
-    let variance = sum_by(row, |x| (x - mean) * (x - mean)) / len;
-    let scale = 1.0 / (variance + epsilon).sqrt();
-    for ((x, w), b) in row.iter_mut().zip(weight).zip(bias) {
-        *x = (*x - mean) * scale * w + b;
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a row is far below 2^24 values wide")]
-#[inline(always)]
-fn as_f32(width: usize) -> f32 {
-    width as f32
 }
 
 #[cfg(test)]

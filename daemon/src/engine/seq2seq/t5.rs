@@ -6,9 +6,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::bias::Bias;
 use super::defaults::ClassDefaults;
-use super::feed::{ACTIVATIONS, Activation, FeedForward};
+use super::feed::FeedForward;
 use super::loader::Loader;
 use super::matrix::Table;
 use super::model::{Sizes, check_sizes};
@@ -17,6 +16,8 @@ use super::network::{
     SelfAttention,
 };
 use super::norm::Norm;
+use crate::engine::layers::activation::Activation;
+use crate::engine::layers::relative_bias::{Buckets, RelativeBias};
 use crate::engine::load_error::LoadError;
 use crate::engine::weights::Weights;
 
@@ -87,7 +88,7 @@ impl Config {
                 file: file.to_owned(),
                 what: "the activation",
                 found: name.to_owned(),
-                supported: ACTIVATIONS,
+                supported: Activation::NAMES,
             });
         };
         let is_gated = said.is_gated_act.unwrap_or(gated.is_some());
@@ -174,7 +175,7 @@ impl Reader<'_> {
         let encoder = Encoder {
             embedding: embedding(),
             heads,
-            bias: Some(self.bias("encoder", true)?),
+            bias: Some(self.bias("encoder", RelativeBias::new)?),
             layers: (0..layers).map(|i| self.encoder_layer(i)).collect::<Result<_, _>>()?,
             last_norm: Some(self.norm("encoder.final_layer_norm")?),
         };
@@ -182,7 +183,7 @@ impl Reader<'_> {
         let decoder = Decoder {
             embedding: embedding(),
             heads,
-            bias: Some(self.bias("decoder", false)?),
+            bias: Some(self.bias("decoder", RelativeBias::causal)?),
             layers: (0..layers).map(|i| self.decoder_layer(i)).collect::<Result<_, _>>()?,
             last_norm: Some(self.norm("decoder.final_layer_norm")?),
         };
@@ -209,12 +210,17 @@ impl Reader<'_> {
         Heads { count: self.config.said.num_heads, width: self.config.said.d_kv, scale: 1.0 }
     }
 
-    fn bias(&mut self, stack: &str, is_two_sided: bool) -> Result<Bias, LoadError> {
+    fn bias(
+        &mut self,
+        stack: &str,
+        new: fn(&[f32], usize, Buckets) -> RelativeBias,
+    ) -> Result<RelativeBias, LoadError> {
         let said = &self.config.said;
-        let (heads, buckets) = (said.num_heads, said.relative_attention_num_buckets);
+        let (heads, count) = (said.num_heads, said.relative_attention_num_buckets);
         let name = format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
-        let table = self.loader.values(&name, &[buckets, heads])?;
-        Ok(Bias::new(&table, heads, said.relative_attention_max_distance, is_two_sided))
+        let table = self.loader.values(&name, &[count, heads])?;
+        let max_distance = said.relative_attention_max_distance;
+        Ok(new(&table, heads, Buckets { count, max_distance }))
     }
 
     fn encoder_layer(&mut self, index: usize) -> Result<EncoderLayer, LoadError> {
