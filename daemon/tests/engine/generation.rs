@@ -66,7 +66,12 @@ fn options(mode: &Value, max_new_tokens: &Value) -> GenerateOptions {
         no_repeat_ngram_size: number("no_repeat_ngram_size"),
         length_penalty: real("length_penalty"),
         repetition_penalty: real("repetition_penalty"),
-        early_stopping: mode["early_stopping"].as_bool().map(|_| EarlyStopping::Yes),
+        num_return_sequences: number("num_return_sequences"),
+        early_stopping: match &mode["early_stopping"] {
+            Value::Bool(true) => Some(EarlyStopping::Yes),
+            Value::String(never) if never == "never" => Some(EarlyStopping::Never),
+            _ => None,
+        },
         ..GenerateOptions::default()
     }
 }
@@ -82,9 +87,13 @@ fn assert_equal(got: &GeneratedSequence, want: &Value, what: &str) {
     assert_eq!(got.ids, ids(&want["ids"])[1..], "{what}: tokens");
     assert_eq!(got.text, want["text"].as_str().unwrap(), "{what}: text");
     if let Some(score) = want["sequence_score"].as_f64() {
-        let close = (f64::from(got.score.unwrap()) - score).abs() <= 1e-4;
-        assert!(close, "{what}: score {:?} is not {score}", got.score);
+        assert_score(got, score, what);
     }
+}
+
+fn assert_score(got: &GeneratedSequence, want: f64, what: &str) {
+    let close = (f64::from(got.score.unwrap()) - want).abs() <= 1e-4;
+    assert!(close, "{what}: score {:?} is not {want}", got.score);
 }
 
 #[tokio::test]
@@ -109,6 +118,35 @@ async fn every_mode_makes_the_tokens_of_transformers() {
                 if want["min_top1_top2_margin"].as_f64().is_none_or(|margin| margin > MARGIN) {
                     let what = format!("{name}, {mode}, {}", row["id"]);
                     assert_equal(&generated.sequences[0], want, &what);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn beams_end_and_are_returned_as_in_transformers() {
+    let expected = json("expected/generation-modes.json");
+    let texts = texts();
+    for (name, rows) in expected["models"].as_object().unwrap() {
+        let served = Served::start(load_seq2seq(&data(name)).unwrap(), 16);
+        let prefix = json(&format!("expected/{name}.json"))["prefix"].clone();
+        let rows = rows.as_array().unwrap();
+        let text = |row: &Value| &texts[usize::try_from(row["text"].as_u64().unwrap()).unwrap()];
+        let inputs: Vec<String> =
+            rows.iter().map(|row| format!("{}{}", prefix.as_str().unwrap(), text(row))).collect();
+        for (mode, given) in expected["modes"].as_object().unwrap() {
+            let options = options(given, &expected["max_new_tokens"]);
+            let generated = served.generate(&inputs, &options).await;
+            for (generated, row) in generated.texts.iter().zip(rows) {
+                let (want, what) =
+                    (&row["modes"][mode], format!("{name}, {mode}, {}", row["text"]));
+                let answers = generated.sequences.iter().map(|answer| answer.ids.clone());
+                let wanted = want["ids"].as_array().unwrap().iter().map(ids);
+                assert_eq!(answers.collect::<Vec<_>>(), wanted.collect::<Vec<_>>(), "{what}");
+                let scores = want["scores"].as_array().into_iter().flatten();
+                for (answer, score) in generated.sequences.iter().zip(scores) {
+                    assert_score(answer, score.as_f64().unwrap(), &what);
                 }
             }
         }
