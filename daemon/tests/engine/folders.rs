@@ -6,8 +6,10 @@ use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
+use tempfile::TempDir;
+
 use crate::support::{
-    assert_close, copy_of, data, embed, expected, load, rewrite_weights, set, texts,
+    assert_close, copy_of, data, embed, expected, load, rewrite_weights, save, set, texts, write,
 };
 
 #[test]
@@ -124,4 +126,150 @@ fn other_activations_are_other_rows() {
         assert_ne!(rows, plain);
         assert_close(&rows, &plain, at_most);
     }
+}
+
+#[test]
+fn modules_are_known_by_their_class_wherever_the_library_keeps_it() {
+    for home in ["sentence_transformers.models", "sentence_transformers.base.modules.transformer"] {
+        let folder = copy_of("bert-mean-dense-tanh");
+        for (i, class) in ["Transformer", "Pooling", "Dense", "Normalize"].iter().enumerate() {
+            set(&folder, "modules.json", &format!("/{i}/type"), json!(format!("{home}.{class}")));
+        }
+        let rows = embed(&load_folder(folder.path()).unwrap(), &texts());
+        assert_close(&rows, &expected("bert-mean-dense-tanh", "embeddings"), 1e-5);
+    }
+}
+
+/// Of the last hidden rows of one text, as the reference has them.
+#[test]
+fn poolings_are_joined_in_the_library_s_order_and_both_spellings_mean_the_same() {
+    let file = "1_Pooling/config.json";
+    let pooled = |change: &dyn Fn(&TempDir)| {
+        let folder = copy_of("bert-max-nonorm");
+        change(&folder);
+        embed(&load_folder(folder.path()).unwrap(), &texts())
+    };
+    let of = |mode: &str| {
+        let new = json!({"embedding_dimension": 32, "pooling_mode": mode});
+        pooled(&|folder| write(folder, file, &new))
+    };
+    let single =
+        ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"].map(of);
+    let joined = |modes: &[usize]| -> Vec<Vec<f32>> {
+        let row = |at: usize| modes.iter().flat_map(|&mode| single[mode][at].clone()).collect();
+        (0..texts().len()).map(row).collect()
+    };
+    let every_old = pooled(&|folder| {
+        for mode in
+            ["cls_token", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"]
+        {
+            set(folder, file, &format!("/pooling_mode_{mode}"), json!(true));
+        }
+    });
+    assert_eq!(every_old, joined(&[0, 1, 2, 3, 4, 5]));
+    let listed = json!({"embedding_dimension": 32, "pooling_mode": ["lasttoken", "mean"]});
+    assert_eq!(pooled(&|folder| write(folder, file, &listed)), joined(&[5, 2]));
+    assert_close(&single[1], &expected("bert-max-nonorm", "embeddings"), 1e-5);
+    // By the rows of the tokens that the reference has of one text.
+    let hidden = expected("bert-max-nonorm", "last_hidden_state.1");
+    let tokens = f32::from(u16::try_from(hidden.len()).unwrap());
+    for column in 0..32 {
+        let values: Vec<f32> = hidden.iter().map(|token| token[column]).collect();
+        let sum: f32 = values.iter().sum();
+        let weighted: f32 = values.iter().zip(1u16..).map(|(x, i)| f32::from(i) * x).sum();
+        for (mode, want) in [
+            (0, values[0]),
+            (2, sum / tokens),
+            (3, sum / tokens.sqrt()),
+            (4, weighted / (tokens * (tokens + 1.0) / 2.0)),
+            (5, values[values.len() - 1]),
+        ] {
+            let got = single[mode][1][column];
+            assert!((got - want).abs() < 1e-5, "mode {mode}, column {column}: {got} is not {want}");
+        }
+    }
+}
+
+#[test]
+fn what_stands_behind_the_pooling_is_done_in_its_order() {
+    let chain = |classes: &[&str]| {
+        let folder = copy_of("bert-mean-norm");
+        let module = |(i, class): (usize, &&str)| {
+            let path = if i == 0 { String::new() } else { format!("{i}_{class}") };
+            json!({"idx": i, "name": i.to_string(), "path": path, "type": format!("x.{class}")})
+        };
+        let modules: Vec<_> = classes.iter().enumerate().map(module).collect();
+        write(&folder, "modules.json", &json!(modules));
+        for (i, class) in classes.iter().enumerate().skip(2) {
+            let module = format!("{i}_{class}");
+            std::fs::create_dir_all(folder.path().join(&module)).unwrap();
+            let tensors = match *class {
+                "LayerNorm" => {
+                    write(&folder, &format!("{module}/config.json"), &json!({"dimension": 32}));
+                    vec![
+                        ("norm.weight", vec![32], vec![2.0; 32]),
+                        ("norm.bias", vec![32], vec![0.5; 32]),
+                    ]
+                }
+                "Dense" => {
+                    let dense = json!({
+                        "in_features": 32, "out_features": 2, "bias": false,
+                        "activation_function": "torch.nn.modules.activation.ReLU",
+                    });
+                    write(&folder, &format!("{module}/config.json"), &dense);
+                    // The sum of a row, and its negative.
+                    let weight = [[1.0; 32], [-1.0; 32]].concat();
+                    vec![("linear.weight", vec![2, 32], weight)]
+                }
+                _ => continue,
+            };
+            save(&folder.path().join(&module).join("model.safetensors"), &tensors);
+        }
+        let model = load_folder(folder.path()).unwrap();
+        (model.card().normalized, embed(&model, &texts()))
+    };
+    let pooled = expected("bert-mean-norm", "pooling.mean");
+    let (normalized, rows) = chain(&["Transformer", "Pooling", "Dropout", "LayerNorm"]);
+    assert!(!normalized);
+    for (row, of) in rows.iter().zip(&pooled) {
+        let mean = of.iter().sum::<f32>() / 32.0;
+        let deviation = (of.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 32.0 + 1e-5).sqrt();
+        for (got, x) in row.iter().zip(of) {
+            let want = (x - mean) / deviation * 2.0 + 0.5;
+            assert!((got - want).abs() < 1e-4, "{got} is not {want}");
+        }
+    }
+    let (normalized, rows) = chain(&["Transformer", "Pooling", "Normalize", "Dense"]);
+    assert!(!normalized);
+    for (row, of) in rows.iter().zip(&pooled) {
+        let length = of.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let sum = of.iter().sum::<f32>() / length;
+        for (got, want) in row.iter().zip([sum.max(0.0), (-sum).max(0.0)]) {
+            assert!((got - want).abs() < 1e-4, "{got} is not {want}");
+        }
+    }
+    assert!(chain(&["Transformer", "Pooling", "Dense", "Normalize"]).0);
+}
+
+#[test]
+fn the_settings_of_the_whole_model_are_told() {
+    let folder = copy_of("bert-cls-prompts");
+    let file = "config_sentence_transformers.json";
+    set(&folder, file, "/similarity_fn_name", json!(null));
+    let card = load_folder(folder.path()).unwrap().card().clone();
+    assert_eq!(card.similarity.as_deref(), Some("cosine"), "the library's own default");
+    assert_eq!(card.prompts.keys().collect::<Vec<_>>(), ["document", "passage", "query"]);
+    assert_eq!((card.default_prompt, card.truncate_dim), (None, None));
+    let all = json!({
+        "prompts": {"query": "q: "}, "default_prompt_name": "query", "truncate_dim": 8,
+        "similarity_fn_name": "dot",
+    });
+    write(&folder, file, &all);
+    let card = load_folder(folder.path()).unwrap().card().clone();
+    assert_eq!((card.similarity.as_deref(), card.truncate_dim), (Some("dot"), Some(8)));
+    assert_eq!(
+        (card.default_prompt.as_deref(), card.prompts["query"].as_str()),
+        (Some("query"), "q: ")
+    );
+    assert_eq!(card.dimension, 36, "rows are made whole, and cut where they are used");
 }

@@ -36,4 +36,8 @@ mod seq2seq;
 /// Damaged and foreign files of encoder-decoders are typed errors that name the file.
 mod seq2seq_errors;
 
+/// Weights in several files, and as torch writes them.
+mod weights;
+
 mod support;
+mod torch;

@@ -120,6 +120,23 @@ pub(crate) fn set(folder: &TempDir, file: &str, pointer: &str, value: serde_json
     std::fs::write(path, json.to_string()).unwrap();
 }
 
+/// Writes a JSON file.
+pub(crate) fn write(folder: &TempDir, file: &str, value: &serde_json::Value) {
+    std::fs::write(folder.path().join(file), value.to_string()).unwrap();
+}
+
+/// Writes tensors of 32-bit floats as safetensors.
+pub(crate) fn save(file: &Path, tensors: &[(&str, Vec<usize>, Vec<f32>)]) {
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(.., values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        .collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
+        (*name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    serialize_to_file(views, None, file).unwrap();
+}
+
 /// A tensor as [`rewrite_weights`] gives and takes it.
 pub(crate) struct OwnedTensor {
     pub(crate) name: String,
@@ -134,8 +151,13 @@ pub(crate) fn rewrite_weights(
     change: impl FnOnce(Vec<OwnedTensor>) -> Vec<OwnedTensor>,
 ) {
     let path = folder.path().join("model.safetensors");
-    let bytes = std::fs::read(&path).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes)
+    write_tensors(&path, &change(read_tensors(&path)));
+}
+
+/// The tensors of a safetensors file, by name.
+pub(crate) fn read_tensors(file: &Path) -> Vec<OwnedTensor> {
+    let bytes = std::fs::read(file).unwrap();
+    let mut tensors: Vec<OwnedTensor> = SafeTensors::deserialize(&bytes)
         .unwrap()
         .iter()
         .map(|(name, view)| OwnedTensor {
@@ -145,10 +167,15 @@ pub(crate) fn rewrite_weights(
             bytes: view.data().to_vec(),
         })
         .collect();
-    let tensors = change(tensors);
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    tensors
+}
+
+/// Writes tensors as safetensors.
+pub(crate) fn write_tensors(file: &Path, tensors: &[OwnedTensor]) {
     let views = tensors.iter().map(|tensor| {
         let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap();
         (tensor.name.clone(), view)
     });
-    serialize_to_file(views, None, &path).unwrap();
+    serialize_to_file(views, None, file).unwrap();
 }
