@@ -1,6 +1,6 @@
 //! From a model folder to a model.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -9,11 +9,13 @@ use candle_core::Device;
 use super::architecture::{self, Architecture};
 use super::encoder::{RawTokenizer, Style};
 use super::fingerprint::ModelFingerprint;
-use super::folder::{Layout, StaticLayout, read_json, read_prompt, read_text_limits};
+use super::folder::{Layout, StaticLayout, read_json, read_text_limits};
+use super::head::Head;
 use super::layers::portable::SCORES;
 use super::load_error::LoadError;
 use super::model::{EmbeddingModel, ModelCard};
-use super::pooling::Head;
+use super::modules::HeadLayout;
+use super::sentence::SentenceSettings;
 use super::static_table::StaticModel;
 use super::transformer::Transformer;
 use super::weights::Weights;
@@ -34,11 +36,10 @@ pub fn load_folder(path: &Path) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
 /// # Errors
 /// As [`load_folder`], and where the device fails or has no memory for it.
 pub fn load_folder_on(path: &Path, device: &Device) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+    let settings = SentenceSettings::read(path)?;
     match Layout::read(path)? {
-        Layout::Transformer { folder, head } => {
-            load_transformer(&folder, head, read_prompt(path)?, device)
-        }
-        Layout::Static(layout) => load_static(&layout),
+        Layout::Transformer { folder, head } => load_transformer(&folder, &head, settings, device),
+        Layout::Static(layout) => load_static(&layout, settings),
     }
 }
 
@@ -62,7 +63,7 @@ pub fn holds_model(path: &Path) -> bool {
         Ok(Layout::Static(layout)) => layout.folder,
         Err(_) => return false,
     };
-    weight_file(&folder).is_ok()
+    Weights::of_folder(&folder).is_ok()
 }
 
 /// What the model of a folder takes in memory with so many workers: its weights as they will lie
@@ -87,7 +88,7 @@ pub fn folder_need(
         }
         Layout::Static(layout) => (layout.folder, 0, None),
     };
-    let weights = Weights::open(&weight_file(&folder)?)?;
+    let weights = Weights::of_folder(&folder)?;
     let tokenizer = std::fs::metadata(folder.join("tokenizer.json")).map_or(0, |file| file.len());
     let weight_bytes = weights.loaded_bytes();
     let cpu_bytes = weight_bytes
@@ -99,48 +100,56 @@ pub fn folder_need(
 
 fn load_transformer(
     folder: &Path,
-    head: Head,
-    prompt: String,
+    head: &HeadLayout,
+    settings: SentenceSettings,
     device: &Device,
 ) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let architecture = read_architecture(folder)?;
     let facts = architecture.facts();
     let limits = read_text_limits(folder, facts.positions)?;
-    let weights = Weights::open(&weight_file(folder)?)?;
+    let weights = Weights::of_folder(folder)?;
     // The tokenizer is read before the weights are hashed, and both while the tensors are read.
     let (parts, network) = side_by_side(
         || Ok((RawTokenizer::open(&folder.join("tokenizer.json"))?, weights.digest()?)),
         || architecture::load(&*architecture, &weights, device),
     );
     let ((tokenizer, digest), network) = (parts?, network?);
+    let pools_prompt = head.pools_prompt;
+    let head = Head::load(head, facts.widths.hidden)?;
     let fingerprint = ModelFingerprint::new(facts.name)
         .part("weights", &digest)
         // All of it: heads, activation, and whatever else makes rows from weights.
         .part("config", format!("{architecture:?}").as_bytes())
         .part("tokenizer", &tokenizer.digest)
-        .part("prompt", prompt.as_bytes())
-        .part("limits", format!("{limits:?}").as_bytes())
-        .part("head", format!("{head:?}").as_bytes())
+        .part("limits", format!("{limits:?} {pools_prompt}").as_bytes())
+        .part("head", &head.identity())
         .part("computing type", b"f32")
         .finish();
-    let style = Style { special_tokens: true, lower_case: limits.lower_case };
+    let style = Style { special_tokens: true, lower_case: limits.lower_case, pools_prompt };
+    let prompt = settings.default_prompt_text().to_owned();
     let encoder = tokenizer.fit(facts.vocabulary, limits.max_tokens, style, prompt)?;
     let card = ModelCard {
         architecture: facts.name.to_owned(),
-        dimension: facts.widths.hidden,
+        dimension: head.outputs(),
         max_tokens: limits.max_tokens,
-        normalized: head.normalize,
-        weight_bytes: network.weight_bytes,
-        ..ModelCard::default()
+        normalized: head.normalizes(),
+        prompts: settings.prompts,
+        default_prompt: settings.default_prompt,
+        similarity: Some(settings.similarity),
+        truncate_dim: settings.truncate_dim,
+        weight_bytes: network.weight_bytes + head.weight_bytes(),
     };
     Ok(Arc::new(Transformer { network, encoder, head, card, fingerprint }))
 }
 
-fn load_static(layout: &StaticLayout) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+fn load_static(
+    layout: &StaticLayout,
+    settings: SentenceSettings,
+) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let folder = &layout.folder;
-    let weights = Weights::open(&weight_file(folder)?)?;
+    let weights = Weights::of_folder(folder)?;
     let tokenizer = RawTokenizer::open(&folder.join("tokenizer.json"))?;
-    Ok(Arc::new(StaticModel::new(&weights, tokenizer, layout)?))
+    Ok(Arc::new(StaticModel::new(&weights, tokenizer, layout, settings)?))
 }
 
 /// Runs both, the first on a thread of its own.
@@ -155,22 +164,42 @@ fn side_by_side<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B)
     })
 }
 
-fn weight_file(folder: &Path) -> Result<PathBuf, LoadError> {
-    let file = folder.join("model.safetensors");
-    if file.exists() {
-        return Ok(file);
-    }
-    let hint = if folder.join("model.safetensors.index.json").exists() {
-        "weights in several files are not supported yet"
-    } else if folder.join("pytorch_model.bin").exists() {
-        "pytorch_model.bin is not read; save the model as safetensors"
-    } else {
-        "is this the folder of a model?"
-    };
-    Err(LoadError::NoWeights { folder: folder.to_owned(), hint })
-}
-
 fn read_architecture(folder: &Path) -> Result<Box<dyn Architecture>, LoadError> {
     let file = folder.join("config.json");
     architecture::read(&read_json(&file)?, &file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::folder_need;
+    use std::path::{Path, PathBuf};
+
+    fn folder(model: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(model)
+    }
+
+    #[test]
+    fn a_gpu_holds_weights_and_one_batch_whatever_the_cpu_does() {
+        let need = |cpu_workers, cpu_tokens, gpu_tokens| {
+            let path = folder("bert-mean-norm");
+            folder_need(&path, cpu_workers, cpu_tokens, gpu_tokens).unwrap()
+        };
+        let one = need(1, 512, 1000);
+        let more_workers = need(8, 1024, 1000);
+        assert!(more_workers.cpu_bytes > one.cpu_bytes);
+        assert_eq!(more_workers.gpu_bytes, one.gpu_bytes);
+        let gpu_bytes = |tokens| need(1, 512, tokens).gpu_bytes.unwrap();
+        // Without any token it is the weights and the scores, which have a bound of their own.
+        let per_token = gpu_bytes(1) - gpu_bytes(0);
+        assert!(per_token > 0);
+        assert_eq!(gpu_bytes(1000), gpu_bytes(0) + 1000 * per_token);
+        let weights = std::fs::metadata(folder("bert-mean-norm").join("model.safetensors"));
+        assert!(gpu_bytes(0) > weights.unwrap().len() / 2);
+    }
+
+    #[test]
+    fn a_static_model_computes_on_the_cpu_only() {
+        let need = folder_need(&folder("static-embedding"), 1, 512, 1000).unwrap();
+        assert_eq!(need.gpu_bytes, None);
+    }
 }

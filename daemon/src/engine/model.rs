@@ -23,6 +23,9 @@ pub struct ModelCard {
     pub default_prompt: Option<String>,
     /// How rows are to be compared, such as `cosine`, if the folder says it.
     pub similarity: Option<String>,
+    /// How many values of a row are used where nobody asks for another number, if the folder says
+    /// it.
+    pub truncate_dim: Option<usize>,
     /// Bytes that the weights hold in memory.
     pub weight_bytes: u64,
 }

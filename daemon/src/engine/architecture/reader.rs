@@ -150,8 +150,15 @@ impl<'a> Reader<'a> {
         bias: Bias,
         epsilon: f32,
     ) -> Result<Norm, LoadError> {
-        let weight = self.tensor(&format!("{name}.weight"), &[width])?;
-        let bias = self.bias(name, width, bias)?;
+        // Files that began as ones of TensorFlow have other names.
+        let weight_name = [format!("{name}.weight"), format!("{name}.gamma")];
+        let is_old = !self.contains(&weight_name[0]) && self.contains(&weight_name[1]);
+        let weight = self.tensor(&weight_name[usize::from(is_old)], &[width])?;
+        let bias = if is_old {
+            self.values(&format!("{name}.beta"), &[width])?
+        } else {
+            self.bias(name, width, bias)?
+        };
         let bias = self.place(bias, &[width])?;
         Ok(Norm::Layer(LayerNorm { weight, bias, epsilon }))
     }

@@ -60,6 +60,27 @@ impl<'a> Settings<'a> {
         Err(self.setting(setting, found, format!("a multiple of {of}")))
     }
 
+    /// The width of a head, or of the part of it that is turned: whole pairs of values.
+    pub(super) fn even_heads(
+        self,
+        setting: &'static str,
+        found: usize,
+    ) -> Result<usize, LoadError> {
+        if found > 0 && found.is_multiple_of(2) {
+            return Ok(found);
+        }
+        Err(self.setting(setting, found, "even in each head".to_owned()))
+    }
+
+    /// The base of rotary positions, without any scaling of them.
+    pub(super) fn rotary_base(self, setting: &'static str, other: f32) -> Result<f32, LoadError> {
+        self.only("rope_scaling", &Value::Null, "null")?;
+        // Where newer versions of transformers write it.
+        let nested = Self { json: &self.json["rope_parameters"], ..self };
+        nested.only("rope_type", &"default".into(), "default")?;
+        self.number_or(setting, nested.number_or("rope_theta", other)?)
+    }
+
     /// Buckets of distances.
     pub(super) fn buckets(
         self,
