@@ -1,5 +1,7 @@
 //! Texts to token sequences, with the limits of the model rather than the tokenizer's own.
 
+mod pair;
+
 use std::path::{Path, PathBuf};
 
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
@@ -7,6 +9,7 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 use super::folder::read_file;
 use super::load_error::LoadError;
 use super::model::{ComputeError, Sequence};
+use pair::PairTemplate;
 
 /// Text is read in pieces of about this size where that changes no token: the tokenizer keeps some
 /// hundred bytes for each byte that it looks at, and most of a very long text is cut off anyway.
@@ -40,6 +43,8 @@ pub(super) struct Encoder {
     /// Special tokens in front of a text and behind it.
     before: Vec<u32>,
     after: Vec<u32>,
+    /// How two texts are put together, if the tokenizer does it.
+    pair: Option<PairTemplate>,
     /// Tokens of the text itself, at most.
     max_tokens: usize,
     /// Where a text may be cut, or `None` where its tokens are not those of its words.
@@ -144,8 +149,9 @@ impl RawTokenizer {
         let mut special: Vec<u32> = special.map(|(id, _)| id).collect();
         special.sort_unstable();
         let max_tokens = max_tokens - added;
+        let pair = PairTemplate::of(&self.tokenizer).ok().filter(|_| style.special_tokens);
         let tokenizer = self.tokenizer;
-        Ok(Encoder { tokenizer, style, prompt, special, before, after, max_tokens, cuts })
+        Ok(Encoder { tokenizer, style, prompt, special, before, after, pair, max_tokens, cuts })
     }
 }
 
@@ -241,34 +247,50 @@ impl Encoder {
     }
 
     fn read(&self, text: &str) -> Result<Sequence, ComputeError> {
-        let mut text = text;
-        if self.style.special_tokens {
-            text = text.trim();
-        }
+        self.encode_untrimmed(if self.style.special_tokens { text.trim() } else { text })
+    }
+
+    /// The tokens of a text with the blanks around it, and without a prompt.
+    pub(super) fn encode_untrimmed(&self, text: &str) -> Result<Sequence, ComputeError> {
         let mut ids = self.before.clone();
-        let mut is_skipped = false;
-        let truncated = loop {
-            let Piece { read, end } = self.first_piece(text);
-            is_skipped |= read < end;
-            let (piece, rest) = (&text[..read], &text[end..]);
+        let truncated = self.append(text, self.max_tokens, &mut ids)?;
+        ids.extend_from_slice(&self.after);
+        Ok(Sequence { ids, truncated, ..Sequence::default() })
+    }
+
+    /// The number of a token that the vocabulary spells like this.
+    pub(super) fn token_id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// A token as text; nothing for one that the tokenizer does not know.
+    pub(super) fn token_text(&self, id: u32) -> String {
+        self.tokenizer.decode(&[id], false).unwrap_or_default()
+    }
+
+    /// Appends the tokens of a text, at most so many; answers whether some were left out.
+    fn append(&self, text: &str, most: usize, ids: &mut Vec<u32>) -> Result<bool, ComputeError> {
+        let (mut text, mut is_skipped) = (text, false);
+        let end = ids.len().saturating_add(most);
+        loop {
+            let Piece { read, end: next } = self.first_piece(text);
+            is_skipped |= read < next;
+            let (piece, rest) = (&text[..read], &text[next..]);
             let lowered = self.style.lower_case.then(|| piece.to_lowercase());
             let encoding = self
                 .tokenizer
                 .encode_fast(lowered.as_deref().unwrap_or(piece), false)
                 .map_err(ComputeError::Tokenizer)?;
-            let room = self.before.len() + self.max_tokens - ids.len();
-            let tokens = encoding.get_ids();
+            let (room, tokens) = (end - ids.len(), encoding.get_ids());
             ids.extend_from_slice(&tokens[..tokens.len().min(room)]);
             if tokens.len() > room {
-                break true;
+                return Ok(true);
             }
             if rest.is_empty() {
-                break is_skipped;
+                return Ok(is_skipped);
             }
             text = rest;
-        };
-        ids.extend_from_slice(&self.after);
-        Ok(Sequence { ids, truncated, ..Sequence::default() })
+        }
     }
 
     fn first_piece(&self, text: &str) -> Piece {

@@ -13,8 +13,10 @@ use super::folder::{Layout, StaticLayout, read_json, read_text_limits};
 use super::head::Head;
 use super::layers::portable::SCORES;
 use super::load_error::LoadError;
+use super::masked::{self, holds_masked_head};
 use super::model::{EmbeddingModel, ModelCard};
 use super::modules::HeadLayout;
+use super::rank::holds_rank_head;
 use super::sentence::SentenceSettings;
 use super::static_table::StaticModel;
 use super::transformer::Transformer;
@@ -80,11 +82,18 @@ pub fn folder_need(
 ) -> Result<Need, LoadError> {
     let (folder, scratch, gpu_scratch) = match Layout::read(path)? {
         Layout::Transformer { folder, .. } => {
-            let token = read_architecture(&folder)?.facts().widths.total().saturating_mul(4);
+            let facts = read_architecture(&folder)?.facts();
+            let token = facts.widths.total().saturating_mul(4);
             // Once more for keys, values and scores, of which there are fewer.
-            let scratch = token.saturating_mul(2 * batch_tokens as u64);
-            let gpu_scratch = token.saturating_mul(GPU_TIMES_WIDTHS * gpu_batch_tokens as u64);
-            (folder, scratch, Some(gpu_scratch.saturating_add(GPU_TIMES_SCORES * SCORES_BYTES)))
+            let activations = token.saturating_mul(2 * batch_tokens as u64);
+            let is_masked = holds_masked_head(&folder);
+            let scores = if is_masked { masked::scores_bytes(facts.vocabulary) } else { 0 };
+            let on_gpu = token.saturating_mul(GPU_TIMES_WIDTHS * gpu_batch_tokens as u64);
+            // Heads that score are on the CPU.
+            let has_scores = is_masked || holds_rank_head(&folder);
+            let gpu_scratch =
+                (!has_scores).then(|| on_gpu.saturating_add(GPU_TIMES_SCORES * SCORES_BYTES));
+            (folder, activations.saturating_add(scores), gpu_scratch)
         }
         Layout::Static(layout) => (layout.folder, 0, None),
     };
@@ -153,7 +162,10 @@ fn load_static(
 }
 
 /// Runs both, the first on a thread of its own.
-fn side_by_side<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
+pub(super) fn side_by_side<A: Send, B>(
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B,
+) -> (A, B) {
     thread::scope(|scope| {
         let a = scope.spawn(a);
         let b = b();
@@ -198,8 +210,10 @@ mod tests {
     }
 
     #[test]
-    fn a_static_model_computes_on_the_cpu_only() {
-        let need = folder_need(&folder("static-embedding"), 1, 512, 1000).unwrap();
-        assert_eq!(need.gpu_bytes, None);
+    fn static_models_and_heads_that_score_are_on_the_cpu_only() {
+        for model in ["static-embedding", "cross-encoder", "bert-mlm"] {
+            let need = folder_need(&folder(model), 1, 512, 1000).unwrap();
+            assert_eq!(need.gpu_bytes, None, "{model}");
+        }
     }
 }

@@ -12,6 +12,18 @@ mod parity;
 /// A row does not depend on the company, the worker or the memory that it is computed in.
 mod company;
 
+/// Scores of pairs equal those of transformers.
+mod rank;
+
+/// What stands at masks equals what transformers says.
+mod masks;
+
+/// An architecture without reference data, against its definition.
+mod nomic;
+
+/// What each architecture understands of its settings and its names, and what it refuses.
+mod architectures;
+
 /// What the files of a model may say, and how they are understood.
 mod folders;
 

@@ -40,7 +40,7 @@ impl Bert {
             heads,
             inner: settings.size("intermediate_size")?,
             activation: settings.activation("hidden_act")?,
-            epsilon: settings.number_or("layer_norm_eps", 1e-12)?,
+            epsilon: settings.positive_or("layer_norm_eps", 1e-12)?,
         };
         Ok(Self {
             vocabulary: settings.size("vocab_size")?,

@@ -17,6 +17,9 @@ use crate::engine::network::{Block, FeedForward, Network, Norms, SelfAttention, 
 /// What its files leave out of the weights of norms.
 const NORM_OFFSET: f32 = 1.0;
 
+/// Far more than any model has, and few enough to be listed.
+const MOST_LAYERS: usize = 1 << 12;
+
 /// What its `config.json` says.
 #[derive(Debug)]
 pub(super) struct Gemma3 {
@@ -48,7 +51,7 @@ impl Gemma3 {
         settings.parts("num_attention_heads", heads, key_heads)?;
         let head_width = settings.even_heads("head_dim", settings.size_or("head_dim", 256)?)?;
         #[expect(clippy::cast_precision_loss, reason = "a head is far below 2^24 values wide")]
-        let scalar = settings.number_or("query_pre_attn_scalar", head_width as f32)?;
+        let scalar = settings.positive_or("query_pre_attn_scalar", head_width as f32)?;
         Ok(Self {
             vocabulary: settings.size("vocab_size")?,
             width: settings.size("hidden_size")?,
@@ -67,9 +70,9 @@ impl Gemma3 {
             activation: settings.activation("hidden_activation")?,
             positions: settings.size("max_position_embeddings")?,
             bias: settings.flag_or("attention_bias", false)?.into(),
-            epsilon: settings.number_or("rms_norm_eps", 1e-6)?,
+            epsilon: settings.positive_or("rms_norm_eps", 1e-6)?,
             global_base: settings.rotary_base("rope_theta", 1_000_000.0)?,
-            local_base: settings.number_or("rope_local_base_freq", 10_000.0)?,
+            local_base: settings.positive_or("rope_local_base_freq", 10_000.0)?,
         })
     }
 
@@ -131,7 +134,11 @@ impl Gemma3 {
 fn global_blocks(settings: Settings<'_>) -> Result<Vec<bool>, LoadError> {
     let layers = settings.size("num_hidden_layers")?;
     let Some(kinds) = settings.json["layer_types"].as_array() else {
-        let pattern = settings.size_or("sliding_window_pattern", 6)?;
+        let pattern = settings.size_or("_sliding_window_pattern", 6)?;
+        if layers > MOST_LAYERS {
+            let wanted = format!("at most {MOST_LAYERS}");
+            return Err(settings.setting("num_hidden_layers", layers, wanted));
+        }
         return Ok((1..=layers).map(|layer| layer.is_multiple_of(pattern)).collect());
     };
     if kinds.len() != layers {

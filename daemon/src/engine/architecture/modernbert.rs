@@ -42,7 +42,7 @@ impl ModernBert {
         let width = settings.size("hidden_size")?;
         let heads = settings.size("num_attention_heads")?;
         settings.even_heads("hidden_size", settings.parts("hidden_size", width, heads)?)?;
-        let global_base = settings.number_or("global_rope_theta", 160_000.0)?;
+        let global_base = settings.positive_or("global_rope_theta", 160_000.0)?;
         let pool = match settings.text("classifier_pooling").unwrap_or("cls") {
             "cls" => Pool::First,
             "mean" => Pool::Mean,
@@ -60,14 +60,14 @@ impl ModernBert {
             inner: settings.size("intermediate_size")?,
             activation: settings.activation("hidden_activation")?,
             positions: settings.size("max_position_embeddings")?,
-            epsilon: settings.number_or("norm_eps", 1e-5)?,
+            epsilon: settings.positive_or("norm_eps", 1e-5)?,
             norm_bias: settings.flag_or("norm_bias", false)?.into(),
             attention_bias: settings.flag_or("attention_bias", false)?.into(),
             feed_bias: settings.flag_or("mlp_bias", false)?.into(),
             global_every: settings.size_or("global_attn_every_n_layers", 3)?,
             near: settings.size_or("local_attention", 128)? / 2,
             global_base,
-            local_base: settings.number_or("local_rope_theta", global_base)?,
+            local_base: settings.positive_or("local_rope_theta", global_base)?,
             pool,
             head_bias: settings.flag_or("classifier_bias", false)?.into(),
             head_activation,

@@ -48,7 +48,7 @@ impl MpNet {
             heads,
             inner: settings.size("intermediate_size")?,
             activation: settings.activation("hidden_act")?,
-            epsilon: settings.number_or("layer_norm_eps", 1e-12)?,
+            epsilon: settings.positive_or("layer_norm_eps", 1e-12)?,
         };
         let rows = settings.size("max_position_embeddings")?;
         let count = settings.size_or("relative_attention_num_buckets", 32)?;

@@ -49,7 +49,7 @@ impl NomicBert {
         let width = settings.size("n_embd")?;
         let heads = settings.size("n_head")?;
         let head_width = settings.parts("n_embd", width, heads)?;
-        let fraction = settings.number_or("rotary_emb_fraction", 1.0)?;
+        let fraction = settings.positive_or("rotary_emb_fraction", 1.0)?;
         Ok(Self {
             vocabulary: settings.size("vocab_size")?,
             width,
@@ -58,11 +58,11 @@ impl NomicBert {
             inner: settings.size("n_inner")?,
             positions: settings.size("n_positions")?,
             segments: settings.size_or("type_vocab_size", 2)?,
-            epsilon: settings.number_or("layer_norm_epsilon", 1e-12)?,
+            epsilon: settings.positive_or("layer_norm_epsilon", 1e-12)?,
             attention_bias: settings.flag_or("qkv_proj_bias", false)?.into(),
             up_bias: settings.flag_or("mlp_fc1_bias", false)?.into(),
             down_bias: settings.flag_or("mlp_fc2_bias", false)?.into(),
-            base: settings.number_or("rotary_emb_base", 10_000.0)?,
+            base: settings.positive_or("rotary_emb_base", 10_000.0)?,
             turned: settings.even_heads("rotary_emb_fraction", part(head_width, fraction))?,
         })
     }

@@ -44,7 +44,7 @@ impl Qwen3 {
             activation: settings.activation("hidden_act")?,
             positions: settings.size("max_position_embeddings")?,
             bias: settings.flag_or("attention_bias", false)?.into(),
-            epsilon: settings.number_or("rms_norm_eps", 1e-6)?,
+            epsilon: settings.positive_or("rms_norm_eps", 1e-6)?,
             base: settings.rotary_base("rope_theta", 10_000.0)?,
         })
     }

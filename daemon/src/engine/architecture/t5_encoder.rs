@@ -57,7 +57,7 @@ impl T5Encoder {
             activation,
             gated,
             buckets: settings.buckets("relative_attention_num_buckets", count, distance)?,
-            epsilon: settings.number_or("layer_norm_epsilon", 1e-6)?,
+            epsilon: settings.positive_or("layer_norm_epsilon", 1e-6)?,
         })
     }
 
