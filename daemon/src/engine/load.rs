@@ -16,6 +16,7 @@ use super::load_error::LoadError;
 use super::masked::{self, holds_masked_head};
 use super::model::{EmbeddingModel, ModelCard};
 use super::modules::HeadLayout;
+use super::rank::holds_rank_head;
 use super::sentence::SentenceSettings;
 use super::static_table::StaticModel;
 use super::transformer::Transformer;
@@ -83,12 +84,16 @@ pub fn folder_need(
         Layout::Transformer { folder, .. } => {
             let facts = read_architecture(&folder)?.facts();
             let token = facts.widths.total().saturating_mul(4);
+            // Once more for keys, values and scores, of which there are fewer.
+            let activations = token.saturating_mul(2 * batch_tokens as u64);
             let is_masked = holds_masked_head(&folder);
             let scores = if is_masked { masked::scores_bytes(facts.vocabulary) } else { 0 };
-            // Once more for keys, values and scores, of which there are fewer.
-            let scratch = token.saturating_mul(2 * batch_tokens as u64).saturating_add(scores);
-            let gpu_scratch = token.saturating_mul(GPU_TIMES_WIDTHS * gpu_batch_tokens as u64);
-            (folder, scratch, Some(gpu_scratch.saturating_add(GPU_TIMES_SCORES * SCORES_BYTES)))
+            let on_gpu = token.saturating_mul(GPU_TIMES_WIDTHS * gpu_batch_tokens as u64);
+            // Heads that score are on the CPU.
+            let has_scores = is_masked || holds_rank_head(&folder);
+            let gpu_scratch =
+                (!has_scores).then(|| on_gpu.saturating_add(GPU_TIMES_SCORES * SCORES_BYTES));
+            (folder, activations.saturating_add(scores), gpu_scratch)
         }
         Layout::Static(layout) => (layout.folder, 0, None),
     };
@@ -174,4 +179,41 @@ pub(super) fn side_by_side<A: Send, B>(
 fn read_architecture(folder: &Path) -> Result<Box<dyn Architecture>, LoadError> {
     let file = folder.join("config.json");
     architecture::read(&read_json(&file)?, &file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::folder_need;
+    use std::path::{Path, PathBuf};
+
+    fn folder(model: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(model)
+    }
+
+    #[test]
+    fn a_gpu_holds_weights_and_one_batch_whatever_the_cpu_does() {
+        let need = |cpu_workers, cpu_tokens, gpu_tokens| {
+            let path = folder("bert-mean-norm");
+            folder_need(&path, cpu_workers, cpu_tokens, gpu_tokens).unwrap()
+        };
+        let one = need(1, 512, 1000);
+        let more_workers = need(8, 1024, 1000);
+        assert!(more_workers.cpu_bytes > one.cpu_bytes);
+        assert_eq!(more_workers.gpu_bytes, one.gpu_bytes);
+        let gpu_bytes = |tokens| need(1, 512, tokens).gpu_bytes.unwrap();
+        // Without any token it is the weights and the scores, which have a bound of their own.
+        let per_token = gpu_bytes(1) - gpu_bytes(0);
+        assert!(per_token > 0);
+        assert_eq!(gpu_bytes(1000), gpu_bytes(0) + 1000 * per_token);
+        let weights = std::fs::metadata(folder("bert-mean-norm").join("model.safetensors"));
+        assert!(gpu_bytes(0) > weights.unwrap().len() / 2);
+    }
+
+    #[test]
+    fn static_models_and_heads_that_score_are_on_the_cpu_only() {
+        for model in ["static-embedding", "cross-encoder", "bert-mlm"] {
+            let need = folder_need(&folder(model), 1, 512, 1000).unwrap();
+            assert_eq!(need.gpu_bytes, None, "{model}");
+        }
+    }
 }

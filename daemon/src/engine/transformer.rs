@@ -65,11 +65,12 @@ impl Computer for TransformerComputer {
         if batch.iter().all(|sequence| sequence.ids.is_empty()) {
             return model.head.write(&[], batch, rows, &mut self.tail);
         }
-        let tokens = batch.iter().map(|sequence| sequence.ids.len()).sum();
-        let failed = |source| compute_error(source, model.network.device(), tokens);
+        let failed = |source| {
+            let tokens = batch.iter().map(|sequence| sequence.ids.len()).sum();
+            compute_error(source, model.network.device(), tokens)
+        };
         let hidden = model.network.forward(batch, &mut self.workspace).map_err(failed)?;
-        let tail = &mut self.tail;
-        read_values(&hidden, |hidden| Ok(model.head.write(hidden, batch, rows, tail)))
-            .map_err(failed)?
+        let write = |hidden: &[f32]| Ok(model.head.write(hidden, batch, rows, &mut self.tail));
+        read_values(&hidden, write).map_err(failed)?
     }
 }

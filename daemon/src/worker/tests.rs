@@ -70,8 +70,8 @@ async fn embed(
     texts.iter().for_each(|text| builder.push(text).unwrap());
     let block = TextBlock::parse(builder.count(), builder.into_bytes()).unwrap();
     let mut output = Output::heap(texts.len(), 1);
-    let shape = RowShape { model: 1, used: 1, normalized: false };
-    let (job, waiting) = Job::new(ConnectionId(1), block, output.take_rows(), shape);
+    let shape = RowShape { model: 1, used: 1, renormalize: false };
+    let (job, waiting) = Job::new(ConnectionId(1), None, block, output.take_rows(), shape);
     queue.push(job).unwrap();
     let done = waiting.done().await;
     // Until the last batch is done.

@@ -114,7 +114,7 @@ fn only_folders_with_the_head_hold_one() {
 fn folders_with_heads_are_embedding_models_too_and_their_need_is_known() {
     for name in ["cross-encoder", "bert-mlm", "roberta-mlm", "distilbert-mlm", "modernbert-mlm"] {
         let model = load_folder(&data(name)).unwrap();
-        let need = folder_need(&data(name), 1, 1000).unwrap();
+        let need = folder_need(&data(name), 1, 1000, 1000).unwrap();
         assert_eq!(model.card().dimension, 32, "{name}");
         assert!(need.cpu_bytes > model.card().weight_bytes, "{name}");
     }

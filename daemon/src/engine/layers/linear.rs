@@ -46,12 +46,19 @@ impl Linear {
     /// When a slice is shorter than that.
     pub(crate) fn rows(&self, x: &[f32], count: usize, out: &mut [f32]) -> Result<()> {
         match &self.weight {
-            Weight::Panels(panels) => self.rows_by(panels, x, count, out),
-            Weight::Rows(_) => bail!("a layer on a GPU was given rows in memory"),
+            Weight::Panels(panels) => self.packed(panels, x, count, out),
+            Weight::Rows(rows) => {
+                let x = &x[..count * self.inputs];
+                let x = Tensor::from_slice(x, (count, self.inputs), rows.device())?;
+                let made = portable::activated(&x, rows, &self.bias, self.activation)?;
+                let made = made.flatten_all()?.to_vec1()?;
+                out[..made.len()].copy_from_slice(&made);
+                Ok(())
+            }
         }
     }
 
-    fn rows_by(&self, panels: &Tensor, x: &[f32], count: usize, out: &mut [f32]) -> Result<()> {
+    fn packed(&self, panels: &Tensor, x: &[f32], count: usize, out: &mut [f32]) -> Result<()> {
         with_values(panels, |panels| {
             with_values(&self.bias, |bias| {
                 let product = Product {
@@ -100,7 +107,7 @@ impl InplaceOp2 for PackedLinear<'_> {
         if found != inputs || to.shape().dims2()? != (count, outputs) {
             bail!("linear {inputs} -> {outputs}: got {from:?} -> {to:?}");
         }
-        self.layer.rows_by(self.panels, values(x, from)?, count, values_mut(out, to)?)
+        self.layer.packed(self.panels, values(x, from)?, count, values_mut(out, to)?)
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn is_for(device: &Device) -> bool {
     !device.is_cpu()
 }
 
-/// `activation(x · Wᵀ + b)`; the weight is `[outputs, inputs]`.
+/// `out = activation(x · Wᵀ + b)`; the weight is `[outputs, inputs]`.
 pub(super) fn linear(
     x: &Tensor,
     weight: &Tensor,
@@ -35,16 +35,25 @@ pub(super) fn linear(
     activation: Activation,
     out: &Tensor,
 ) -> Result<()> {
+    write(out, &activated(x, weight, bias, activation)?)
+}
+
+/// `activation(x · Wᵀ + b)`
+pub(super) fn activated(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    activation: Activation,
+) -> Result<Tensor> {
     let product = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
-    let activated = match activation {
-        Activation::None => product,
-        Activation::Gelu => product.gelu_erf()?,
-        Activation::GeluTanh => product.gelu()?,
-        Activation::Relu => product.relu()?,
-        Activation::Silu => product.silu()?,
-        Activation::Tanh => product.tanh()?,
-    };
-    write(out, &activated)
+    match activation {
+        Activation::None => Ok(product),
+        Activation::Gelu => product.gelu_erf(),
+        Activation::GeluTanh => product.gelu(),
+        Activation::Relu => product.relu(),
+        Activation::Silu => product.silu(),
+        Activation::Tanh => product.tanh(),
+    }
 }
 
 /// `out = norm(x)`, row by row.

@@ -176,7 +176,9 @@ fn models_make_the_same_rows_by_tensor_operations() {
         }
         architectures.push(card.architecture);
     }
-    for architecture in ["bert", "distilbert", "roberta", "mpnet"] {
+    for architecture in
+        ["bert", "distilbert", "roberta", "mpnet", "modernbert", "qwen3", "gemma3_text"]
+    {
         assert!(architectures.iter().any(|found| found == architecture), "{architectures:?}");
     }
 }
