@@ -92,7 +92,7 @@ fn assert_equal(got: &GeneratedSequence, want: &Value, what: &str) {
 }
 
 fn assert_score(got: &GeneratedSequence, want: f64, what: &str) {
-    let close = (f64::from(got.score.unwrap()) - want).abs() <= 1e-4;
+    let close = (f64::from(got.score.unwrap()) - want).abs() <= 1e-4 * want.abs().max(1.0);
     assert!(close, "{what}: score {:?} is not {want}", got.score);
 }
 
