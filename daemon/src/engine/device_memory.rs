@@ -89,18 +89,21 @@ impl fmt::Display for DeviceMemory {
     }
 }
 
-/// The error of a computation over so many tokens on a device.
-pub(super) fn compute_error(source: Error, device: &Device, tokens: usize) -> ComputeError {
-    if is_out_of_memory(&source) {
-        let memory = DeviceMemory::of(device);
-        return ComputeError::OutOfMemory { tokens, memory, source: source.into() };
+/// The error of a computation over so many tokens on a device, with figures where it was a matter of
+/// memory.
+pub(super) fn of_memory(error: ComputeError, device: &Device, tokens: usize) -> ComputeError {
+    match error {
+        ComputeError::Tensor(source) if is_out_of_memory(&source) => {
+            let memory = DeviceMemory::of(device);
+            ComputeError::OutOfMemory { tokens, memory, source: source.into() }
+        }
+        other => other,
     }
-    source.into()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{DeviceMemory, compute_error, is_out_of_memory};
+    use super::{DeviceMemory, is_out_of_memory, of_memory};
     use crate::engine::model::ComputeError;
     use candle_core::{Device, Error};
 
@@ -139,10 +142,10 @@ mod tests {
     #[test]
     fn the_error_of_a_computation_tells_what_there_was_to_compute() {
         let error = Error::Msg("CUDA_ERROR_OUT_OF_MEMORY".into());
-        let error = compute_error(error, &Device::Cpu, 4096);
+        let error = of_memory(error.into(), &Device::Cpu, 4096);
         assert!(matches!(error, ComputeError::OutOfMemory { tokens: 4096, .. }), "{error}");
         assert!(error.to_string().contains("4096 tokens"), "{error}");
-        let other = compute_error(Error::Msg("a shape".into()), &Device::Cpu, 4096);
+        let other = of_memory(Error::Msg("a shape".into()).into(), &Device::Cpu, 4096);
         assert!(matches!(other, ComputeError::Tensor(_)), "{other}");
         let memory = DeviceMemory::Known { free_bytes: 512 << 20, total_bytes: 80 << 30 };
         assert_eq!(memory.to_string(), "512.0 MiB of 80.0 GiB are free");

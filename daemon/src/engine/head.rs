@@ -1,5 +1,8 @@
 //! What makes the row of a text of the rows of its tokens: pooling, and the modules behind it.
 
+use candle_core::Tensor;
+
+use super::layers::{portable, read_values};
 use super::load_error::LoadError;
 use super::model::{ComputeError, Sequence};
 use super::modules::HeadLayout;
@@ -41,6 +44,34 @@ impl Head {
     /// What it does, for a fingerprint.
     pub(super) fn identity(&self) -> Vec<u8> {
         [format!("{:?}", self.pooling).as_bytes(), self.tail.digest()].concat()
+    }
+
+    /// As [`write`](Self::write), from a tensor. Where that is on a GPU texts are pooled there, and
+    /// one row of each is brought here, unless a way to pool is no sum.
+    pub(super) fn write_from(
+        &self,
+        hidden: &Tensor,
+        batch: &[&Sequence],
+        rows: &mut [&mut [f32]],
+        scratch: &mut TailScratch,
+    ) -> Result<(), ComputeError> {
+        let is_elsewhere = portable::is_for(hidden.device());
+        let ways = if is_elsewhere { self.pooling.shares(batch) } else { None };
+        let Some(ways) = ways else {
+            let write = |hidden: &[f32]| Ok(self.write(hidden, batch, rows, scratch));
+            return read_values(hidden, write)?;
+        };
+        let lengths: Vec<usize> = batch.iter().map(|sequence| sequence.ids.len()).collect();
+        self.tail.write(rows, scratch, |rows| {
+            for (at, shares) in (0..).step_by(self.width).zip(ways) {
+                let pooled = portable::pool(hidden, &lengths, shares)?;
+                let pooled = pooled.flatten_all()?.to_vec1::<f32>()?;
+                for (row, pooled) in rows.iter_mut().zip(pooled.chunks_exact(self.width)) {
+                    row[at..at + self.width].copy_from_slice(pooled);
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Writes `rows[i]` from the token rows of `batch[i]`, its share of `hidden`.

@@ -66,7 +66,39 @@ impl Pooling {
     }
 }
 
+impl Pooling {
+    /// For each way the share that each token's row has in the row of its text: what [`write`](Self::write)
+    /// does, as sums. `None` where a way is no sum.
+    pub(super) fn shares(&self, batch: &[&Sequence]) -> Option<Vec<Vec<f32>>> {
+        let shares = |mode: &Mode| {
+            let each = batch.iter().map(|text| mode.shares(text.ids.len(), text.unpooled));
+            each.collect::<Option<Vec<_>>>().map(|shares| shares.concat())
+        };
+        self.modes.iter().map(shares).collect()
+    }
+}
+
 impl Mode {
+    /// The shares of one text's tokens, the first `unpooled` of which are left out.
+    fn shares(self, len: usize, unpooled: usize) -> Option<Vec<f32>> {
+        let mut shares = vec![0.0; len];
+        let pooled = shares.get_mut(unpooled..).unwrap_or_default();
+        let count = count_as_f32(pooled.len());
+        match self {
+            Self::Max => return None,
+            Self::Cls => shares.iter_mut().take(1).for_each(|share| *share = 1.0),
+            Self::LastToken => pooled.iter_mut().last().into_iter().for_each(|share| *share = 1.0),
+            Self::Mean => pooled.fill(1.0 / count),
+            Self::MeanSqrtLen => pooled.fill(1.0 / count.sqrt()),
+            Self::WeightedMean => {
+                let positions = || (unpooled + 1..=len).map(count_as_f32);
+                let all: f32 = positions().sum();
+                pooled.iter_mut().zip(positions()).for_each(|(share, at)| *share = at / all);
+            }
+        }
+        Some(shares)
+    }
+
     /// Pools the rows of one text's tokens but for the first `unpooled`.
     #[inline(always)]
     fn write(self, tokens: &[f32], unpooled: usize, row: &mut [f32]) {
@@ -139,7 +171,9 @@ fn count_as_f32(count: usize) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::{Mode, Pooling, normalize};
+    use crate::engine::layers::portable;
     use crate::engine::model::Sequence;
+    use candle_core::{Device, Tensor};
 
     /// Tokens of three texts: two, none, three of which one is of a prompt.
     const HIDDEN: [f32; 10] = [1.0, 2.0, 3.0, 6.0, 0.0, -5.0, 8.0, 7.0, -4.0, -9.0];
@@ -175,6 +209,28 @@ mod tests {
                 assert!(close, "{mode:?}: {got:?} is not {want:?}");
             }
         }
+    }
+
+    #[test]
+    fn shares_of_tokens_add_up_to_what_a_mode_pools() {
+        let sequence =
+            |tokens, unpooled| Sequence { ids: vec![0; tokens], unpooled, ..Sequence::default() };
+        // As in `pool`.
+        let batch = [sequence(2, 0), sequence(0, 0), sequence(3, 1)];
+        let hidden = Tensor::from_slice(&HIDDEN, (5, 2), &Device::Cpu).unwrap();
+        for mode in [Mode::Cls, Mode::Mean, Mode::MeanSqrtLen, Mode::WeightedMean, Mode::LastToken]
+        {
+            let want = pool(&[mode, Mode::Cls]);
+            let shares = Pooling { modes: vec![mode, Mode::Cls] }.shares(&batch.each_ref());
+            for (i, shares) in shares.unwrap().into_iter().enumerate() {
+                let got = portable::pool(&hidden, &[2, 0, 3], shares).unwrap();
+                for (got, want) in got.to_vec2::<f32>().unwrap().iter().zip(&want) {
+                    let close = got.iter().zip(&want[2 * i..]).all(|(a, b)| (a - b).abs() < 1e-6);
+                    assert!(close, "{mode:?}: {got:?} is not {want:?}");
+                }
+            }
+        }
+        assert!(Pooling { modes: vec![Mode::Max] }.shares(&batch.each_ref()).is_none());
     }
 
     #[test]

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::device_memory::compute_error;
+use super::device_memory::of_memory;
 use super::encoder::Encoder;
 use super::head::Head;
-use super::layers::read_values;
 use super::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence, check_rows};
 use super::network::Network;
 use super::tail::TailScratch;
@@ -65,12 +64,12 @@ impl Computer for TransformerComputer {
         if batch.iter().all(|sequence| sequence.ids.is_empty()) {
             return model.head.write(&[], batch, rows, &mut self.tail);
         }
-        let failed = |source| {
+        let hidden = model.network.forward(batch, &mut self.workspace).map_err(ComputeError::from);
+        let written =
+            hidden.and_then(|hidden| model.head.write_from(&hidden, batch, rows, &mut self.tail));
+        written.map_err(|error| {
             let tokens = batch.iter().map(|sequence| sequence.ids.len()).sum();
-            compute_error(source, model.network.device(), tokens)
-        };
-        let hidden = model.network.forward(batch, &mut self.workspace).map_err(failed)?;
-        let write = |hidden: &[f32]| Ok(model.head.write(hidden, batch, rows, &mut self.tail));
-        read_values(&hidden, write).map_err(failed)?
+            of_memory(error, model.network.device(), tokens)
+        })
     }
 }

@@ -7,9 +7,11 @@
 //! Indices are checked here, on the CPU: a GPU that is sent beyond a table is lost to the process.
 
 mod attention;
+mod pooling;
 
 pub(in crate::engine) use attention::SCORES;
 pub(super) use attention::attention;
+pub(in crate::engine) use pooling::pool;
 
 use candle_core::{D, Device, Result, Tensor};
 use candle_nn::ops;
@@ -19,7 +21,7 @@ use super::norm::Norm;
 use super::rms_norm::{HeadNorm, RmsNorm};
 
 /// Whether layers over tensors of a device are computed here.
-pub(super) fn is_for(device: &Device) -> bool {
+pub(in crate::engine) fn is_for(device: &Device) -> bool {
     #[cfg(test)]
     if forced::is_on() {
         return true;
