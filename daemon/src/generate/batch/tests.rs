@@ -332,7 +332,7 @@ async fn inputs_are_read_in_portions_so_that_running_texts_do_not_wait_for_all_o
     bench.model.wait_for_steps(1);
     let long = "k".repeat(600);
     let options = GenerateOptions { max_new_tokens: Some(5), ..GenerateOptions::default() };
-    let bulk = bench.push_with(2, &[&long; 5], &options);
+    let bulk = bench.push_with(2, &[long.as_str(); 5], &options);
     bench.model.release();
     running.done().await.unwrap();
     bulk.done().await.unwrap();
