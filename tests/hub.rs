@@ -19,6 +19,8 @@ struct StandIn {
     /// Answers with files, and what they were asked for.
     files_sent: Arc<AtomicUsize>,
     asked: Arc<Mutex<Vec<String>>>,
+    /// While it is held no file is sent.
+    turn: Arc<Mutex<()>>,
 }
 
 impl StandIn {
@@ -27,14 +29,17 @@ impl StandIn {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (files_sent, asked) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Vec<_>>>::default());
         let (sent, log) = (Arc::clone(&files_sent), Arc::clone(&asked));
+        let turn = Arc::<Mutex<()>>::default();
+        let sending = Arc::clone(&turn);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (folder, sent, log) = (folder.clone(), Arc::clone(&sent), Arc::clone(&log));
+                let sending = Arc::clone(&sending);
                 // One that hangs up in the middle is none of this server's business.
-                std::thread::spawn(move || drop(serve(stream, &folder, &sent, &log)));
+                std::thread::spawn(move || drop(serve(stream, &folder, &sent, &log, &sending)));
             }
         });
-        Self { address, files_sent, asked }
+        Self { address, files_sent, asked, turn }
     }
 
     fn settings(folder: &Path) -> String {
@@ -62,6 +67,7 @@ fn serve(
     folder: &Path,
     sent: &AtomicUsize,
     log: &Mutex<Vec<String>>,
+    turn: &Mutex<()>,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
@@ -81,6 +87,7 @@ fn serve(
         let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
         let (status, head, body) = answer(path, folder);
         if method == "GET" && path.contains("/resolve/") {
+            drop(turn.lock());
             sent.fetch_add(1, Ordering::Relaxed);
         }
         let length = body.len();
@@ -220,4 +227,47 @@ fn a_folder_comes_before_the_hub_and_the_hub_is_asked_for_the_revision_with_the_
     let listing = asked().into_iter().find(|line| line.contains("/api/models/")).unwrap();
     assert!(listing.contains("/revision/v9"), "{listing}");
     assert!(listing.ends_with(" with Bearer hf_for_tests"), "{listing}");
+    let models = daemon.client().available_models().unwrap();
+    let source =
+        |id: &str| models.iter().find(|model| model.id.as_str() == id).unwrap().source.clone();
+    assert_eq!(
+        (source("here"), source("not_here")),
+        (model.display().to_string(), "org/tiny".into())
+    );
+    let log = daemon.log();
+    let warning = log.lines().find(|line| line.contains("local_path does not hold")).unwrap();
+    assert!(warning.contains("empty") && warning.contains("config.json"), "{warning}");
+}
+
+#[test]
+fn a_model_that_is_being_fetched_when_its_settings_change_is_what_it_was_and_then_the_new_one() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let model = tiny_model(files.path());
+    let hub = StandIn::start(model.clone());
+    let daemon = hub.daemon(home.path(), false);
+    let source = || {
+        let models = daemon.status().models;
+        models.into_iter().find(|model| model.id.as_str() == "hubbed").unwrap().source
+    };
+    let turn = hub.turn.lock().unwrap();
+    std::thread::scope(|scope| {
+        let preload = scope.spawn(|| daemon.client().preload("hubbed"));
+        eventually("it is being fetched", || {
+            hub.asked.lock().unwrap().iter().any(|line| line.contains("/resolve/"))
+        });
+        let text = format!(
+            "models.hubbed.type = \"embedding\"\nmodels.hubbed.name = \"org/tiny\"\n\
+             models.hubbed.local_path = {model:?}\n"
+        );
+        std::fs::write(daemon.settings_file(), text).unwrap();
+        let reloaded = daemon.client().reload().unwrap();
+        let told = reloaded.unchanged.iter().find(|told| told.key == "models.hubbed.local_path");
+        assert!(told.unwrap().effect.contains("next load"), "{reloaded:?}");
+        drop(turn);
+        preload.join().unwrap().unwrap();
+    });
+    assert_eq!(source(), "org/tiny");
+    daemon.client().unload("hubbed").unwrap();
+    daemon.client().preload("hubbed").unwrap();
+    assert_eq!(source(), model.display().to_string());
 }

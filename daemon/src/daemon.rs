@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     reader: Option<Box<SettingsReader>>,
     /// Why the last reading changed nothing.
     pub(crate) reload_error: Mutex<Option<String>>,
+    /// One reload at a time: each compares what it has read with what is in force.
+    reloading: tokio::sync::Mutex<()>,
     pub(crate) latencies: Latencies,
     pub(crate) registry: Arc<Registry>,
     pub(crate) connections: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
@@ -72,6 +74,7 @@ impl Shared {
     /// # Errors
     /// When they cannot be read, or there is nothing to read them from.
     pub(crate) async fn reload(self: &Arc<Self>) -> Result<Reloaded, RequestError> {
+        let _turn = self.reloading.lock().await;
         let shared = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || match &shared.reader {
             Some(read) => read(),
@@ -84,7 +87,7 @@ impl Shared {
             RequestError::Reload(error)
         })?;
         let (settings, reloaded) =
-            reload::merge(&self.settings(), new, |id| !self.registry.seen(id).copies.is_empty());
+            reload::merge(&self.settings(), new, |id| self.registry.is_begun(id));
         self.registry.reconfigure(&settings);
         self.credit.set_limit(settings.segments.total_bytes);
         let cache = &settings.cache;
@@ -217,6 +220,7 @@ impl DaemonBuilder {
             draining: watch::Sender::new(false),
             latencies: Latencies::default(),
             reload_error: Mutex::default(),
+            reloading: tokio::sync::Mutex::default(),
             reader: self.reader,
             settings: ArcSwap::from_pointee(self.settings),
         };

@@ -5,6 +5,7 @@ mod gpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 
+use crate::headroom::Headroom;
 use crate::scheduler::{Device, DeviceFigures, Devices};
 use crate::settings::Settings;
 pub use gpu::{Gpu, GpuError, GpuMemory, give_back};
@@ -153,9 +154,9 @@ pub fn find() -> Found {
     Found { gpus: Vec::new(), missing: vec![reason.into()] }
 }
 
-/// The processor: what the system can spare is the models'.
+/// The processor: what the system, and the control groups of this process, can spare is the models'.
 fn processor() -> DeviceFigures {
-    let (total_bytes, free_bytes) = system_memory();
+    let Headroom { total_bytes, free_bytes } = Headroom::now();
     DeviceFigures {
         device: Device::Cpu,
         name: processor_name(),
@@ -164,18 +165,6 @@ fn processor() -> DeviceFigures {
         budget_bytes: total_bytes,
         others_bytes: 0,
     }
-}
-
-/// Memory of the machine and what of it could be had now. Without limits where nobody tells: then
-/// the system refuses by itself what it does not have.
-fn system_memory() -> (u64, u64) {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let of = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
-    };
-    let total = of("MemTotal:").unwrap_or(u64::MAX);
-    (total, of("MemAvailable:").unwrap_or(total))
 }
 
 fn processor_name() -> String {

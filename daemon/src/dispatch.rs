@@ -246,11 +246,11 @@ fn release(
 fn available_models(shared: &Shared) -> Answer {
     let summary = |slot: &Arc<ModelSlot>| {
         let seen = shared.registry.seen(&slot.id);
-        let settings = slot.settings();
+        let (source, model_type) = status::origin(slot, &seen);
         ModelSummary {
             id: slot.id.clone(),
-            source: settings.source(),
-            model_type: settings.model_type,
+            source,
+            model_type,
             state: status::state(&seen),
             failure: seen.failed.map(|failed| crate::error::chain(&*failed.cause)),
         }

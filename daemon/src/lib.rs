@@ -38,6 +38,7 @@ mod error;
 mod fair_queue;
 pub mod fill_mask;
 pub mod generate;
+mod headroom;
 pub mod hub;
 mod job;
 mod latency;

@@ -13,6 +13,7 @@ use known::Known;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -159,40 +160,54 @@ impl Loaders {
     /// When the files are not there, or cannot be used.
     pub(crate) fn prepare(
         &self,
-        settings: &ModelSettings,
+        settings: ModelSettings,
         cpu_workers: usize,
         runtime: Option<&Handle>,
         may_fetch: bool,
         tell: &(dyn Fn(Event) + Sync + Send),
     ) -> Result<Prepared, LoadFailure> {
-        if self.custom.contains_key(&settings.model_type) {
+        let (files, source, need) = if self.custom.contains_key(&settings.model_type) {
             // What a loader of the program's own will take, only it knows: the model's card tells
             // when it is there.
-            return Ok(Prepared { files: Files::Own, need: Need::default() });
-        }
-        let known = Known::of(&settings.model_type)?;
-        let files = self.find(known, settings, runtime, may_fetch, tell)?;
-        let need = known.need(&files, cpu_workers)?;
-        Ok(Prepared { files, need })
+            (Files::Own, settings.source(), Need::default())
+        } else {
+            let known = Known::of(&settings.model_type)?;
+            let (files, source) =
+                self.find(known, &settings, cpu_workers, runtime, may_fetch, tell)?;
+            let need = known.need(&files, cpu_workers)?;
+            (files, source, need)
+        };
+        Ok(Prepared { files, need, source, settings: Arc::new(settings) })
     }
 
-    /// Finds a model's files; fetches them if need be, and if it may.
+    /// Finds a model's files, and tells where; fetches them if need be, and if it may.
     fn find(
         &self,
         known: Known,
         settings: &ModelSettings,
+        cpu_workers: usize,
         runtime: Option<&Handle>,
         may_fetch: bool,
         tell: &(dyn Fn(Event) + Sync + Send),
-    ) -> Result<Files, LoadFailure> {
-        if let Some(folder) = &settings.local_path
-            && (settings.name.is_none() || known.is_in(folder))
-        {
-            return Ok(Files::Folder(folder.clone()));
+    ) -> Result<(Files, String), LoadFailure> {
+        match (&settings.local_path, &settings.name) {
+            (Some(folder), Some(name)) if !known.is_in(folder) => {
+                let fault = known.need(&Files::Folder(folder.clone()), cpu_workers).err();
+                let fault = fault.as_ref().map(|fault| crate::error::chain(fault));
+                tracing::warn!(
+                    folder = %folder.display(),
+                    fault,
+                    "local_path does not hold the model: \"{name}\" is taken by its name"
+                );
+            }
+            (Some(folder), _) => {
+                return Ok((Files::Folder(folder.clone()), folder.display().to_string()));
+            }
+            (None, _) => {}
         }
         match settings.name.as_deref() {
-            Some(BUILTIN_STATIC) => Ok(Files::StaticTable),
-            Some(BUILTIN_VERBALIZER) => Ok(Files::Verbalizer),
+            Some(name @ BUILTIN_STATIC) => Ok((Files::StaticTable, name.into())),
+            Some(name @ BUILTIN_VERBALIZER) => Ok((Files::Verbalizer, name.into())),
             Some(name) if name.starts_with("builtin:") => {
                 Err(LoadFailure::NoSuchBuiltin(name.into()))
             }
@@ -208,8 +223,9 @@ impl Loaders {
                         total_bytes: progress.total_bytes,
                     });
                 };
+                let by_name = |folder| (Files::Folder(folder), name.to_owned());
                 let folder = runtime.block_on(hub.folder(name, &settings.revision, &progress));
-                folder.map(Files::Folder).map_err(|error| match error {
+                folder.map(by_name).map_err(|error| match error {
                     HubError::Offline { .. } if !may_fetch => LoadFailure::NotFetched(name.into()),
                     error => error.into(),
                 })
@@ -225,23 +241,26 @@ impl Loaders {
     pub(crate) fn load(
         &self,
         id: &ModelId,
-        settings: &ModelSettings,
-        prepared: Option<&Prepared>,
+        prepared: &Prepared,
         place: &Place,
     ) -> Result<ModelParts, LoadFailure> {
+        let settings = &prepared.settings;
         if let Some(loader) = self.custom.get(&settings.model_type) {
             return loader(id, settings).map_err(|source| LoadFailure::Custom {
                 model_type: settings.model_type.clone(),
                 source,
             });
         }
-        let files = prepared.map(|prepared| &prepared.files).ok_or(LoadFailure::NoSource)?;
-        Known::of(&settings.model_type)?.load(files, &place.tensors).map_err(|error| match error {
-            LoadFailure::Files(LoadError::Tensor { source, .. }) if is_out_of_memory(&source) => {
-                let memory = DeviceMemory::of(&place.tensors);
-                LoadFailure::OutOfMemory { device: place.device, said: memory.to_string() }
+        Known::of(&settings.model_type)?.load(&prepared.files, &place.tensors).map_err(|error| {
+            match error {
+                LoadFailure::Files(LoadError::Tensor { source, .. })
+                    if is_out_of_memory(&source) =>
+                {
+                    let memory = DeviceMemory::of(&place.tensors);
+                    LoadFailure::OutOfMemory { device: place.device, said: memory.to_string() }
+                }
+                error => error,
             }
-            error => error,
         })
     }
 }
@@ -250,6 +269,10 @@ impl Loaders {
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared {
     files: Files,
+    /// Where they came from, for people.
+    pub(crate) source: String,
+    /// What they were found by. The load uses the same, whatever is set meanwhile.
+    pub(crate) settings: Arc<ModelSettings>,
     /// What the model takes in memory.
     pub(crate) need: Need,
 }
@@ -261,7 +284,7 @@ enum Files {
     StaticTable,
     /// The little T5 inside the program.
     Verbalizer,
-    /// In a folder.
+    /// In the folder that the settings name.
     Folder(PathBuf),
     /// Where a loader of the program's own knows.
     Own,

@@ -49,6 +49,10 @@ pub(crate) struct LoadedModel {
     masks: Option<Masks>,
     /// Where it is.
     pub(crate) device: Device,
+    /// Where its files came from, for people.
+    pub(crate) source: String,
+    /// Its type, as it was configured when it was loaded.
+    pub(crate) model_type: String,
 }
 
 impl LoadedModel {
@@ -180,14 +184,13 @@ impl ModelSlot {
     pub(crate) fn load(
         &self,
         loaders: &Loaders,
-        prepared: Option<&Prepared>,
+        prepared: &Prepared,
         place: &Place,
         cpu_workers: usize,
     ) -> Result<LoadedModel, LoadFailure> {
         let started = Instant::now();
-        let settings = self.settings();
-        let parts = loaders.load(&self.id, &settings, prepared, place)?;
-        let loaded = self.start(parts, &settings, place.device, cpu_workers)?;
+        let parts = loaders.load(&self.id, prepared, place)?;
+        let loaded = self.start(parts, prepared, place.device, cpu_workers)?;
         let took = started.elapsed();
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
         self.counters.load_ms.store(millis(took), Ordering::Relaxed);
@@ -208,10 +211,11 @@ impl ModelSlot {
     fn start(
         &self,
         parts: ModelParts,
-        settings: &ModelSettings,
+        prepared: &Prepared,
         device: Device,
         cpu_workers: usize,
     ) -> Result<LoadedModel, LoadFailure> {
+        let settings = &*prepared.settings;
         let (tokens, threads) = match device {
             Device::Cpu => (CPU_BATCH_TOKENS, cpu_workers),
             // One thread starts the operations of a model; a second would wait for the same device.
@@ -240,6 +244,8 @@ impl ModelSlot {
             masks: masks.transpose().map_err(LoadFailure::Threads)?,
             info,
             device,
+            source: prepared.source.clone(),
+            model_type: settings.model_type.clone(),
         };
         Ok(started.with_limits())
     }

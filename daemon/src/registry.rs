@@ -11,7 +11,7 @@ use crate::loader::{LoadFailure, Loaders, Prepared};
 use crate::memory;
 use crate::model::{LoadedModel, ModelSlot, Place};
 use crate::scheduler::{
-    Action, CopyId, Device, DeviceFigures, Failed, Granted, LeaseUse, ModelPolicy, Policy,
+    Action, Change, CopyId, Device, DeviceFigures, Failed, Granted, LeaseUse, ModelPolicy, Policy,
     Scheduler, WaitError, WaiterId, Want,
 };
 use crate::settings::{ModelSettings, Settings};
@@ -270,16 +270,22 @@ impl Registry {
     /// # Errors
     /// When it is held.
     pub(crate) async fn unload(self: &Arc<Self>, model: &ModelId) -> Result<Freed, RequestError> {
-        let copies = self
-            .change(|inner| inner.scheduler.unload(model, Instant::now()))
+        let leaving = self
+            .change(|inner| {
+                let copies = inner.scheduler.unload(model, Instant::now())?;
+                Ok(inner.leaving(copies))
+            })
             .map_err(|source| RequestError::Unload { model: model.clone(), source })?;
-        Ok(self.freed(copies).await)
+        Ok(self.freed(leaving).await)
     }
 
     /// Takes all models out of memory that nobody holds or uses.
     pub(crate) async fn cleanup(self: &Arc<Self>) -> Freed {
-        let copies = self.change(|inner| inner.scheduler.cleanup(Instant::now()));
-        self.freed(copies).await
+        let leaving = self.change(|inner| {
+            let copies = inner.scheduler.cleanup(Instant::now());
+            inner.leaving(copies)
+        });
+        self.freed(leaving).await
     }
 
     /// The decisions about a model, the newest first.
@@ -310,28 +316,26 @@ impl Registry {
     }
 
     /// Puts other settings into force: the rules, new models, and those of models that are not
-    /// loaded. Answers the models whose new settings count from their next load.
-    pub(crate) fn reconfigure(self: &Arc<Self>, settings: &Settings) -> Vec<ModelId> {
-        let mut later = Vec::new();
+    /// loaded.
+    pub(crate) fn reconfigure(self: &Arc<Self>, settings: &Settings) {
         self.change(|inner| {
-            for (id, model) in &settings.models {
-                match inner.models.get(id) {
+            let mut changes = Vec::new();
+            for ((id, model), (_, rule)) in settings.models.iter().zip(policies(settings)) {
+                let change = match inner.models.get(id) {
                     Some(slot) => {
-                        let is_resident = inner.scheduler.copies().any(|(_, c)| c.model == *id);
-                        if slot.settings() != *model {
-                            slot.set_settings(model.clone());
-                            if is_resident {
-                                later.push(id.clone());
-                            }
-                        }
+                        let change = slot.settings().change_to(model);
+                        slot.set_settings(model.clone());
+                        change
                     }
                     None => {
                         let slot = ModelSlot::new(id.clone(), model.clone());
                         inner.models.insert(id.clone(), Arc::new(slot));
+                        Change::Source
                     }
-                }
+                };
+                changes.push((id.clone(), rule, change));
             }
-            inner.scheduler.reconfigure(policy(settings), policies(settings), Instant::now());
+            inner.scheduler.reconfigure(policy(settings), changes, Instant::now());
         });
         if self.machine.reconfigure(settings) {
             // GPUs are to be looked for, which takes a while. Where no thread is to be had the next
@@ -339,7 +343,14 @@ impl Registry {
             let registry = Arc::clone(self);
             let _ = Builder::new().name("devices".into()).spawn(move || registry.refresh_devices());
         }
-        later
+    }
+
+    /// Whether a model is in memory or on its way there, so that its new settings count later.
+    #[must_use]
+    pub(crate) fn is_begun(&self, model: &ModelId) -> bool {
+        let inner = self.inner();
+        inner.scheduler.is_preparing(model)
+            || inner.scheduler.copies().any(|(_, copy)| copy.model == *model)
     }
 
     /// What the status tells of a model: its copies, the last failure, and whether it is on its way.
@@ -553,7 +564,7 @@ impl Registry {
     ) -> Result<Prepared, Arc<LoadFailure>> {
         let tell = |event: Event| self.inner().tell(&slot.id, &event);
         self.loaders
-            .prepare(&slot.settings(), self.cpu_workers, self.runtime.get(), may_fetch, &tell)
+            .prepare(slot.settings(), self.cpu_workers, self.runtime.get(), may_fetch, &tell)
             .map_err(Arc::new)
     }
 
@@ -566,6 +577,7 @@ impl Registry {
         bytes: u64,
     ) {
         let Some(slot) = inner.models.get(model).map(Arc::clone) else { return };
+        // Of the preparation that the decision to load relied on, not of one that ends meanwhile.
         let prepared = inner.prepared.get(model).cloned();
         let registry = Arc::clone(self);
         let work = move || {
@@ -573,7 +585,8 @@ impl Registry {
                 let tensors =
                     registry.machine.tensors(device).ok_or(LoadFailure::NoDevice(device))?;
                 let place = Place { device, tensors };
-                slot.load(&registry.loaders, prepared.as_ref(), &place, registry.cpu_workers)
+                let prepared = prepared.as_ref().ok_or(LoadFailure::NoSource)?;
+                slot.load(&registry.loaders, prepared, &place, registry.cpu_workers)
             };
             let result = catch_unwind(AssertUnwindSafe(load));
             let result = result.unwrap_or_else(|_| Err(LoadFailure::Panicked));
@@ -603,6 +616,7 @@ impl Registry {
     fn start_unloading(self: &Arc<Self>, inner: &mut Inner, copy: CopyId) {
         let Some(loaded) = inner.resident.remove(&copy) else {
             inner.scheduler.unloaded(copy, Instant::now());
+            self.unloaded.send_modify(|count| *count += 1);
             return self.again();
         };
         let model = loaded.info.id.clone();
@@ -630,6 +644,7 @@ impl Registry {
             // Its workers end by themselves once nobody looks at it.
             drop(lock(&loaded).take());
             inner.scheduler.unloaded(copy, Instant::now());
+            self.unloaded.send_modify(|count| *count += 1);
             self.again();
         }
     }
@@ -649,17 +664,8 @@ impl Registry {
         self.change(|inner| inner.scheduler.set_devices(devices, Instant::now()));
     }
 
-    async fn freed(&self, copies: Vec<CopyId>) -> Freed {
-        let mut freed = Freed::default();
-        {
-            let inner = self.inner();
-            for (_, copy) in inner.scheduler.copies().filter(|(id, _)| copies.contains(id)) {
-                freed.bytes += copy.bytes;
-                if !freed.models.contains(&copy.model) {
-                    freed.models.push(copy.model.clone());
-                }
-            }
-        }
+    async fn freed(&self, leaving: Leaving) -> Freed {
+        let Leaving { copies, freed } = leaving;
         let mut unloaded = self.unloaded.subscribe();
         while self.inner().scheduler.copies().any(|(id, _)| copies.contains(&id)) {
             // The sender lives as long as this.
@@ -672,6 +678,19 @@ impl Registry {
 }
 
 impl Inner {
+    /// Copies that were told to leave, with what that will free. To be asked before the lock is
+    /// given back: the first may have left a moment later.
+    fn leaving(&self, copies: Vec<CopyId>) -> Leaving {
+        let mut freed = Freed::default();
+        for (_, copy) in self.scheduler.copies().filter(|(id, _)| copies.contains(id)) {
+            freed.bytes += copy.bytes;
+            if !freed.models.contains(&copy.model) {
+                freed.models.push(copy.model.clone());
+            }
+        }
+        Leaving { copies, freed }
+    }
+
     /// News for all who wait for a model and want to hear.
     fn tell(&self, model: &ModelId, event: &Event) {
         for waiter in self.scheduler.waiters_of(model) {
@@ -681,6 +700,12 @@ impl Inner {
             }
         }
     }
+}
+
+/// Copies on their way out.
+struct Leaving {
+    copies: Vec<CopyId>,
+    freed: Freed,
 }
 
 /// Ends the workers and frees the weights, when nobody looks at them any more.

@@ -24,11 +24,12 @@ const LATER: [(&str, &str); 3] = [
 
 /// The settings in force after new ones were read, and what became of each key that differs.
 ///
-/// `is_loaded` tells whether a model is in memory: its own settings count from its next load.
+/// `is_begun` tells whether a model is in memory or on its way there: what is being fetched or read
+/// is what was set then, and its new settings count from its next load.
 pub(crate) fn merge(
     old: &Settings,
     new: Settings,
-    is_loaded: impl Fn(&ModelId) -> bool,
+    is_begun: impl Fn(&ModelId) -> bool,
 ) -> (Settings, Reloaded) {
     let lines = |settings: &Settings| -> BTreeMap<String, String> {
         settings.lines().into_iter().map(|line| (line.key, line.value)).collect()
@@ -76,7 +77,7 @@ pub(crate) fn merge(
             Some(_) if key.ends_with(".shared") => {
                 reloaded.changed.push(told("for the next leases"));
             }
-            Some(id) if is_loaded(&id) => {
+            Some(id) if is_begun(&id) => {
                 reloaded.unchanged.push(told("from the next load of the model on"));
             }
             Some(_) => reloaded.changed.push(told("now")),

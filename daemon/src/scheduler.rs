@@ -79,6 +79,17 @@ pub struct ModelPolicy {
     pub device: DeviceChoice,
 }
 
+/// What new settings changed of a model, beside its policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// Nothing: what is known of it still holds.
+    None,
+    /// Something, but not where its files come from.
+    Settings,
+    /// Where its files come from.
+    Source,
+}
+
 /// What somebody waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
@@ -224,6 +235,8 @@ struct Model {
     policy: ModelPolicy,
     need: Option<Need>,
     is_preparing: bool,
+    /// Its settings changed while it was prepared: what was found is for one load alone.
+    is_outdated: bool,
     failed: Option<Failed>,
     avoid: Option<Device>,
 }
@@ -492,7 +505,8 @@ impl Scheduler {
         self.copies.values().filter_map(|copy| self.unload_at(copy)).min()
     }
 
-    /// A model shall leave the memory: at once, or when its running work is done.
+    /// A model shall leave the memory: at once, or when its running work is done. Answers the
+    /// copies that leave, those too that were on their way out before.
     ///
     /// # Errors
     /// When it is held.
@@ -511,10 +525,10 @@ impl Scheduler {
             return Err(UnloadError::Loading);
         }
         let is_its = |copy: &Copy| copy.model == *model && copy.state == CopyState::Ready;
-        let copies = self.copies_where(is_its);
-        for copy in &copies {
-            self.start_unload(*copy, Verdict::Unload, "it was told to".into(), now);
+        for copy in self.copies_where(is_its) {
+            self.start_unload(copy, Verdict::Unload, "it was told to".into(), now);
         }
+        let copies = self.copies_where(|copy| copy.model == *model);
         self.settle(now);
         Ok(copies)
     }
@@ -533,17 +547,25 @@ impl Scheduler {
     pub fn reconfigure(
         &mut self,
         policy: Policy,
-        models: impl IntoIterator<Item = (ModelId, ModelPolicy)>,
+        models: impl IntoIterator<Item = (ModelId, ModelPolicy, Change)>,
         now: Instant,
     ) {
         self.policy = policy;
-        for (id, policy) in models {
-            let is_resident = self.copies.values().any(|copy| copy.model == id);
+        for (id, policy, change) in models {
             let model = self.models.entry(id).or_insert_with(|| Model::new(policy));
             model.policy = policy;
-            // What failed may have been mended by just this.
-            model.failed = None;
-            if !is_resident && !model.is_preparing {
+            if change == Change::None {
+                continue;
+            }
+            // What failed may have been mended by just this. But a hub that wants to be left alone
+            // is, as long as the model comes from it.
+            let is_asked_of_hub = |failed: &Failed| failed.cause.wait().is_some();
+            if change == Change::Source || !model.failed.as_ref().is_some_and(is_asked_of_hub) {
+                model.failed = None;
+            }
+            if model.is_preparing {
+                model.is_outdated = true;
+            } else {
                 model.need = None;
             }
         }
@@ -739,6 +761,11 @@ impl Scheduler {
             waiter: (!is_shared).then_some(waiter),
         };
         self.copies.insert(copy, resident);
+        if let Some(state) = self.models.get_mut(&model)
+            && std::mem::take(&mut state.is_outdated)
+        {
+            state.need = None;
+        }
         self.actions.push(Action::Load { copy, model, device, bytes });
     }
 
@@ -868,7 +895,7 @@ impl Scheduler {
         let wait = wait.max(cause.wait().unwrap_or_default().min(LONGEST_WAIT));
         self.journal.note(decision(model, Verdict::Fail, crate::error::chain(&*cause)), now);
         state.failed = Some(Failed { cause, retry_at: now + wait, tries });
-        state.need = None;
+        (state.need, state.is_outdated) = (None, false);
         state.avoid = None;
     }
 
@@ -980,7 +1007,14 @@ impl Scheduler {
 
 impl Model {
     fn new(policy: ModelPolicy) -> Self {
-        Self { policy, need: None, is_preparing: false, failed: None, avoid: None }
+        Self {
+            policy,
+            need: None,
+            is_preparing: false,
+            is_outdated: false,
+            failed: None,
+            avoid: None,
+        }
     }
 }
 

@@ -22,7 +22,6 @@
 mod credit;
 mod mapping;
 mod memfd;
-mod memory;
 mod pool;
 mod posix;
 mod rows;

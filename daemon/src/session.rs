@@ -354,8 +354,8 @@ impl Session {
             shared.requests.fetch_add(1, Ordering::Relaxed);
             let is_wanted = lock(&connection.in_flight).remove(&id).is_some();
             if !is_wanted {
-                // Cancelled at the last moment: the client is never told of its slot.
-                give_back(&connection, result);
+                // Cancelled at the last moment: the client is never told of what it got.
+                give_back(&shared, &connection, result);
                 return;
             }
             if respond(&connection, id, result).await.is_err() {
@@ -407,13 +407,19 @@ impl Session {
     }
 }
 
-/// Frees what an answer that is never sent points to.
-fn give_back(connection: &Connection, result: Result<Answer, RequestError>) {
-    if let Ok(Answer { response: Response::Embedded(embedded), .. }) = result
-        && let Place::Slot(slot) = embedded.place
-        && let Some(pool) = &connection.pool
-    {
-        pool.free(&slot);
+/// Frees what an answer that is never sent points to, and releases what it grants.
+fn give_back(shared: &Shared, connection: &Connection, result: Result<Answer, RequestError>) {
+    match result.map(|answer| answer.response) {
+        Ok(Response::Embedded(Embedded { place: Place::Slot(slot), .. })) => {
+            if let Some(pool) = &connection.pool {
+                pool.free(&slot);
+            }
+        }
+        Ok(Response::Leased(leased)) => {
+            // Gone with its connection already: the same.
+            let _ = shared.registry.release(connection.id, leased.lease);
+        }
+        _ => {}
     }
 }
 

@@ -7,6 +7,7 @@
 mod file;
 mod table;
 
+use crate::scheduler::Change;
 pub use crate::scheduler::DeviceChoice;
 pub use file::{Problem, SettingsError};
 pub use table::{KeyLine, Origin};
@@ -251,13 +252,29 @@ impl Default for ModelSettings {
 }
 
 impl ModelSettings {
-    /// Where its files come from, for people.
+    /// Where its files come from, for people; before they were looked for, either place.
     #[must_use]
     pub fn source(&self) -> String {
         match (&self.local_path, &self.name) {
-            (Some(path), _) => path.display().to_string(),
+            (Some(path), Some(name)) => format!("{}, else {name}", path.display()),
+            (Some(path), None) => path.display().to_string(),
             (None, Some(name)) => name.clone(),
             (None, None) => String::new(),
+        }
+    }
+
+    /// What becomes other if these are in force instead.
+    #[must_use]
+    pub(crate) fn change_to(&self, new: &Self) -> Change {
+        let source = |settings: &Self| {
+            (settings.name.clone(), settings.revision.clone(), settings.local_path.clone())
+        };
+        if self == new {
+            Change::None
+        } else if source(self) == source(new) {
+            Change::Settings
+        } else {
+            Change::Source
         }
     }
 }

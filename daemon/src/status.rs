@@ -91,11 +91,21 @@ pub(crate) fn of(shared: &Shared) -> Status {
     }
 }
 
+/// Where a model's files are from, and its type: as it was loaded, or would be now.
+#[must_use]
+pub(crate) fn origin(slot: &ModelSlot, seen: &Seen) -> (String, String) {
+    if let Some(loaded) = seen.copies.iter().find_map(|(_, model)| model.as_ref()) {
+        return (loaded.source.clone(), loaded.model_type.clone());
+    }
+    let settings = slot.settings();
+    (settings.source(), settings.model_type)
+}
+
 fn model(shared: &Shared, slot: &ModelSlot, now: Instant) -> ModelStatus {
     let seen = shared.registry.seen(&slot.id);
     let loaded: Vec<_> = seen.copies.iter().filter_map(|(_, model)| model.as_ref()).collect();
     let counters = &slot.counters;
-    let settings = slot.settings();
+    let (source, model_type) = origin(slot, &seen);
     let waits = |quantile| {
         let of = [&counters.work.waits, &counters.texts.waits];
         of.map(|waits| waits.quantile_us(quantile)).into_iter().max().unwrap_or(0)
@@ -103,8 +113,8 @@ fn model(shared: &Shared, slot: &ModelSlot, now: Instant) -> ModelStatus {
     let until = |at: Instant| millis(at.saturating_duration_since(now));
     ModelStatus {
         id: slot.id.clone(),
-        source: settings.source(),
-        model_type: settings.model_type,
+        source,
+        model_type,
         state: state(&seen),
         info: loaded.first().map(|model| model.info.clone()),
         failure: seen.failed.as_ref().map(|failed| crate::error::chain(&*failed.cause)),

@@ -167,9 +167,14 @@ impl World {
                 let mut rule = self.scheduler.policy().clone();
                 rule.max_shared_models = 1 + self.dice.below(5);
                 rule.reference_counting = self.dice.below(3) > 0;
-                self.known.failing.clear();
+                let changes = [Change::None, Change::Settings, Change::Source];
+                let change = changes[self.dice.below(3)];
+                if change != Change::None {
+                    self.known.failing.clear();
+                }
                 let rules = MODELS.map(|name| {
-                    (id(name), ModelPolicy { is_shared: name != "own", device: DeviceChoice::Auto })
+                    let rule = ModelPolicy { is_shared: name != "own", device: DeviceChoice::Auto };
+                    (id(name), rule, change)
                 });
                 // What was told to leave under the old rules leaves under the new ones.
                 let drains =

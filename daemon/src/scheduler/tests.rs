@@ -292,7 +292,7 @@ fn several_requests_that_bring_a_leases_model_back_hold_it_once() {
     // From now on leases count: this one holds its model, and nothing does after its end.
     rules.reference_counting = true;
     let rule = ModelPolicy { is_shared: true, device: Cpu };
-    play.scheduler.reconfigure(rules, [(id("m"), rule)], play.now);
+    play.scheduler.reconfigure(rules, [(id("m"), rule, Change::None)], play.now);
     play.pass(1800);
     assert_eq!(play.in_memory(), ["m"]);
     play.scheduler.release(A, lease, play.now).unwrap();
@@ -307,7 +307,7 @@ fn a_copy_of_its_own_dies_with_its_lease() {
         play.scheduler.policy.sharing = !everywhere;
         let rule = ModelPolicy { is_shared: everywhere, device: Cpu };
         let policy = play.scheduler.policy.clone();
-        play.scheduler.reconfigure(policy, [(id("m"), rule)], play.now);
+        play.scheduler.reconfigure(policy, [(id("m"), rule, Change::Settings)], play.now);
         let first = play.lease(A, "m");
         let second = play.lease(A, "m");
         assert_eq!(play.in_memory(), ["m", "m"]);
@@ -764,4 +764,72 @@ fn placements() {
         );
         assert!(!placement.reasons.is_empty(), "{}", case.what);
     }
+}
+
+#[test]
+fn a_reload_forgets_failures_of_models_that_it_changes_and_of_no_others() {
+    let refused = || {
+        let endpoint = "http://h".into();
+        let after = Duration::from_secs(600);
+        LoadFailure::Hub(crate::hub::HubError::TooManyRequests { endpoint, after })
+    };
+    let causes: [fn() -> LoadFailure; 2] = [|| LoadFailure::Panicked, refused];
+    for (cause, change, is_kept) in [
+        (causes[0], Change::None, true),
+        (causes[0], Change::Settings, false),
+        (causes[0], Change::Source, false),
+        (causes[1], Change::None, true),
+        (causes[1], Change::Settings, true),
+        (causes[1], Change::Source, false),
+    ] {
+        let mut play = Play::roomy(&["m"]);
+        play.scheduler.ask(&id("m"), Want::Use, play.now);
+        play.scheduler.prepared(&id("m"), Err(Arc::new(cause())), play.now);
+        let before = play.scheduler.failed(&id("m")).unwrap().retry_at;
+        let rule = ModelPolicy { is_shared: true, device: Cpu };
+        let rules = [(id("m"), rule, change)];
+        play.scheduler.reconfigure(policy(), rules, play.now);
+        let after = play.scheduler.failed(&id("m")).map(|failed| failed.retry_at);
+        assert_eq!(after, is_kept.then_some(before), "{:?}, {change:?}", cause());
+    }
+}
+
+#[test]
+fn what_changes_while_a_model_is_prepared_counts_from_its_next_load() {
+    let mut play = Play::roomy(&["m"]);
+    let rule = ModelPolicy { is_shared: false, device: Cpu };
+    let rules = |change| [(id("m"), rule, change)];
+    play.scheduler.reconfigure(policy(), rules(Change::Settings), play.now);
+    let is_preparing =
+        |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Prepare { .. }));
+    play.scheduler.ask(&id("m"), Want::Lease(A), play.now);
+    assert!(is_preparing(&play.scheduler.take_actions()));
+    play.scheduler.reconfigure(policy(), rules(Change::Source), play.now);
+    play.scheduler.prepared(&id("m"), Ok(both(GIB)), play.now);
+    let actions = play.scheduler.take_actions();
+    assert!(matches!(actions[..], [Action::Load { .. }]), "what was begun goes on: {actions:?}");
+    // Another copy is of the new settings, though the first is still there.
+    play.scheduler.ask(&id("m"), Want::Lease(A), play.now);
+    assert!(is_preparing(&play.scheduler.take_actions()));
+    play.scheduler.prepared(&id("m"), Ok(both(GIB)), play.now);
+    assert!(matches!(play.scheduler.take_actions()[..], [Action::Load { .. }]));
+    // And a third one needs nothing new.
+    play.scheduler.ask(&id("m"), Want::Lease(A), play.now);
+    assert!(matches!(play.scheduler.take_actions()[..], [Action::Load { .. }]));
+}
+
+#[test]
+fn an_unload_tells_of_copies_too_that_are_on_their_way_out() {
+    let mut play = Play::roomy(&["m"]);
+    let waiter = play.ask("m", Want::Use);
+    let Granted::Use(copy) = play.granted[&waiter] else { panic!("granted otherwise") };
+    for _ in 0..2 {
+        assert_eq!(play.scheduler.unload(&id("m"), play.now).unwrap(), [copy], "it drains");
+    }
+    play.is_slow = true;
+    play.scheduler.end_use(copy, play.now);
+    assert_eq!(play.scheduler.unload(&id("m"), play.now).unwrap(), [copy], "it is unloaded");
+    play.is_slow = false;
+    play.run();
+    assert_eq!(play.scheduler.unload(&id("m"), play.now).unwrap(), []);
 }

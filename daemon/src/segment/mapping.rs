@@ -1,6 +1,7 @@
 //! A segment: memory that this process writes and one other reads.
 
-use super::{SegmentError, memory, posix};
+use super::{SegmentError, posix};
+use crate::headroom::Headroom;
 use emberd_protocol::SegmentHandle;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
@@ -160,7 +161,7 @@ pub(super) fn admit(len_bytes: u64) -> Result<u64, SegmentError> {
     len_bytes
         .max(1)
         .checked_next_multiple_of(GRANULE_BYTES)
-        .filter(|rounded| *rounded <= memory::available_bytes())
+        .filter(|rounded| *rounded <= Headroom::now().free_bytes)
         .ok_or(SegmentError::NoMemory { len_bytes })
 }
 
