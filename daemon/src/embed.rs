@@ -84,6 +84,7 @@ pub(crate) async fn embed(
             answer.place = Place::Slot(slot);
             Vec::new()
         }
+        Finished::Lost(error) => return Err(error.into()),
     };
     Ok(Answer { response: Response::Embedded(answer), tail })
 }

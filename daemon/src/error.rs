@@ -175,7 +175,7 @@ impl RequestError {
                 SegmentError::Credit { .. }
                 | SegmentError::Total { .. }
                 | SegmentError::NeverFits { .. } => ErrorCode::LimitExceeded,
-                SegmentError::NoMemory { .. } => ErrorCode::DeviceError,
+                SegmentError::NoMemory { .. } | SegmentError::CutShort => ErrorCode::DeviceError,
                 SegmentError::System { .. }
                 | SegmentError::Unsealed
                 | SegmentError::Shape { .. }
@@ -217,6 +217,9 @@ impl RequestError {
             && let LoadFailure::Hub(error) = &**source
         {
             return error.is_retryable();
+        }
+        if matches!(self, Self::Segment(SegmentError::CutShort)) {
+            return true;
         }
         match self.code() {
             ErrorCode::Overloaded | ErrorCode::ShuttingDown => true,

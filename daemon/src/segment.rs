@@ -17,6 +17,8 @@
 //!   is dropped with all of its [`Row`]s, or the client frees what [`Output::finish`] gave it.
 //!   A client cannot free a slot that it was not yet given.
 //! - A mapping lives as long as anything points into it, whatever becomes of its pool.
+//! - What is mapped is written in place; rows for a segment that others could cut short (posix) are
+//!   computed on the heap, and written to it as to a file when the result is finished.
 //! - Unsafe code is in `mapping.rs`, `posix.rs`, `slot.rs` and `rows.rs`, nowhere else.
 
 mod credit;
@@ -138,6 +140,12 @@ pub enum SegmentError {
          segments.backend = \"posix\""
     )]
     Unsealed,
+    /// A segment that others can open is not as it was made.
+    #[error(
+        "the shared memory of this result was cut short by another process: ask again, and find \
+         out who does that"
+    )]
+    CutShort,
     /// An output and its slot do not match.
     #[error(
         "{rows} rows of {dimension} values do not fill a slot of {slot_bytes} bytes: reserve \
