@@ -18,7 +18,8 @@ use crate::settings::AccessGroup;
 use crate::sync::lock;
 use emberd_protocol::{
     Embedded, ErrorCode, Failure, Frame, FrameError, FrameKind, Free, Hello, Limits,
-    MAX_FRAME_BYTES, MAX_TEXTS, Place, Refusal, RefusalReason, Response, SegmentRetire, Welcome,
+    MAX_FRAME_BYTES, MAX_TEXTS, Place, Refusal, RefusalReason, Response, SegmentBackend,
+    SegmentRetire, Welcome,
 };
 use interprocess::local_socket::tokio::Stream;
 use std::collections::HashMap;
@@ -95,7 +96,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId)
             return;
         }
     };
-    let pool = hello.accepts_segments.then(|| {
+    let takes_segments = hello.accepts_segments && can_open_segments(&shared, peer);
+    let pool = takes_segments.then(|| {
         let credit = shared.settings().segments.credit_bytes;
         SegmentPool::new(Arc::clone(&shared.spares), credit, Arc::clone(&shared.credit))
     });
@@ -142,6 +144,12 @@ impl Drop for Registered {
         let leases = self.shared.registry.end_connection(self.id);
         tracing::debug!(connection = self.id.0, leases, "connection forgotten");
     }
+}
+
+/// Whether a peer can open what it is told of. A descriptor serves anybody whom it is sent to; a
+/// name is for the daemon's own user (and root) alone.
+fn can_open_segments(shared: &Shared, peer: Peer) -> bool {
+    shared.spares.backend().kind() == SegmentBackend::Memfd || peer.is_admin()
 }
 
 /// Whether a peer may use this daemon. A group may have to be asked for over a network, which is
