@@ -6,7 +6,7 @@ use crate::error::RequestError;
 use crate::job::Job;
 use crate::lookup::{Found, Lookup};
 use crate::model::LoadedModel;
-use crate::segment::{Finished, Output};
+use crate::segment::{Finished, InlineShare, Output};
 use crate::session::Connection;
 use emberd_protocol::{
     Delivery, ElementType, EmbedRequest, Embedded, MAX_BODY_BYTES, MAX_FRAME_BYTES, ModelKind,
@@ -39,7 +39,8 @@ pub(crate) async fn embed(
     check_kind(&model.info, &ModelKind::Embedding)?;
 
     let (rows, dimension) = (request.texts, model.info.dimension);
-    let mut output = reserve(&shared, &connection, request.delivery, rows, dimension).await?;
+    let (mut output, inline) =
+        reserve(&shared, &connection, request.delivery, rows, dimension).await?;
     let mut answer = Embedded {
         rows,
         dimension,
@@ -86,7 +87,7 @@ pub(crate) async fn embed(
         }
         Finished::Lost(error) => return Err(error.into()),
     };
-    Ok(Answer { response: Response::Embedded(answer), tail })
+    Ok(Answer { response: Response::Embedded(answer), tail, inline })
 }
 
 /// Where rows of this model may be found that were computed for this user, or for any.
@@ -107,7 +108,7 @@ async fn reserve(
     delivery: Delivery,
     rows: u32,
     dimension: u32,
-) -> Result<Output, RequestError> {
+) -> Result<(Output, Option<InlineShare>), RequestError> {
     let too_large = |len_bytes| RequestError::InlineTooLarge { len_bytes, limit: MAX_INLINE_BYTES };
     let len_bytes = rows_len_bytes(rows, dimension, ElementType::F32).ok_or(too_large(u64::MAX))?;
     let (rows, dimension) = (rows as usize, dimension as usize);
@@ -116,10 +117,11 @@ async fn reserve(
     let shares = delivery == Delivery::Auto && len_bytes > u64::from(settings.inline_bytes);
     if let Some(pool) = connection.pool.as_ref().filter(|_| shares) {
         let slot = pool.reserve(len_bytes, settings.wait).await?;
-        return Ok(Output::slot(slot, rows, dimension)?);
+        return Ok((Output::slot(slot, rows, dimension)?, None));
     }
     if len_bytes > MAX_INLINE_BYTES {
         return Err(too_large(len_bytes));
     }
-    Ok(Output::heap(rows, dimension))
+    let share = connection.inline.reserve(len_bytes, settings.wait).await?;
+    Ok((Output::heap(rows, dimension), Some(share)))
 }

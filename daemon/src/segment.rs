@@ -22,6 +22,7 @@
 //! - Unsafe code is in `mapping.rs`, `posix.rs`, `slot.rs` and `rows.rs`, nowhere else.
 
 mod credit;
+mod inline;
 mod mapping;
 mod memfd;
 mod memory;
@@ -39,6 +40,7 @@ mod conformance;
 mod growth;
 
 pub use credit::TotalCredit;
+pub use inline::{InlineCredit, InlineShare};
 pub use mapping::Segment;
 pub use memfd::MemfdBackend;
 pub use pool::{Announcement, SegmentPool};
@@ -81,7 +83,8 @@ pub enum SegmentError {
     /// The client keeps too much of what it was given, and freed too little of it in time.
     #[error(
         "a result of {len_bytes} bytes does not fit beside the {held_bytes} bytes that this \
-         connection holds of its {credit_bytes}: drop earlier results, or ask for less at once"
+         connection holds of its {credit_bytes}: read and drop earlier results, or ask for less at \
+         once"
     )]
     Credit {
         /// Bytes of the result.
@@ -93,22 +96,22 @@ pub enum SegmentError {
     },
     /// All connections together hold what the daemon may give, and gave too little back in time.
     #[error(
-        "a result of {len_bytes} bytes needs a new segment, but all connections together use \
-         {used_bytes} bytes of shared memory of {limit_bytes}: try again later, or raise the \
-         daemon's limit"
+        "there is no room for a result of {len_bytes} bytes: the results of all connections \
+         together take {used_bytes} of {limit_bytes} bytes: try again later, or raise \
+         segments.total_mib"
     )]
     Total {
         /// Bytes of the result.
         len_bytes: u64,
-        /// Bytes of all segments.
+        /// Bytes of all segments, or of all inline results.
         used_bytes: u64,
         /// What they may have together.
         limit_bytes: u64,
     },
     /// No freeing will ever make room for it.
     #[error(
-        "a result of {len_bytes} bytes is larger than the {limit_bytes} bytes of shared memory \
-         that a connection may hold: send fewer texts at once"
+        "a result of {len_bytes} bytes is larger than the {limit_bytes} bytes of results that a \
+         connection may hold: send fewer texts at once"
     )]
     NeverFits {
         /// Bytes of the result.

@@ -13,7 +13,7 @@ use crate::latency::Kind;
 use crate::lease::ConnectionId;
 use crate::peer::Peer;
 use crate::registry::Events;
-use crate::segment::SegmentPool;
+use crate::segment::{InlineCredit, SegmentPool};
 use crate::settings::AccessGroup;
 use crate::sync::lock;
 use emberd_protocol::{
@@ -50,6 +50,8 @@ pub(crate) struct Connection {
     pub(crate) since: Instant,
     /// Its shared memory; `None` where it takes none.
     pub(crate) pool: Option<Arc<SegmentPool>>,
+    /// What it may have in results that go inline.
+    pub(crate) inline: InlineCredit,
     writer: Writer,
     /// Requests not yet answered, by the client's id. Who takes one out answers it, so that each
     /// is answered once and a task is never aborted while it writes.
@@ -97,16 +99,16 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId)
         }
     };
     let takes_segments = hello.accepts_segments && can_open_segments(&shared, peer);
-    let pool = takes_segments.then(|| {
-        let credit = shared.settings().segments.credit_bytes;
-        SegmentPool::new(Arc::clone(&shared.spares), credit, Arc::clone(&shared.credit))
-    });
+    let credit = shared.settings().segments.credit_bytes;
+    let pool = takes_segments
+        .then(|| SegmentPool::new(Arc::clone(&shared.spares), credit, Arc::clone(&shared.credit)));
     let connection = Arc::new(Connection {
         id,
         peer,
         name: hello.name.chars().filter(|c| !c.is_control()).take(NAME_CHARS).collect(),
         since: Instant::now(),
         pool,
+        inline: InlineCredit::new(credit, Arc::clone(&shared.inline_total)),
         writer,
         in_flight: Mutex::default(),
         max_in_flight: shared.settings().limits.requests_in_flight as usize,
@@ -436,7 +438,8 @@ async fn respond(
     id: u64,
     result: Result<Answer, RequestError>,
 ) -> Result<(), ConnectionError> {
-    let Answer { response, tail } = result.unwrap_or_else(|error| {
+    // What it holds of the credit is given back when it has been written.
+    let Answer { response, tail, inline: _held } = result.unwrap_or_else(|error| {
         let failure = error.to_failure();
         if failure.code == ErrorCode::Internal {
             let cause = crate::error::chain(&error);
