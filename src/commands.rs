@@ -6,6 +6,7 @@ mod decisions;
 mod embed;
 mod models;
 mod npy;
+mod out_file;
 mod status;
 
 use crate::args::{Args, Command, SocketArg};
@@ -46,7 +47,7 @@ pub(crate) fn run(args: Args) -> Result<(), CommandError> {
 /// A connection to the daemon that the command line or the environment names.
 fn connect(socket: &SocketArg) -> Result<Client, CommandError> {
     let builder = || Client::builder().name("emberd");
-    Ok(match &socket.socket {
+    Ok(match socket.path() {
         Some(path) => builder().connect_to(path),
         None => builder().connect(),
     }?)
