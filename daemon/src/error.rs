@@ -133,7 +133,9 @@ impl RequestError {
                 let seconds = wait.as_secs_f64().ceil();
                 format!("{} (the next try is in {seconds} s)", chain(self))
             }
-            Self::Load { .. } | Self::Codec(_) => chain(self),
+            Self::Load { .. } => chain(self),
+            // Without what the decoder says, which is for those who write one.
+            Self::Codec(error) => format!("{self}: {error}"),
             Self::Job(JobError::Compute(_)) => chain(self),
             _ => self.to_string(),
         };
