@@ -5,7 +5,7 @@
 //! quickstart --daemon PATH [--model-dir DIR] [FILE | -]
 //! quickstart client SOCKET MODEL           one of the three; lines on standard input
 //! ```
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is written to be read")]
+#![expect(clippy::print_stderr, reason = "it is written to be read")]
 
 use emberd_client::{Client, GenerateOptions};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::error::Error;
-use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,11 +55,18 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has gone (`scripts/quickstart | head`): no failure.
+        Err(error) if is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("quickstart: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn started() -> MutexGuard<'static, Vec<Pid>> {
@@ -122,7 +129,7 @@ impl Options {
 
 fn run(options: &Options) -> Outcome {
     let (lines, origin) = lines(options.input.as_deref())?;
-    println!("{} lines: {origin}", lines.len());
+    writeln!(stdout(), "{} lines: {origin}", lines.len())?;
     let shared_before = shared_memory_entries();
     let folder = tempfile::Builder::new().prefix("emberd-quickstart.").tempdir()?;
     clean_up_on_signals(folder.path())?;
@@ -130,7 +137,7 @@ fn run(options: &Options) -> Outcome {
     let mut daemon = Daemon::start(options, &socket)?;
     let pid = daemon.child.id();
     let model = if options.model_dir.is_some() { "minilm" } else { "builtin" };
-    println!("daemon: process {pid} on {}, model \"{model}\"", socket.display());
+    writeln!(stdout(), "daemon: process {pid} on {}, model \"{model}\"", socket.display())?;
 
     let started = Instant::now();
     let reports = share(&lines, &socket, model)?;
@@ -138,13 +145,20 @@ fn run(options: &Options) -> Outcome {
     let status = Client::connect_to(&socket)?.status()?;
     let loaded = status.models.iter().find(|m| m.id.as_str() == model).ok_or("no such model")?;
 
-    println!(
+    writeln!(
+        stdout(),
         "\n{:<22} {:>8} {:>8} {:>8} {:>9} {:>9}",
-        "process", "inline", "shared", "rows", "rows/s", "memory"
-    );
+        "process",
+        "inline",
+        "shared",
+        "rows",
+        "rows/s",
+        "memory"
+    )?;
     for report in &reports {
         let number = |key: &str| report[key].as_u64().unwrap_or(0);
-        println!(
+        writeln!(
+            stdout(),
             "{:<22} {:>8} {:>8} {:>8} {:>9.0} {:>9}",
             format!("client {}", number("pid")),
             number("inline"),
@@ -152,31 +166,40 @@ fn run(options: &Options) -> Outcome {
             number("inline") + number("shared"),
             report["rows_s"].as_f64().unwrap_or(0.0),
             mib(number("memory")),
-        );
+        )?;
     }
     #[expect(clippy::cast_precision_loss, reason = "a count of rows")]
-    let rate = loaded.texts as f64 / seconds;
-    println!(
+    let rate = (loaded.rows_inline + loaded.rows_shared) as f64 / seconds;
+    writeln!(
+        stdout(),
         "{:<22} {:>8} {:>8} {:>8} {:>9.0} {:>9}",
         format!("daemon {pid}"),
         loaded.rows_inline,
         loaded.rows_shared,
-        loaded.texts,
+        loaded.rows_inline + loaded.rows_shared,
         rate,
         mib(memory(pid)),
-    );
-    println!(
+    )?;
+    writeln!(
+        stdout(),
         "\nThe model was loaded {} ({} ms, {} of weights) for {} processes.",
         if loaded.loads == 1 { "once".to_owned() } else { format!("{} times", loaded.loads) },
         loaded.load_ms,
         mib(loaded.info.as_ref().map_or(0, |info| info.weight_bytes)),
         reports.len(),
-    );
-    println!(
+    )?;
+    writeln!(
+        stdout(),
+        "Of the daemon's rows {} were computed; {} were known from the same text before.",
+        loaded.texts,
+        loaded.texts_cached
+    )?;
+    writeln!(
+        stdout(),
         "Beside their lines, each process embedded the {} questions. Memory: proportional set size.",
         QUESTIONS.len()
-    );
-    search(&reports);
+    )?;
+    search(&reports)?;
     texts(&socket, lines.len())?;
 
     let ended = daemon.stop()?;
@@ -195,7 +218,10 @@ fn run(options: &Options) -> Outcome {
     if !ended.success() || !left.is_empty() {
         return Err(format!("the daemon ended with {ended}; left behind: {left:?}").into());
     }
-    println!("\nThe daemon has stopped. Left behind: no process, no socket, no segment.");
+    writeln!(
+        stdout(),
+        "\nThe daemon has stopped. Left behind: no process, no socket, no segment."
+    )?;
     Ok(())
 }
 
@@ -307,19 +333,20 @@ fn client(socket: &Path, model: &str) -> Outcome {
             best.sort_by(|a: &(f32, String), b| b.0.total_cmp(&a.0));
             best.truncate(MATCHES);
         }
-        println!("{}", json!({"done": batch.len()}));
+        writeln!(stdout(), "{}", json!({"done": batch.len()}))?;
     }
     let seconds = started.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a count of lines")]
     let rows_s = lines.len() as f64 / seconds;
     let pid = std::process::id();
-    println!(
+    writeln!(
+        stdout(),
         "{}",
         json!({
             "pid": pid, "inline": inline, "shared": shared, "rows_s": rows_s,
             "memory": memory(pid), "matches": matches,
         })
-    );
+    )?;
     Ok(())
 }
 
@@ -327,8 +354,8 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-fn search(reports: &[Value]) {
-    println!("\nSearch by meaning:");
+fn search(reports: &[Value]) -> Outcome {
+    writeln!(stdout(), "\nSearch by meaning:")?;
     for (number, question) in QUESTIONS.iter().enumerate() {
         let found = reports.iter().flat_map(|report| report["matches"][number].as_array());
         let mut found: Vec<_> = found
@@ -336,12 +363,13 @@ fn search(reports: &[Value]) {
             .filter_map(|found| Some((found[0].as_f64()?, found[1].as_str()?)))
             .collect();
         found.sort_by(|a, b| b.0.total_cmp(&a.0));
-        println!("\n  {question}");
+        writeln!(stdout(), "\n  {question}")?;
         for (score, line) in found.into_iter().take(MATCHES) {
             let line: String = line.chars().take(90).collect();
-            println!("    {score:.2}  {line}");
+            writeln!(stdout(), "    {score:.2}  {line}")?;
         }
     }
+    Ok(())
 }
 
 /// Texts from texts, by the little T5 that is built into the program. Its answers can be checked: what
@@ -349,15 +377,14 @@ fn search(reports: &[Value]) {
 fn texts(socket: &Path, count: usize) -> Outcome {
     let model = Client::connect_to(socket)?.text_model("builtin-t5")?;
     let options = GenerateOptions::default();
-    println!("\nText from text, by \"builtin-t5\" in the same daemon:\n");
+    writeln!(stdout(), "\nText from text, by \"builtin-t5\" in the same daemon:\n")?;
     let ask = |question: String| -> Outcome<String> {
-        print!("  {question} -> ");
+        write!(stdout(), "  {question} -> ")?;
         let answer = model.generate_with(&[question], &options, |piece| {
-            print!("{}", piece.piece);
-            // Shown as it is made; where nobody reads any more the next line tells.
-            let _ = std::io::stdout().flush();
+            // Shown as it is made; where nobody reads any more the end of the line tells.
+            let _ = write!(stdout(), "{}", piece.piece).and_then(|()| stdout().flush());
         })?;
-        println!();
+        writeln!(stdout())?;
         let text =
             answer.texts.into_iter().next().and_then(|text| text.sequences.into_iter().next());
         Ok(text.ok_or("an answer without a text")?.text)

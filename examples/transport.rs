@@ -10,7 +10,8 @@
 //! ```text
 //! cargo run --release --example transport -- [--runs N] [--http-peer PROGRAM]
 //! ```
-//! Prints a table of medians, then one JSON object for each figure.
+//! Prints a table of medians, then one JSON object for each point of the curve (the same rows inline
+//! and in shared memory) and for each figure.
 #![expect(clippy::print_stdout, reason = "the figures are this program's output")]
 
 use emberd_client::Client;
@@ -395,9 +396,8 @@ fn measure(runs: usize, http_peer: Option<&Path>) -> Outcome {
     drop(peers);
     drop(servers);
     figures.push(empty(runs, folder.path())?);
-    threshold(runs, folder.path())?;
-    for figure in figures {
-        println!("{figure}");
+    for line in threshold(runs, folder.path())?.into_iter().chain(figures) {
+        println!("{line}");
     }
     Ok(())
 }
@@ -447,7 +447,7 @@ fn empty(runs: usize, folder: &Path) -> Outcome<serde_json::Value> {
 }
 
 /// Where shared memory begins to pay: the same results inline and in slots, both on one core.
-fn threshold(runs: usize, folder: &Path) -> Outcome {
+fn threshold(runs: usize, folder: &Path) -> Outcome<Vec<serde_json::Value>> {
     let this = std::env::current_exe()?;
     let everywhere = sched_getaffinity(Pid::from_raw(0))?;
     let here = (0..CpuSet::count()).find(|core| everywhere.is_set(*core).unwrap_or(false));
@@ -460,6 +460,7 @@ fn threshold(runs: usize, folder: &Path) -> Outcome {
     let inline = inline.embedding_model("instant")?;
     println!("\nthe same rows inline and in shared memory, on one core");
     println!("{:>8} {:>8} {:>12} {:>12}", "rows", "KiB", "inline", "shared");
+    let mut curve = Vec::new();
     for rows in [1usize, 2, 5, 10, 16, 21, 32, 64, 128, 256, 1000] {
         let texts: Vec<String> = (0..rows).map(|n| format!("text {n}")).collect();
         let (mut with_inline, mut with_slots) = (Vec::new(), Vec::new());
@@ -472,8 +473,12 @@ fn threshold(runs: usize, folder: &Path) -> Outcome {
         let kib = rows * DIMENSION * size_of::<f32>() / 1024;
         let (with_inline, with_slots) = (middle(&mut with_inline), middle(&mut with_slots));
         println!("{rows:>8} {kib:>8} {with_inline:>12.1} {with_slots:>12.1}");
+        for (who, us) in [("inline", with_inline), ("shared", with_slots)] {
+            curve.push(json!({"value": us, "who": who, "metric": format!("{kib} KiB, us")}));
+        }
     }
-    Ok(sched_setaffinity(Pid::from_raw(0), &everywhere)?)
+    sched_setaffinity(Pid::from_raw(0), &everywhere)?;
+    Ok(curve)
 }
 
 fn pin(core: usize) -> Outcome {

@@ -1,9 +1,10 @@
 //! The command line as types. No I/O.
 
 use crate::exit;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 use emberd_protocol::ModelId;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One warm copy of each model, shared by every process on the machine.
 #[derive(Debug, Parser)]
@@ -59,8 +60,16 @@ pub(crate) enum Command {
 pub(crate) struct SocketArg {
     /// The daemon's socket [default: $XDG_RUNTIME_DIR/emberd/emberd.sock if it answers, else
     /// /run/emberd/emberd.sock]
-    #[arg(long, env = "EMBERD_SOCKET", value_name = "PATH")]
+    #[arg(long, env = "EMBERD_SOCKET", value_name = "PATH",
+          value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(crate) socket: Option<PathBuf>,
+}
+
+impl SocketArg {
+    /// The path that was given. A variable that is set to nothing gives none, as in the client.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.socket.as_deref().filter(|path| !path.as_os_str().is_empty())
+    }
 }
 
 /// Runs in the foreground until SIGTERM or SIGINT, then lets running work end. Under systemd it
@@ -369,6 +378,9 @@ pub(crate) enum Config {
     Check {
         /// The file.
         file: PathBuf,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
     },
     /// Ask the daemon how a model is configured.
     Model {

@@ -8,6 +8,7 @@ mod fill_mask;
 mod generate;
 mod models;
 mod npy;
+mod out_file;
 mod rerank;
 mod status;
 mod texts;
@@ -53,7 +54,7 @@ pub(crate) fn run(args: Args) -> Result<(), CommandError> {
 /// A connection to the daemon that the command line or the environment names.
 fn connect(socket: &SocketArg) -> Result<Client, CommandError> {
     let builder = || Client::builder().name("emberd");
-    Ok(match &socket.socket {
+    Ok(match socket.path() {
         Some(path) => builder().connect_to(path),
         None => builder().connect(),
     }?)

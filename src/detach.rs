@@ -5,7 +5,10 @@
 
 use crate::exit::CommandError;
 use daemonize::{Daemonize, Outcome};
+use nix::unistd::close;
+use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::RawFd;
 
 /// In the background: tells the process that the user started how it went.
 #[derive(Debug)]
@@ -24,6 +27,7 @@ pub(crate) enum Side {
 
 /// Forks. The first process waits until the one in the background is ready or has failed.
 pub(crate) fn detach() -> Result<Side, CommandError> {
+    close_inherited();
     let (reader, writer) = io::pipe().map_err(CommandError::io("cannot make a pipe"))?;
     match Daemonize::new().umask(0o077).execute() {
         Outcome::Parent(Ok(_)) => {
@@ -38,6 +42,23 @@ pub(crate) fn detach() -> Result<Side, CommandError> {
             message: format!("cannot go to the background: {error}"),
             code: 1,
         }),
+    }
+}
+
+/// Closes what whoever started this had open beside the three standard streams: a daemon that lives
+/// for weeks must not keep a script's lock or the end of its pipe. Nothing of our own is open yet,
+/// but for what systemd has passed.
+fn close_inherited() {
+    let passed = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse::<RawFd>().ok());
+    let first = 3 + passed.unwrap_or(0).max(0);
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // Read to the end before the first is closed: reading has a descriptor of its own.
+    for number in numbers.collect::<Vec<RawFd>>() {
+        if number >= first {
+            // That of the reading is closed already.
+            let _ = close(number);
+        }
     }
 }
 

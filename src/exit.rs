@@ -24,6 +24,8 @@ pub(crate) enum CommandError {
     Client(#[from] emberd_client::Error),
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    #[error("{0} is not UTF-8: give it a value that is, or unset it")]
+    Variable(String),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
@@ -53,7 +55,7 @@ impl CommandError {
             Self::Client(emberd_client::Error::Connect(_)) => 3,
             Self::Client(_) | Self::Segment(_) | Self::Io { .. } => 1,
             Self::Usage(_) => 2,
-            Self::Settings(_) => 4,
+            Self::Settings(_) | Self::Variable(_) => 4,
             Self::Listen(ListenError::InUse { .. }) => 5,
             Self::Listen(_) => 1,
             Self::Detached { code, .. } => *code,

@@ -11,12 +11,12 @@ use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UdsListener;
 use listenfd::ListenFd;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::{Gid, chown};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,8 @@ pub(crate) enum ListenError {
     NoPath,
     #[error("cannot listen on {}", path.display())]
     Socket { path: PathBuf, source: io::Error },
+    #[error("cannot lock {}", path.display())]
+    Lock { path: PathBuf, source: io::Error },
     #[error("cannot take the socket that systemd opened")]
     Inherited(#[source] io::Error),
 }
@@ -81,10 +83,9 @@ pub(crate) fn open(
         return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, message)));
     }
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        let mut builder = fs::DirBuilder::new();
-        let mode = if group.is_some() { 0o755 } else { 0o700 };
-        builder.recursive(true).mode(mode).create(folder).map_err(failed)?;
+        make_folder(folder, if group.is_some() { 0o755 } else { 0o700 }).map_err(failed)?;
     }
+    check_is_socket(&path)?;
     let lock = lock(&path)?;
     remove_leftover(&path)?;
     let name = path.as_path().to_fs_name::<GenericFilePath>().map_err(failed)?;
@@ -95,6 +96,39 @@ pub(crate) fn open(
         fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
     }
     Ok(Door { path: Some(path), listener: Some(listener), _lock: Some(lock) })
+}
+
+/// Makes a folder and those above it that are missing, of this mode whatever the umask takes away.
+fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+        make_folder(above, mode)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        // Somebody else was quicker, or a file stands there: then there will be no socket in it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => fs::set_permissions(folder, fs::Permissions::from_mode(mode)),
+    }
+}
+
+/// Whether what stands at a path is a socket, or nothing.
+fn check_is_socket(path: &Path) -> Result<(), ListenError> {
+    let is_other = fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket());
+    if is_other {
+        return Err(refused(
+            path,
+            "a file that is no socket stands there: remove it, or give another --socket".into(),
+        ));
+    }
+    Ok(())
+}
+
+fn refused(path: &Path, message: String) -> ListenError {
+    let source = io::Error::new(io::ErrorKind::AlreadyExists, message);
+    ListenError::Socket { path: path.to_owned(), source }
 }
 
 fn inherited() -> Result<Option<Listener>, ListenError> {
@@ -121,8 +155,15 @@ fn lock(path: &Path) -> Result<Flock<File>, ListenError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(&lock_path)
-        .map_err(failed)?;
+        .map_err(|source| ListenError::Lock { path: lock_path.clone(), source })?;
+    let Some(pid) = process_in(&file).map_err(failed)? else {
+        return Err(refused(
+            &lock_path,
+            "it is no lock of emberd's: move it away, or give another --socket".into(),
+        ));
+    };
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
             // Only for people: the lock decides, not the number.
@@ -131,12 +172,24 @@ fn lock(path: &Path) -> Result<Flock<File>, ListenError> {
             Ok(lock)
         }
         Err((_, nix::errno::Errno::EAGAIN)) => {
-            let pid = fs::read_to_string(&lock_path).ok().map(|pid| pid.trim().to_owned());
-            let pid = pid.filter(|pid| !pid.is_empty());
+            let pid = Some(pid).filter(|pid| !pid.is_empty());
             Err(ListenError::InUse { path: path.to_owned(), pid })
         }
         Err((_, error)) => Err(failed(error.into())),
     }
+}
+
+/// The process id that a lock tells, empty in a new one; `None` in a file that is no lock.
+fn process_in(file: &File) -> io::Result<Option<String>> {
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    // One byte more than any process id and the end of its line.
+    let mut bytes = [0; 12];
+    let len = file.read_at(&mut bytes, 0)?;
+    let text = str::from_utf8(&bytes[..len]).unwrap_or("?").trim_end();
+    let is_lock = len < bytes.len() && text.bytes().all(|byte| byte.is_ascii_digit());
+    Ok(is_lock.then(|| text.to_owned()))
 }
 
 /// Removes the socket of a daemon that died. Something that answers there without our lock (a
@@ -147,13 +200,7 @@ fn remove_leftover(path: &Path) -> Result<(), ListenError> {
         Ok(_) => Err(ListenError::InUse { path: path.to_owned(), pid: None }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            use std::os::unix::fs::FileTypeExt;
-            let is_socket = fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket();
-            if !is_socket {
-                let message =
-                    "a file that is no socket stands there: remove it, or give another --socket";
-                return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, message)));
-            }
+            check_is_socket(path)?;
             tracing::info!(path = %path.display(), "the socket of a dead daemon is taken over");
             fs::remove_file(path).map_err(failed)
         }

@@ -12,7 +12,6 @@ use emberd_protocol::ModelState;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use sd_notify::NotifyState;
-use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -55,11 +54,7 @@ pub(crate) fn settings(
     file: Option<&Path>,
     models: Vec<(emberd_protocol::ModelId, PathBuf)>,
 ) -> Result<Settings, CommandError> {
-    // A variable that is no text cannot be a setting.
-    let text = |(name, value): (OsString, OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    let variables = std::env::vars_os().filter_map(text);
+    let variables = variables()?;
     let own = default_settings_file();
     let mut settings = Settings::read(file.or(own.as_deref()), variables, &[])?;
     if settings.cache.file.is_none() {
@@ -79,17 +74,40 @@ pub(crate) fn settings(
     Ok(settings)
 }
 
+/// The variables that may be settings.
+fn variables() -> Result<Vec<(String, String)>, CommandError> {
+    let is_ours = |name: &str| name.starts_with("EMBERD_") && name != "EMBERD_SOCKET";
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            (name, _) => {
+                let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
+                if is_ours(&name) {
+                    return Err(CommandError::Variable(name));
+                }
+            }
+        }
+    }
+    Ok(variables)
+}
+
 /// A folder that a variable names.
 fn folder(name: &str) -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os(name)?);
     folder.is_absolute().then_some(folder)
 }
 
-/// The user's own settings file, if there is one.
+/// The user's own settings file, if there is one. What is there and cannot be read (a link to
+/// nowhere, the folder of another user) is no reason to go on without.
 fn default_settings_file() -> Option<PathBuf> {
     let home = || Some(folder("HOME")?.join(".config"));
     let file = folder("XDG_CONFIG_HOME").or_else(home)?.join("emberd/emberd.toml");
-    file.exists().then_some(file)
+    let is_missing = |error: io::Error| {
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    };
+    let is_there = std::fs::symlink_metadata(&file).map_or_else(|e| !is_missing(e), |_| true);
+    is_there.then_some(file)
 }
 
 /// Where embeddings are kept if nobody says otherwise: where a service manager tells, else in the
@@ -105,6 +123,7 @@ fn default_cache_file() -> Option<PathBuf> {
 
 fn make_absolute(args: &mut Serve) -> Result<(), CommandError> {
     let folders = args.models.iter_mut().map(|(_, folder)| folder);
+    args.socket.socket = args.socket.path().map(Path::to_owned);
     let files = [&mut args.socket.socket, &mut args.settings, &mut args.log_file];
     for path in files.into_iter().flatten().chain(folders) {
         *path = std::path::absolute(&*path)

@@ -79,6 +79,17 @@ fn members_of_the_group_may_use_the_daemon_and_not_change_it() {
 }
 
 #[test]
+fn another_user_who_could_not_open_a_named_segment_gets_rows_inline() {
+    if !can_be_others() {
+        return;
+    }
+    let daemon = daemon("segments.inline_kib = 1\nsegments.backend = \"posix\"\n");
+    assert_eq!(as_user(MEMBER, &daemon, "ask").unwrap(), "asking\nanswered");
+    let counted = builtin(&daemon);
+    assert_eq!((counted.rows_inline, counted.rows_shared), (20, 0));
+}
+
+#[test]
 fn users_share_rows_only_where_a_setting_says_so() {
     if !can_be_others() {
         return;

@@ -1,5 +1,5 @@
-use crate::support::{Daemon, Raw, eventually, texts};
-use emberd_protocol::{Frame, FrameKind, Hello, RefusalReason, Request, Response};
+use crate::support::{Daemon, Raw, code, eventually, texts};
+use emberd_protocol::{ErrorCode, Frame, FrameKind, Hello, RefusalReason, Request, Response};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::io::IoSlice;
 use std::os::fd::AsRawFd;
@@ -189,6 +189,43 @@ fn a_request_id_used_twice_ends_the_connection_and_a_flood_is_slowed_down() {
     eventually("its requests are dropped", || {
         daemon.status().connections.iter().all(|c| c.requests_in_flight == 0)
     });
+}
+
+#[test]
+fn answers_that_nobody_reads_take_no_more_than_the_credit_of_their_connection() {
+    const REQUESTS: u64 = 40;
+    let daemon = Daemon::with_settings("segments.credit_mib = 4\nsegments.wait_ms = 200\n");
+    let mut raw = Raw::welcomed(&daemon);
+    // Rows of 512 bytes, 2 MiB in each answer.
+    let request = Request::Embed(emberd_protocol::EmbedRequest {
+        target: emberd_protocol::Target::Model(emberd_protocol::ModelId::new("builtin").unwrap()),
+        texts: 4096,
+        delivery: emberd_protocol::Delivery::Inline,
+        options: emberd_protocol::EmbedOptions::default(),
+    });
+    let mut builder = emberd_protocol::TextBuilder::default();
+    (0..4096).for_each(|_| builder.push("").unwrap());
+    let tail = builder.into_bytes();
+    for id in 1..=REQUESTS {
+        let mut frame = Frame::message(FrameKind::Request, id, &request).unwrap();
+        frame.tail.clone_from(&tail);
+        raw.send(&frame);
+    }
+    // Looking is a request too.
+    let mut looked = 0;
+    eventually("all are computed or refused", || {
+        looked += 1;
+        daemon.status().daemon.requests + 1 >= REQUESTS + looked
+    });
+    let mut answered = 0;
+    for _ in 0..REQUESTS {
+        match raw.next().unwrap().decode().unwrap() {
+            Response::Embedded(_) => answered += 1,
+            other => assert_eq!(code(&other), ErrorCode::LimitExceeded),
+        }
+    }
+    assert!((1..=REQUESTS / 2).contains(&answered), "{answered} of {REQUESTS} were held");
+    assert_eq!(raw.ask(&Request::Ping, Vec::new()), Response::Pong, "the connection goes on");
 }
 
 #[test]

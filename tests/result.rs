@@ -61,6 +61,36 @@ fn the_threshold_is_the_settings_and_the_rows_do_not_depend_on_the_backend() {
 }
 
 #[test]
+fn segments_that_are_cut_short_from_outside_cost_requests_and_no_process() {
+    let daemon = Daemon::with_settings("segments.inline_kib = 1\nsegments.backend = \"posix\"\n");
+    let model = daemon.model("builtin");
+    let texts = texts(50);
+    let whole = model.embed(&texts).unwrap();
+    let prefix = format!("emberd-{}-", daemon.pid());
+    let names = || {
+        let names = std::fs::read_dir("/dev/shm").unwrap().flatten();
+        names.filter(|name| name.file_name().to_string_lossy().starts_with(&prefix))
+    };
+    eventually("its spare segments are made", || names().count() > 2);
+    for name in names() {
+        let file = std::fs::File::options().write(true).open(name.path()).unwrap();
+        file.set_len(0).unwrap();
+    }
+    // The one in use and the two spares are given up one after another.
+    let mut refused = 0;
+    let rows = loop {
+        match model.embed(&texts) {
+            Ok(rows) => break rows,
+            failed => assert_eq!(code_of(failed), ErrorCode::DeviceError),
+        }
+        refused += 1;
+        assert!(refused <= 3, "new segments are not cut short");
+    };
+    assert!(refused > 0, "the segment in use was cut short");
+    assert_eq!(bits(&rows), bits(&whole));
+}
+
+#[test]
 fn awkward_texts_are_embedded_and_none_is_dropped() {
     let daemon = Daemon::start();
     let model = daemon.model("builtin");

@@ -47,6 +47,11 @@ fn a_restart_refuses_no_connection_and_a_stop_is_clean() {
 }
 
 #[test]
+fn the_socket_survives_wrong_settings_a_missing_program_and_kills() {
+    with_units("survival");
+}
+
+#[test]
 fn the_units_and_the_program_agree_on_the_socket() {
     let unit = std::fs::read_to_string(root().join("systemd/emberd.socket")).unwrap();
     let runtime_dir = Some(PathBuf::from("%t"));

@@ -2,10 +2,11 @@
 
 use crate::start::StartError;
 use emberd_protocol::{
-    CodecError, ErrorCode, Failure, FrameError, PROTOCOL_VERSION, Refusal, RefusalReason, SegmentId,
+    CodecError, ErrorCode, Failure, FrameError, PROTOCOL_VERSION, Refusal, RefusalReason,
+    SegmentId, SocketPaths, default_socket_paths,
 };
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Why a call did not give what was asked for.
@@ -46,13 +47,17 @@ impl Error {
 #[non_exhaustive]
 pub enum ConnectError {
     /// Nobody listens there.
-    #[error("no daemon at {}: start it with `emberd serve`", path.display())]
+    #[error("no daemon at {}: start it with `{}`", path.display(), serve_command(path))]
     NoDaemon {
         /// The last path that was tried.
         path: PathBuf,
     },
     /// The socket is not for this user.
-    #[error("permission denied at {}: it belongs to another user", path.display())]
+    #[error(
+        "permission denied at {}: it belongs to another user: ask them to name a group of yours in \
+         access.group, or start a daemon of your own with `emberd serve`",
+        path.display()
+    )]
     PermissionDenied {
         /// The path.
         path: PathBuf,
@@ -120,6 +125,16 @@ impl ConnectError {
             _ => None,
         }
     }
+}
+
+/// What starts a daemon at a path. Where it is the usual one, nothing needs to be said.
+fn serve_command(path: &Path) -> String {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let usual = default_socket_paths(&SocketPaths { explicit: None, runtime_dir });
+    if usual.iter().any(|usual| usual == path) {
+        return "emberd serve".into();
+    }
+    format!("emberd serve --socket {}", path.display())
 }
 
 /// How a connection died.

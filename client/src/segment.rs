@@ -2,17 +2,19 @@
 //!
 //! A memfd is believed only when the kernel itself guarantees that it neither shrinks nor gets
 //! another writer (its seals). A POSIX segment has no such guarantee: whoever may open it may cut
-//! it short, so its rows are copied out the moment they arrive.
+//! it short, which would end a process that reads it through a mapping (`SIGBUS`). So it is never
+//! mapped: its rows are read as from a file the moment they arrive.
 
 use crate::error::ProtocolError;
 use emberd_protocol::{SLOT_ALIGNMENT, SegmentId, SlotRef};
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use nix::sys::stat::fstat;
-use shared_memory::{Shmem, ShmemConf};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap, shm_open};
+use nix::sys::stat::{Mode, fstat};
 use std::ffi::c_void;
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -95,26 +97,33 @@ impl Segment {
         len_bytes: u64,
     ) -> Result<Self, ProtocolError> {
         let refused = |why| ProtocolError::Segment { segment, why };
-        let memory =
-            ShmemConf::new().os_id(name).open().map_err(|_| refused("it cannot be opened"))?;
-        if (memory.len() as u64) < len_bytes {
+        // Not blocking: what stands under the name may be a pipe.
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let file = shm_open(name, flags, Mode::empty()).map(File::from);
+        let file = file.map_err(|_| refused("it cannot be opened"))?;
+        let found = file.metadata().map_err(|_| refused("its size cannot be asked"))?;
+        if !found.is_file() {
+            return Err(refused("it is no file"));
+        }
+        if found.len() < len_bytes {
             return Err(refused("it is smaller than announced"));
         }
-        Ok(Self::Named(NamedSegment(memory)))
+        let len = usize::try_from(len_bytes).map_err(|_| refused("its length cannot be used"))?;
+        Ok(Self::Named(NamedSegment { file, len }))
     }
 
     /// The rows of a slot, after every check of its place.
     pub(crate) fn rows(&self, slot: &SlotRef) -> Result<Rows, ProtocolError> {
         let len = match self {
             Self::Sealed(mapping) => mapping.len.get(),
-            Self::Named(memory) => memory.0.len(),
+            Self::Named(named) => named.len,
         };
         let (offset, len) = place(slot, len)?;
         Ok(match self {
             Self::Sealed(mapping) => {
                 Rows::Mapped(MappedRows { mapping: Arc::clone(mapping), offset, len })
             }
-            Self::Named(memory) => Rows::Copied(memory.copy(offset, len)),
+            Self::Named(named) => Rows::Copied(named.read(slot.offset, len)?),
         })
     }
 }
@@ -158,29 +167,19 @@ impl MappedRows {
     }
 }
 
-/// A POSIX segment. Its rows are only ever copied out.
-pub(crate) struct NamedSegment(Shmem);
-
-// SAFETY: `Shmem` is not `Send` only because it holds a pointer to its mapping; the mapping
-// belongs to the process, and unmapping it from another thread is as good as from this one.
-unsafe impl Send for NamedSegment {}
-
-impl NamedSegment {
-    fn copy(&self, offset: usize, len: usize) -> Vec<u8> {
-        let mut copy = vec![0; len];
-        // SAFETY: `place` has checked that the slot lies within the mapping.
-        let start = unsafe { self.0.as_ptr().add(offset) };
-        // SAFETY: `len` bytes from `start` lie within the mapping (`place`), `copy` has as many,
-        // and they do not overlap. The daemon writes nothing to the slot before it is freed.
-        unsafe {
-            std::ptr::copy_nonoverlapping(start.cast_const(), copy.as_mut_ptr(), len);
-        }
-        copy
-    }
+/// A POSIX segment, open for reading.
+#[derive(Debug)]
+pub(crate) struct NamedSegment {
+    file: File,
+    /// As announced. The file may be shorter by now.
+    len: usize,
 }
 
-impl std::fmt::Debug for NamedSegment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "NamedSegment({}, {} bytes)", self.0.get_os_id(), self.0.len())
+impl NamedSegment {
+    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, ProtocolError> {
+        let mut bytes = vec![0; len];
+        let read = self.file.read_exact_at(&mut bytes, offset);
+        read.map_err(|_| ProtocolError::Slot("the segment was cut short"))?;
+        Ok(bytes)
     }
 }

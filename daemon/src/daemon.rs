@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
     pub(crate) spares: Arc<Spares>,
     pub(crate) credit: Arc<TotalCredit>,
+    /// Results that go inline, in all connections together.
+    pub(crate) inline_total: Arc<TotalCredit>,
     /// Rows of all models. Empty where the settings want none.
     pub(crate) cache: Arc<EmbeddingCache>,
     pub(crate) started: Instant,
@@ -90,6 +92,7 @@ impl Shared {
             reload::merge(&self.settings(), new, |id| self.registry.is_begun(id));
         self.registry.reconfigure(&settings);
         self.credit.set_limit(settings.segments.total_bytes);
+        self.inline_total.set_limit(settings.segments.total_bytes);
         let cache = &settings.cache;
         self.cache.set_limits(cache.max_entries, cache.ttl, Instant::now());
         if !cache.enabled {
@@ -214,6 +217,7 @@ impl DaemonBuilder {
             connections: Mutex::default(),
             spares: Spares::new(backend(segments.backend), DEFAULT_SPARES)?,
             credit: TotalCredit::new(segments.total_bytes),
+            inline_total: TotalCredit::new(segments.total_bytes),
             started: Instant::now(),
             requests: AtomicU64::new(0),
             open: AtomicUsize::new(0),

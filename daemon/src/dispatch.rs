@@ -6,6 +6,7 @@ use crate::latency::Kind;
 use crate::model::ModelSlot;
 use crate::news::News;
 use crate::registry::{Events, Use};
+use crate::segment::InlineShare;
 use crate::session::Connection;
 use crate::settings::{EMBEDDING_TYPE, RERANK_TYPE, TEXT2TEXT_TYPE};
 use crate::{embed, rerank, status, text};
@@ -22,11 +23,13 @@ pub(crate) struct Answer {
     pub(crate) response: Response,
     /// Inline rows.
     pub(crate) tail: Vec<u8>,
+    /// The right to hold them, until they are written.
+    pub(crate) inline: Option<InlineShare>,
 }
 
 impl From<Response> for Answer {
     fn from(response: Response) -> Self {
-        Self { response, tail: Vec::new() }
+        Self { response, tail: Vec::new(), inline: None }
     }
 }
 

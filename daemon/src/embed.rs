@@ -16,7 +16,7 @@ use crate::model::{Embedding, LoadedModel};
 use crate::segment::Finished;
 use crate::session::Connection;
 use emberd_protocol::{EmbedRequest, Embedded, Place, Response, TextBlock};
-use home::Homes;
+use home::{Encoded, Homes};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use wanted::Wanted;
@@ -70,7 +70,7 @@ pub(crate) async fn embed(
         answer.truncated = done.truncated;
     }
 
-    let (finished, ranges) = homes.finish(wanted).await?;
+    let Encoded { finished, ranges, inline } = homes.finish(wanted).await?;
     answer.ranges = ranges;
     counters.requests.fetch_add(1, Ordering::Relaxed);
     let tail = match finished {
@@ -83,8 +83,9 @@ pub(crate) async fn embed(
             answer.place = Place::Slot(slot);
             Vec::new()
         }
+        Finished::Lost(error) => return Err(error.into()),
     };
-    Ok(Answer { response: Response::Embedded(answer), tail })
+    Ok(Answer { response: Response::Embedded(answer), tail, inline })
 }
 
 /// Where rows of this model may be found that were computed for this user, or for any.

@@ -161,7 +161,9 @@ impl RequestError {
                 let seconds = wait.as_secs_f64().ceil();
                 format!("{} (the next try is in {seconds} s)", chain(self))
             }
-            Self::Load { .. } | Self::Codec(_) => chain(self),
+            Self::Load { .. } => chain(self),
+            // Without what the decoder says, which is for those who write one.
+            Self::Codec(error) => format!("{self}: {error}"),
             Self::Job(JobError::Compute(_))
             | Self::Text(TextError::Compute(_) | TextError::Threads(_)) => chain(self),
             _ => self.to_string(),
@@ -209,7 +211,7 @@ impl RequestError {
                 SegmentError::Credit { .. }
                 | SegmentError::Total { .. }
                 | SegmentError::NeverFits { .. } => ErrorCode::LimitExceeded,
-                SegmentError::NoMemory { .. } => ErrorCode::DeviceError,
+                SegmentError::NoMemory { .. } | SegmentError::CutShort => ErrorCode::DeviceError,
                 SegmentError::System { .. }
                 | SegmentError::Unsealed
                 | SegmentError::Shape { .. }
@@ -270,6 +272,9 @@ impl RequestError {
             && let LoadFailure::Hub(error) = &**source
         {
             return error.is_retryable();
+        }
+        if matches!(self, Self::Segment(SegmentError::CutShort)) {
+            return true;
         }
         match self.code() {
             ErrorCode::Overloaded | ErrorCode::ShuttingDown => true,

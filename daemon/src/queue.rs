@@ -39,6 +39,9 @@ const MAX_QUEUED_BYTES: usize = 256 << 20;
 /// Bytes of texts that one connection may have waiting, so that none fills the queue alone.
 const MAX_LANE_BYTES: usize = 64 << 20;
 
+/// Bytes that a text counts beside its own: an empty one takes memory too.
+const TEXT_BYTES: usize = 64;
+
 /// The queue took no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -119,7 +122,7 @@ impl Queue {
         if lanes.closed {
             return Err(QueueError::Closed);
         }
-        let bytes = job.texts.len_bytes();
+        let bytes = bytes_of(&job);
         // A single job that is larger than a bound cannot exist: a frame is smaller.
         let held = lanes.lanes.get(&job.connection).map_or(0, |lane| lane.unread_bytes);
         if lanes.queued_bytes + bytes > MAX_QUEUED_BYTES {
@@ -183,6 +186,11 @@ impl Queue {
     pub(crate) fn queued_texts(&self) -> usize {
         lock(&self.lanes).lanes.values().map(Lane::texts).sum()
     }
+}
+
+/// What a job that waits counts against the bounds.
+fn bytes_of(job: &Job) -> usize {
+    job.texts.len_bytes() + job.len() * TEXT_BYTES
 }
 
 impl Entry {
@@ -255,8 +263,9 @@ impl Lanes {
             while let Some(Part { job, mut texts }) = lane.unread.pop_front() {
                 if texts.start == 0 {
                     // From here on the texts are being worked at; the bounds are on waiting ones.
-                    self.queued_bytes -= job.texts.len_bytes();
-                    lane.unread_bytes -= job.texts.len_bytes();
+                    let bytes = bytes_of(&job);
+                    self.queued_bytes -= bytes;
+                    lane.unread_bytes -= bytes;
                 }
                 if job.is_cancelled() {
                     continue;
@@ -524,7 +533,10 @@ mod tests {
             waiting.push(kept);
             queue.push(job).err()
         });
-        assert_eq!(refused, Some(QueueError::Full { waiting_bytes: 60 << 20 }));
+        assert_eq!(
+            refused,
+            Some(QueueError::Full { waiting_bytes: 3 * ((20 << 20) + TEXT_BYTES) })
+        );
         let (other, _other) = job(2, &["hello"]);
         assert_eq!(queue.push(other), Ok(()));
     }

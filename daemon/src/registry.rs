@@ -14,7 +14,7 @@ use crate::scheduler::{
     Action, Change, CopyId, Device, DeviceFigures, Failed, Granted, LeaseUse, ModelPolicy, Policy,
     Scheduler, WaitError, WaiterId, Want,
 };
-use crate::settings::{ModelSettings, Settings};
+use crate::settings::{DeviceChoice, ModelSettings, Settings};
 use crate::sync::lock;
 use emberd_protocol::{Decision, Event, Freed, LeaseId, ModelId, Preloaded};
 use std::collections::{BTreeMap, HashMap};
@@ -767,6 +767,12 @@ fn policy(settings: &Settings) -> Policy {
 
 fn policies(settings: &Settings) -> impl Iterator<Item = (ModelId, ModelPolicy)> {
     settings.models.iter().map(|(id, model)| {
-        (id.clone(), ModelPolicy { is_shared: model.shared, device: model.device })
+        // What is built in computes on the CPU, and answers whatever the other models wish for.
+        let device = if model.device == DeviceChoice::Auto && model.is_builtin() {
+            DeviceChoice::Cpu
+        } else {
+            model.device
+        };
+        (id.clone(), ModelPolicy { is_shared: model.shared, device })
     })
 }

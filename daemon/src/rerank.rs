@@ -36,6 +36,8 @@ pub(crate) async fn rerank(
     }
     let mut answer =
         Reranked { pairs, labels: ranking.labels.clone(), tokens: 0, truncated: Vec::new() };
+    let wait = shared.settings().segments.wait;
+    let share = connection.inline.reserve(len_bytes, wait).await?;
     let mut output = Output::heap(pairs as usize, shape.used);
     if pairs > 0 {
         let rows = output.take_rows();
@@ -63,7 +65,7 @@ pub(crate) async fn rerank(
         tail = finished.map_err(|_| RequestError::Defect("an activation panicked"))?;
     }
     slot.counters.requests.fetch_add(1, Ordering::Relaxed);
-    Ok(Answer { response: Response::Reranked(answer), tail })
+    Ok(Answer { response: Response::Reranked(answer), tail, inline: Some(share) })
 }
 
 /// How many pairs so many texts form.

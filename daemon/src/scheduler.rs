@@ -284,6 +284,13 @@ pub enum LeaseUse {
     Wait(WaiterId),
 }
 
+fn held_by(leases: usize) -> String {
+    match leases {
+        1 => "1 lease holds it".into(),
+        leases => format!("{leases} leases hold it"),
+    }
+}
+
 /// Why a model cannot be unloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnloadError {
@@ -291,7 +298,7 @@ pub enum UnloadError {
     #[error("the model is not configured")]
     NotConfigured,
     /// It is held.
-    #[error("{0} leases hold it")]
+    #[error("{}", held_by(*.0))]
     Held(usize),
     /// It is on its way in, for somebody who waits.
     #[error("it is being loaded for somebody: wait until it is there")]

@@ -17,9 +17,12 @@
 //!   is dropped with all of its [`Row`]s, or the client frees what [`Output::finish`] gave it.
 //!   A client cannot free a slot that it was not yet given.
 //! - A mapping lives as long as anything points into it, whatever becomes of its pool.
+//! - What is mapped is written in place; rows for a segment that others could cut short (posix) are
+//!   computed on the heap, and written to it as to a file when the result is finished.
 //! - Unsafe code is in `mapping.rs`, `posix.rs`, `slot.rs` and `rows.rs`, nowhere else.
 
 mod credit;
+mod inline;
 mod mapping;
 mod memfd;
 mod pool;
@@ -36,6 +39,7 @@ mod conformance;
 mod growth;
 
 pub use credit::TotalCredit;
+pub use inline::{InlineCredit, InlineShare};
 pub use mapping::Segment;
 pub use memfd::MemfdBackend;
 pub use pool::{Announcement, SegmentPool};
@@ -78,7 +82,8 @@ pub enum SegmentError {
     /// The client keeps too much of what it was given, and freed too little of it in time.
     #[error(
         "a result of {len_bytes} bytes does not fit beside the {held_bytes} bytes that this \
-         connection holds of its {credit_bytes}: drop earlier results, or ask for less at once"
+         connection holds of its {credit_bytes}: read and drop earlier results, or ask for less at \
+         once"
     )]
     Credit {
         /// Bytes of the result.
@@ -90,22 +95,22 @@ pub enum SegmentError {
     },
     /// All connections together hold what the daemon may give, and gave too little back in time.
     #[error(
-        "a result of {len_bytes} bytes needs a new segment, but all connections together use \
-         {used_bytes} bytes of shared memory of {limit_bytes}: try again later, or raise the \
-         daemon's limit"
+        "there is no room for a result of {len_bytes} bytes: the results of all connections \
+         together take {used_bytes} of {limit_bytes} bytes: try again later, or raise \
+         segments.total_mib"
     )]
     Total {
         /// Bytes of the result.
         len_bytes: u64,
-        /// Bytes of all segments.
+        /// Bytes of all segments, or of all inline results.
         used_bytes: u64,
         /// What they may have together.
         limit_bytes: u64,
     },
     /// No freeing will ever make room for it.
     #[error(
-        "a result of {len_bytes} bytes is larger than the {limit_bytes} bytes of shared memory \
-         that a connection may hold: send fewer texts at once"
+        "a result of {len_bytes} bytes is larger than the {limit_bytes} bytes of results that a \
+         connection may hold: send fewer texts at once"
     )]
     NeverFits {
         /// Bytes of the result.
@@ -137,6 +142,12 @@ pub enum SegmentError {
          segments.backend = \"posix\""
     )]
     Unsealed,
+    /// A segment that others can open is not as it was made.
+    #[error(
+        "the shared memory of this result was cut short by another process: ask again, and find \
+         out who does that"
+    )]
+    CutShort,
     /// An output and its slot do not match.
     #[error(
         "{rows} rows of {dimension} values do not fill a slot of {slot_bytes} bytes: reserve \

@@ -13,12 +13,13 @@ use crate::latency::Kind;
 use crate::lease::ConnectionId;
 use crate::news::News;
 use crate::peer::Peer;
-use crate::segment::SegmentPool;
+use crate::segment::{InlineCredit, SegmentPool};
 use crate::settings::AccessGroup;
 use crate::sync::lock;
 use emberd_protocol::{
     Embedded, ErrorCode, Failure, Frame, FrameError, FrameKind, Free, Hello, Limits,
-    MAX_FRAME_BYTES, MAX_TEXTS, Place, Refusal, RefusalReason, Response, SegmentRetire, Welcome,
+    MAX_FRAME_BYTES, MAX_TEXTS, Place, Refusal, RefusalReason, Response, SegmentBackend,
+    SegmentRetire, Welcome,
 };
 use interprocess::local_socket::tokio::Stream;
 use std::collections::HashMap;
@@ -48,6 +49,8 @@ pub(crate) struct Connection {
     pub(crate) since: Instant,
     /// Its shared memory; `None` where it takes none.
     pub(crate) pool: Option<Arc<SegmentPool>>,
+    /// What it may have in results that go inline.
+    pub(crate) inline: InlineCredit,
     pub(crate) writer: Writer,
     /// Requests not yet answered, by the client's id. Who takes one out answers it, so that each
     /// is answered once and a task is never aborted while it writes.
@@ -106,16 +109,17 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId)
             return;
         }
     };
-    let pool = hello.accepts_segments.then(|| {
-        let credit = shared.settings().segments.credit_bytes;
-        SegmentPool::new(Arc::clone(&shared.spares), credit, Arc::clone(&shared.credit))
-    });
+    let takes_segments = hello.accepts_segments && can_open_segments(&shared, peer);
+    let credit = shared.settings().segments.credit_bytes;
+    let pool = takes_segments
+        .then(|| SegmentPool::new(Arc::clone(&shared.spares), credit, Arc::clone(&shared.credit)));
     let connection = Arc::new(Connection {
         id,
         peer,
         name: hello.name.chars().filter(|c| !c.is_control()).take(NAME_CHARS).collect(),
         since: Instant::now(),
         pool,
+        inline: InlineCredit::new(credit, Arc::clone(&shared.inline_total)),
         writer,
         in_flight: Mutex::default(),
         max_in_flight: shared.settings().limits.requests_in_flight as usize,
@@ -153,6 +157,12 @@ impl Drop for Registered {
         let leases = self.shared.registry.end_connection(self.id);
         tracing::debug!(connection = self.id.0, leases, "connection forgotten");
     }
+}
+
+/// Whether a peer can open what it is told of. A descriptor serves anybody whom it is sent to; a
+/// name is for the daemon's own user (and root) alone.
+fn can_open_segments(shared: &Shared, peer: Peer) -> bool {
+    shared.spares.backend().kind() == SegmentBackend::Memfd || peer.is_admin()
 }
 
 /// Whether a peer may use this daemon. A group may have to be asked for over a network, which is
@@ -430,7 +440,8 @@ async fn respond(
     id: u64,
     result: Result<Answer, RequestError>,
 ) -> Result<(), ConnectionError> {
-    let Answer { response, tail } = result.unwrap_or_else(|error| {
+    // What it holds of the credit is given back when it has been written.
+    let Answer { response, tail, inline: _held } = result.unwrap_or_else(|error| {
         let failure = error.to_failure();
         if failure.code == ErrorCode::Internal {
             let cause = crate::error::chain(&error);

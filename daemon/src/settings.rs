@@ -233,6 +233,15 @@ impl Settings {
     }
 }
 
+impl ModelSettings {
+    /// Whether it is a part of the program.
+    #[must_use]
+    pub fn is_builtin(&self) -> bool {
+        self.local_path.is_none()
+            && self.name.as_deref().is_some_and(|name| name.starts_with("builtin:"))
+    }
+}
+
 impl Default for ModelSettings {
     fn default() -> Self {
         Self {

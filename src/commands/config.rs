@@ -16,7 +16,7 @@ pub(super) fn run(args: Config) -> Result<(), CommandError> {
                     .iter()
                     .map(|line| {
                         let origin = line.origin.to_string();
-                        json!({"key": line.key, "value": line.value, "origin": origin})
+                        json!({"key": line.key, "value": line.json_value(), "origin": origin})
                     })
                     .collect();
                 return output::json(&keys);
@@ -27,8 +27,20 @@ pub(super) fn run(args: Config) -> Result<(), CommandError> {
             let rows: Vec<_> = lines.into_iter().map(row).collect();
             output::table(&["KEY", "VALUE", "FROM"], &rows)
         }
-        Config::Check { file } => {
-            let settings = Settings::read(Some(&file), [], &[])?;
+        Config::Check { file, json } => {
+            let settings = match Settings::read(Some(&file), [], &[]) {
+                // Told as data, and still a failure.
+                Err(error) if json => {
+                    let problems: Vec<_> = error.to_string().lines().map(str::to_owned).collect();
+                    output::json(&json!({"good": false, "problems": problems}))?;
+                    return Err(error.into());
+                }
+                read => read?,
+            };
+            if json {
+                let models: Vec<_> = settings.models.keys().map(|id| id.as_str()).collect();
+                return output::json(&json!({"good": true, "problems": [], "models": models}));
+            }
             output::line(&format!("{}: good, {} models", file.display(), settings.models.len()))
         }
         Config::Model { id, reading } => {

@@ -1,6 +1,7 @@
 //! `emberd embed`: texts from arguments, a file or standard input; rows to a file or standard
 //! output.
 
+use super::out_file::OutFile;
 use super::texts::{self, next_batch, warn_truncated};
 use super::{connect, npy};
 use crate::args::{Element, Embed, RowFormat};
@@ -10,9 +11,8 @@ use emberd_daemon::settings::DEFAULT_EMBEDDING;
 use emberd_protocol::ModelState;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 /// Taken when the daemon has it and nothing else is asked for.
 const USUAL_MODEL: &str = "embedding";
@@ -30,7 +30,7 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
     let model = client.embedding_model(&name)?;
     let place = args.output.as_deref();
     let failed = |source| CommandError::io(format!("cannot write {}", shown(place)))(source);
-    let mut output = RowOutput::open(place).map_err(failed)?;
+    let mut output = OutFile::open(place).map_err(failed)?;
     let out = &mut output.writer;
     let options = options(args);
     // Numbers that are spread over the rows of their request mean something beside these alone.
@@ -60,47 +60,6 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
     progress.finish_and_clear();
     warn_truncated(truncated, texts.len(), &name, model.info().max_tokens);
     Ok(())
-}
-
-/// Where the rows go. A file gets its name when it is whole, so that none ever looks done that
-/// is not.
-struct RowOutput {
-    writer: Box<dyn Write>,
-    /// What is written, and what it becomes.
-    rename: Option<(PathBuf, PathBuf)>,
-}
-
-impl RowOutput {
-    fn open(place: Option<&Path>) -> io::Result<Self> {
-        let Some(place) = place else {
-            let writer = Box::new(BufWriter::new(io::stdout().lock()));
-            return Ok(Self { writer, rename: None });
-        };
-        // A pipe or a device is written to as it is.
-        let is_special = std::fs::metadata(place).is_ok_and(|place| !place.is_file());
-        let mut partial = place.as_os_str().to_owned();
-        partial.push(".partial");
-        let rename = (!is_special).then(|| (PathBuf::from(partial), place.to_owned()));
-        let path = rename.as_ref().map_or(place, |(partial, _)| partial);
-        Ok(Self { writer: Box::new(BufWriter::new(File::create(path)?)), rename })
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        self.writer.flush()?;
-        match self.rename.take() {
-            Some((partial, place)) => std::fs::rename(partial, place),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for RowOutput {
-    fn drop(&mut self) {
-        if let Some((partial, _)) = &self.rename {
-            // It may never have come to be.
-            let _ = std::fs::remove_file(partial);
-        }
-    }
 }
 
 /// The default from the hub, where nobody has asked for it yet, is not fetched for a trial.

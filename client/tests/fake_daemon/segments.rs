@@ -304,3 +304,32 @@ fn a_client_that_accepts_no_segments_takes_none() {
     daemon.end();
     memory.assert_gone("not accepted");
 }
+
+#[test]
+fn a_named_segment_that_is_cut_short_is_a_typed_error() {
+    let name = format!("/emberd-cut-{}", std::process::id());
+    let path = format!("/dev/shm{name}");
+    let file = File::create_new(&path).unwrap();
+    file.set_len(SEGMENT_BYTES).unwrap();
+    let memory = Memory::new();
+    let told = embed_after("a segment that was cut short", &memory, move |peer| {
+        let handle = SegmentHandle::Name(name);
+        let announce = SegmentAnnounce { segment: SegmentId(1), len_bytes: SEGMENT_BYTES, handle };
+        peer.say(Frame::message(FrameKind::Segment, 0, &announce));
+        // Once for this test, and once for the client, which is in this process.
+        while descriptors_of(&path) < 2 {
+            std::thread::yield_now();
+        }
+        file.set_len(0).unwrap();
+        std::fs::remove_file(&path).unwrap();
+    });
+    let expected = ProtocolError::Slot("the segment was cut short");
+    assert!(matches!(&told, Err(Error::Protocol(error)) if *error == expected), "{told:?}");
+}
+
+/// How often this process has a file open.
+fn descriptors_of(path: &str) -> usize {
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links.filter(|link| link.as_os_str() == path).count()
+}

@@ -3,7 +3,7 @@
 use crate::daemon::Shared;
 use crate::embed::wanted::Wanted;
 use crate::error::RequestError;
-use crate::segment::{Finished, Output, Slot};
+use crate::segment::{Finished, InlineShare, Output, Slot};
 use crate::session::Connection;
 use emberd_protocol::{
     Delivery, ElementType, MAX_BODY_BYTES, MAX_FRAME_BYTES, QuantizationRanges, rows_len_bytes,
@@ -19,18 +19,27 @@ pub(crate) const MAX_INLINE_BYTES: u64 = (MAX_FRAME_BYTES - MAX_BODY_BYTES) as u
 #[derive(Debug)]
 pub(crate) struct Homes {
     pub(crate) rows: Output,
+    /// Of the rows, where they are on the heap.
+    inline: Option<InlineShare>,
     elements: Option<Room>,
 }
 
 /// Memory for a result.
 #[derive(Debug)]
 enum Room {
-    Heap(usize),
+    Heap(usize, InlineShare),
     Slot(Slot),
 }
 
-/// A result that can be sent, and what the numbers of its rows stand for.
-pub(crate) type Encoded = (Finished, Option<QuantizationRanges>);
+/// A result that can be sent.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) finished: Finished,
+    /// What the numbers of its rows stand for.
+    pub(crate) ranges: Option<QuantizationRanges>,
+    /// Held until it is written, where it goes inline.
+    pub(crate) inline: Option<InlineShare>,
+}
 
 impl Homes {
     /// Reserves them.
@@ -63,11 +72,11 @@ impl Homes {
             }
         };
         let (rows, columns) = (rows as usize, wanted.shape.used);
-        let rows = match room {
-            Room::Heap(_) => Output::heap(rows, columns),
-            Room::Slot(slot) => Output::slot(slot, rows, columns)?,
+        let (rows, inline) = match room {
+            Room::Heap(_, share) => (Output::heap(rows, columns), Some(share)),
+            Room::Slot(slot) => (Output::slot(slot, rows, columns)?, None),
         };
-        Ok(Self { rows, elements })
+        Ok(Self { rows, inline, elements })
     }
 
     /// Turns the written rows into what is sent. Where they are wanted as other elements, a thread
@@ -77,23 +86,25 @@ impl Homes {
     /// When a row is still out: a defect.
     pub(crate) async fn finish(self, wanted: Wanted) -> Result<Encoded, RequestError> {
         const OUT: RequestError = RequestError::Defect("a row outlived its computation");
-        let Self { mut rows, elements } = self;
+        let Self { mut rows, inline, elements } = self;
         let Some(room) = elements else {
-            return Ok((rows.finish().map_err(|_| OUT)?, None));
+            let finished = rows.finish().map_err(|_| OUT)?;
+            return Ok(Encoded { finished, ranges: None, inline });
         };
         let encode = move || {
             let Wanted { element, ranges, shape, .. } = wanted;
             let values = rows.values().ok_or(OUT)?;
             match room {
-                Room::Heap(len) => {
+                Room::Heap(len, share) => {
                     let mut bytes = vec![0; len];
                     let ranges = elements::write(values, shape.used, element, ranges, &mut bytes);
-                    Ok((Finished::Inline(bytes), ranges))
+                    let finished = Finished::Inline(bytes);
+                    Ok(Encoded { finished, ranges, inline: Some(share) })
                 }
                 Room::Slot(mut slot) => {
                     let bytes = slot.bytes();
                     let ranges = elements::write(values, shape.used, element, ranges, bytes);
-                    Ok((Finished::Slot(slot.hand_over()), ranges))
+                    Ok(Encoded { finished: slot.hand_over(), ranges, inline: None })
                 }
             }
         };
@@ -116,7 +127,10 @@ impl Room {
             return Ok(Self::Slot(pool.reserve(len_bytes, settings.wait).await?));
         }
         match usize::try_from(len_bytes) {
-            Ok(len) if len_bytes <= MAX_INLINE_BYTES => Ok(Self::Heap(len)),
+            Ok(len) if len_bytes <= MAX_INLINE_BYTES => {
+                let share = connection.inline.reserve(len_bytes, settings.wait).await?;
+                Ok(Self::Heap(len, share))
+            }
             _ => Err(RequestError::InlineTooLarge { len_bytes, limit: MAX_INLINE_BYTES }),
         }
     }

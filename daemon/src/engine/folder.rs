@@ -146,8 +146,16 @@ pub(super) fn read_file(file: &Path) -> io::Result<Vec<u8>> {
 pub(super) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T, LoadError> {
     read_json_if_there(file)?.ok_or_else(|| LoadError::Read {
         file: file.to_owned(),
-        source: io::ErrorKind::NotFound.into(),
+        source: io::Error::new(io::ErrorKind::NotFound, missing(file)),
     })
+}
+
+/// What is not there: the folder of a model, or a file in it.
+fn missing(file: &Path) -> &'static str {
+    match file.parent().is_some_and(Path::is_dir) {
+        true => "there is no such file: the folder holds no whole model",
+        false => "there is no such folder",
+    }
 }
 
 /// Reads a JSON file, if there is one.

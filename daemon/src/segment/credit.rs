@@ -1,4 +1,4 @@
-//! The bytes of all segments of all connections.
+//! The bytes of all segments of all connections, or of all results that go inline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -80,7 +80,7 @@ impl TotalCredit {
     }
 }
 
-/// One segment's part of the total. Dropping it gives it back.
+/// The part of one segment, or of one inline result, in the total. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Share {
     total: Arc<TotalCredit>,

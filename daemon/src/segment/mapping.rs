@@ -1,4 +1,4 @@
-//! A segment: memory that this process writes and one other reads.
+//! A segment: memory that this process writes and another one reads.
 
 use super::{SegmentError, posix};
 use crate::headroom::Headroom;
@@ -17,7 +17,7 @@ pub(super) const GRANULE_BYTES: u64 = 64 << 10;
 /// The smallest page of any Linux: touching at this distance touches every page.
 const TOUCH_DISTANCE: usize = 4096;
 
-/// A mapped segment. Its memory goes with it (unless a client still maps it), and so does its name.
+/// A segment. Its memory goes with it (unless a client still maps it), and so does its name.
 pub struct Segment {
     home: Home,
 }
@@ -39,7 +39,10 @@ impl Segment {
     /// Its size, as announced.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
-        self.bytes().len() as u64
+        match &self.home {
+            Home::Memfd { mapping, .. } => mapping.bytes.len() as u64,
+            Home::Posix(named) => named.len_bytes(),
+        }
     }
 
     /// How a client reaches it.
@@ -60,12 +63,21 @@ impl Segment {
         }
     }
 
-    /// All of its memory: initialised, writable, valid while `self` lives, at an address that is a
-    /// multiple of a page. Who writes where is the pool's to say.
-    pub(super) fn bytes(&self) -> NonNull<[u8]> {
+    /// All of its memory where that may be written in place: initialised, valid while `self` lives,
+    /// at an address that is a multiple of a page. Who writes where is the pool's to say. `None`
+    /// where nothing keeps the memory behind the addresses: see [`Segment::write`].
+    pub(super) fn mapped(&self) -> Option<NonNull<[u8]>> {
         match &self.home {
-            Home::Memfd { mapping, .. } => mapping.bytes,
-            Home::Posix(named) => named.bytes(),
+            Home::Memfd { mapping, .. } => Some(mapping.bytes),
+            Home::Posix(_) => None,
+        }
+    }
+
+    /// Writes to a segment that is not mapped; nothing to do for one that is.
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SegmentError> {
+        match &self.home {
+            Home::Memfd { .. } => Ok(()),
+            Home::Posix(named) => named.write(offset, bytes),
         }
     }
 }
@@ -124,7 +136,7 @@ impl Drop for Mapping {
 
 /// See [`Mapping::populate`]. `bytes` is a whole mapping, shared and writable, not yet in use,
 /// with memory allocated behind all of it.
-pub(super) fn populate(bytes: NonNull<[u8]>) -> Result<(), SegmentError> {
+fn populate(bytes: NonNull<[u8]>) -> Result<(), SegmentError> {
     let start: NonNull<c_void> = bytes.cast();
     // SAFETY: a mapping of ours; this advice changes no content.
     let _ = unsafe { madvise(start, bytes.len(), MmapAdvise::MADV_HUGEPAGE) };
@@ -183,9 +195,10 @@ mod tests {
     #[test]
     fn touching_page_by_page_leaves_zeros() {
         let segment = MemfdBackend.create(GRANULE_BYTES).unwrap();
-        touch(segment.bytes());
+        let memory = segment.mapped().unwrap();
+        touch(memory);
         // SAFETY: the segment lives, and nobody writes to it.
-        let bytes = unsafe { segment.bytes().as_ref() };
+        let bytes = unsafe { memory.as_ref() };
         assert!(bytes.iter().all(|byte| *byte == 0));
     }
 }

@@ -53,6 +53,8 @@ struct Held {
     segment: Arc<Segment>,
     slots: Slots,
     is_announced: bool,
+    /// Somebody has tampered with it: it gets no more slots, and goes when those it has are free.
+    is_damaged: bool,
     /// When its last slot was freed. Of no meaning while there are any.
     free_since: Instant,
     _share: Share,
@@ -165,7 +167,8 @@ impl SegmentPool {
     pub fn retire_idle(&self, idle: Duration, now: Instant) -> Vec<SegmentId> {
         let mut state = self.lock();
         let is_idle = |held: &mut Held| {
-            held.slots.is_free() && now.saturating_duration_since(held.free_since) >= idle
+            let is_due = now.saturating_duration_since(held.free_since) >= idle;
+            held.slots.is_free() && (is_due || held.is_damaged)
         };
         let gone: Vec<Held> = state.segments.extract_if(.., is_idle).collect();
         self.give_up(&mut state, gone);
@@ -223,10 +226,10 @@ impl SegmentPool {
 
     fn take(self: &Arc<Self>, state: &mut State, len_bytes: u64) -> Option<Slot> {
         let generation = state.next_generation;
-        let (held, claim) = state
-            .segments
-            .iter_mut()
-            .find_map(|held| held.slots.take(len_bytes, generation).map(|claim| (&*held, claim)))?;
+        let (held, claim) =
+            state.segments.iter_mut().filter(|held| !held.is_damaged).find_map(|held| {
+                held.slots.take(len_bytes, generation).map(|claim| (&*held, claim))
+            })?;
         let place = SlotRef { segment: held.id, offset: claim.offset, len_bytes, generation };
         let segment = Arc::clone(&held.segment);
         state.next_generation += 1;
@@ -338,6 +341,17 @@ impl SegmentPool {
         debug_assert!(is_done, "a slot that is alive was lost by its pool");
     }
 
+    /// No more slots in a segment that is not as it was made.
+    pub(super) fn abandon(&self, segment: SegmentId) {
+        let mut state = self.lock();
+        if let Some(held) = state.segments.iter_mut().find(|held| held.id == segment)
+            && !std::mem::replace(&mut held.is_damaged, true)
+        {
+            let name = held.segment.handle();
+            tracing::warn!(?name, "another process has cut a segment short: it is given up");
+        }
+    }
+
     /// Frees a slot, if `holder` has it.
     pub(super) fn release(&self, slot: &SlotRef, holder: Holder) -> bool {
         let mut state = self.lock();
@@ -379,6 +393,7 @@ impl State {
             slots: Slots::new(segment.len_bytes()),
             segment: Arc::new(segment),
             is_announced: false,
+            is_damaged: false,
             free_since: Instant::now(),
             _share: share,
         });

@@ -3,11 +3,13 @@
 //! For systems without memfd, and for peers that cannot receive a descriptor. Weaker than
 //! [`MemfdBackend`](super::MemfdBackend), which is why that one is the default:
 //! - Every process of the same user can open such a segment by its name, write to it, and cut it
-//!   short; a store to memory that is no longer there kills the daemon (`SIGBUS`). Other users
-//!   cannot: the mode is 0600.
+//!   short. A store to memory that is no longer there would kill the daemon (`SIGBUS`), so the
+//!   mapping that the package makes is never touched: rows are computed on the heap and written as
+//!   to a file, which is an error where something is amiss. Other users cannot open it: the mode is
+//!   0600, so that their results go inline.
 //! - The name outlives a daemon that is killed. [`sweep_leftovers`] takes such names away.
 
-use super::mapping::{Segment, admit, populate, retry_interrupted};
+use super::mapping::{Segment, admit, retry_interrupted};
 use super::{Backend, SegmentError};
 use emberd_protocol::SegmentBackend;
 use nix::errno::Errno;
@@ -21,8 +23,7 @@ use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::ptr::NonNull;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -82,51 +83,59 @@ impl Backend for PosixBackend {
             }
         };
         // From here on an early return unlinks the name: `memory` owns it.
-        let lock = open(memory.get_os_id())?;
-        retry_interrupted(|| posix_fallocate(&lock, 0, len))
+        let file = open(memory.get_os_id())?;
+        retry_interrupted(|| posix_fallocate(&file, 0, len))
             .map_err(SegmentError::from_step("allocate a POSIX segment", len_bytes))?;
-        let named = Named::new(memory, lock)?;
-        populate(named.bytes())?;
-        Ok(Segment::posix(named))
+        Ok(Segment::posix(Named::new(memory, file)?))
     }
 }
 
-/// A mapped and named segment of this process. Dropping it takes the name away.
+/// A named segment of this process. Dropping it takes the name away.
 pub(super) struct Named {
     memory: Shmem,
-    start: NonNull<u8>,
     /// Locked as long as this process lives, whatever its number looks like from elsewhere.
-    _lock: File,
+    file: File,
 }
 
 // SAFETY: the mapping and the descriptor in `Shmem` belong to the process, not to a thread; it is
 // not `Send` only for the bare pointer that it keeps.
 unsafe impl Send for Named {}
-// SAFETY: through `&Named` only the name, the address and the length are read, and none of them
-// changes after `new`.
+// SAFETY: through `&Named` only the name, the length and the file are reached; the first two do not
+// change after `new`, and the file is one that threads may share.
 unsafe impl Sync for Named {}
 
 impl Named {
-    fn new(memory: Shmem, lock: File) -> Result<Self, SegmentError> {
+    fn new(memory: Shmem, file: File) -> Result<Self, SegmentError> {
         let failed = |source| SegmentError::System { step: "lock a POSIX segment", source };
-        match lock.try_lock() {
+        match file.try_lock() {
             Ok(()) => {}
             // Not every system locks shared memory; the process id is then all there is.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(failed(error)),
             Err(TryLockError::WouldBlock) => return Err(failed(io::ErrorKind::WouldBlock.into())),
         }
-        let start = NonNull::new(memory.as_ptr())
-            .ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
-        Ok(Self { memory, start, _lock: lock })
+        Ok(Self { memory, file })
     }
 
     pub(super) fn name(&self) -> &str {
         self.memory.get_os_id()
     }
 
-    pub(super) fn bytes(&self) -> NonNull<[u8]> {
-        NonNull::slice_from_raw_parts(self.start, self.memory.len())
+    pub(super) fn len_bytes(&self) -> u64 {
+        self.memory.len() as u64
+    }
+
+    /// Writes where a slot lies.
+    ///
+    /// # Errors
+    /// When the segment is not as it was made: somebody has cut it short, or its memory is gone.
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SegmentError> {
+        // Writing behind the end of a file makes it long again, with holes where others had rows.
+        let is_whole = self.file.metadata().is_ok_and(|file| file.len() >= self.len_bytes());
+        if !is_whole || self.file.write_all_at(bytes, offset).is_err() {
+            return Err(SegmentError::CutShort);
+        }
+        Ok(())
     }
 }
 

@@ -33,6 +33,8 @@ pub enum Finished {
     Inline(Vec<u8>),
     /// The client's from now on. It must be told, or the slot is lost until the connection ends.
     Slot(SlotRef),
+    /// The rows could not be written where the client would read them.
+    Lost(SegmentError),
 }
 
 impl Output {
@@ -110,7 +112,7 @@ impl Output {
         let Self { home, rows, dimension, has_given_rows } = self;
         match Arc::try_unwrap(home) {
             Ok(Home::Heap(buffer)) => Ok(Finished::Inline(buffer.into_bytes())),
-            Ok(Home::Slot(slot)) => Ok(Finished::Slot(slot.hand_over())),
+            Ok(Home::Slot(slot)) => Ok(slot.hand_over()),
             Err(home) => Err(Self { home, rows, dimension, has_given_rows }),
         }
     }

@@ -5,6 +5,7 @@ use super::{
 };
 use emberd_protocol::SegmentBackend;
 use nix::unistd::Group;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,17 @@ pub struct KeyLine {
     pub value: String,
     /// Where it came from.
     pub origin: Origin,
+}
+
+impl KeyLine {
+    /// Its value as JSON.
+    #[must_use]
+    pub fn json_value(&self) -> serde_json::Value {
+        let line = format!("value = {}", self.value);
+        let read = toml::from_str::<BTreeMap<String, serde_json::Value>>(&line);
+        let value = read.ok().and_then(|mut line| line.remove("value"));
+        value.unwrap_or_else(|| self.value.clone().into())
+    }
 }
 
 /// A key below `T`: the settings, or one model.
