@@ -160,7 +160,8 @@ fn every_pooling_and_their_join_equal_the_library_in_both_spellings() {
     ] {
         let by_flag =
             pooled(&json!({"word_embedding_dimension": 32, format!("pooling_mode_{old}"): true}));
-        assert_close(&by_flag, &of(new), 1e-5);
+        // These rows are not normalised: their values go up to 30, where 1e-5 is the last digit.
+        assert_close(&by_flag, &of(new), 5e-5);
         assert_eq!(pooled(&json!({"embedding_dimension": 32, "pooling_mode": new})), by_flag);
     }
     let flags = json!({
