@@ -7,11 +7,13 @@
 //! bench_client cache SOCKET MODEL CORPUS.jsonl       texts computed, then the same from the cache
 //! bench_client rounds SOCKET MODEL                   round trips: status; lease and release
 //! bench_client load SOCKET MODEL CORPUS.jsonl        embeds without pause until the end of stdin
+//! bench_client generate SOCKET MODEL TEXTS.json TOKENS  tokens a second: one text, all in one request,
+//!                                                    one for each of as many clients; a first piece
 //! bench_client first SOCKET MODEL                    one text, as soon as the socket is there
 //! ```
 #![expect(clippy::print_stdout, reason = "the figures are this program's output")]
 
-use emberd_client::{Client, Error};
+use emberd_client::{Client, Error, GenerateOptions};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
@@ -39,10 +41,11 @@ fn main() -> Outcome {
         ["cache", socket, model, corpus] => cache(socket, model, corpus),
         ["rounds", socket, model] => rounds(socket, model),
         ["load", socket, model, corpus] => load(socket, model, corpus),
+        ["generate", socket, model, texts, tokens] => generate(socket, model, texts, tokens.parse()?),
         ["hold", socket, model] => hold(socket, model),
         ["first", socket, model] => first(socket, model),
         _ => {
-            Err("usage: bench_client inference|dump|cache|rounds|load|hold|first SOCKET MODEL ..."
+            Err("usage: bench_client inference|dump|cache|rounds|load|generate|hold|first SOCKET MODEL ..."
                 .into())
         }
     }
@@ -213,6 +216,75 @@ fn dump(socket: &str, model: &str, texts: &str, out: &str, how: &str) -> Outcome
     std::fs::write(out, bytes)?;
     println!("{}", json!({"rows": texts.len(), "dimension": model.dimension()}));
     Ok(())
+}
+
+/// Rounds of a generation; the fastest counts, since others on the machine only slow down.
+const ROUNDS: usize = 5;
+
+/// Texts made from texts: one, all of them in one request, and each by a client of its own.
+fn generate(socket: &str, model: &str, texts: &str, tokens: u32) -> Outcome {
+    let texts: Vec<String> = serde_json::from_str(&std::fs::read_to_string(texts)?)?;
+    // Each goes on to its last token, so that all parties make the same number.
+    let exactly = |tokens| GenerateOptions {
+        max_new_tokens: Some(tokens),
+        min_new_tokens: Some(tokens),
+        num_beams: Some(1),
+        do_sample: Some(false),
+        ..GenerateOptions::default()
+    };
+    let options = exactly(tokens);
+    let leased = || Client::connect_to(socket)?.text_model(model);
+    let model = leased()?;
+    let one = fastest(|| Ok(model.generate(&texts[..1], &options).map(drop)?))?;
+    let all = fastest(|| Ok(model.generate(&texts, &options).map(drop)?))?;
+    let models = texts.iter().map(|_| leased()).collect::<Result<Vec<_>, Error>>()?;
+    let clients = fastest(|| {
+        std::thread::scope(|scope| {
+            let each = models.iter().zip(&texts);
+            let clients: Vec<_> = each
+                .map(|(model, text)| {
+                    let options = &options;
+                    scope.spawn(move || model.generate(&[text], options).map(drop))
+                })
+                .collect();
+            clients
+                .into_iter()
+                .try_for_each(|client| Ok(client.join().map_err(|_| "a client panicked")??))
+        })
+    })?;
+    let mut first = Duration::MAX;
+    for _ in 0..=ROUNDS {
+        let (started, mut seen) = (Instant::now(), None);
+        model.generate_with(&texts[..1], &options, |_| {
+            seen.get_or_insert_with(|| started.elapsed());
+        })?;
+        first = first.min(seen.ok_or("a text without a piece")?);
+    }
+    let made = f64::from(tokens);
+    #[expect(clippy::cast_precision_loss, reason = "a count of texts")]
+    let count = texts.len() as f64;
+    println!(
+        "{}",
+        json!({
+            "one_tokens_s": made / one.as_secs_f64(),
+            "all_tokens_s": made * count / all.as_secs_f64(),
+            "clients_tokens_s": made * count / clients.as_secs_f64(),
+            "first_piece_ms": first.as_secs_f64() * 1e3,
+        })
+    );
+    Ok(())
+}
+
+/// The shortest of some rounds, after one that does not count.
+fn fastest(mut round: impl FnMut() -> Outcome) -> Result<Duration, Box<dyn StdError>> {
+    round()?;
+    let mut shortest = Duration::MAX;
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        round()?;
+        shortest = shortest.min(started.elapsed());
+    }
+    Ok(shortest)
 }
 
 fn hold(socket: &str, model: &str) -> Outcome {

@@ -7,7 +7,7 @@
 //! ```
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is written to be read")]
 
-use emberd_client::Client;
+use emberd_client::{Client, GenerateOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
@@ -32,6 +32,9 @@ const BATCH_LINES: usize = 256;
 
 /// Matches shown for a question.
 const MATCHES: usize = 3;
+
+/// What the built-in text model can count to.
+const LARGEST_NUMBER: usize = 999_999;
 
 const QUESTIONS: [&str; 5] = [
     "make a file smaller",
@@ -174,6 +177,7 @@ fn run(options: &Options) -> Outcome {
         QUESTIONS.len()
     );
     search(&reports);
+    texts(&socket, lines.len())?;
 
     let ended = daemon.stop()?;
     let mut left = Vec::new();
@@ -338,6 +342,30 @@ fn search(reports: &[Value]) {
             println!("    {score:.2}  {line}");
         }
     }
+}
+
+/// Texts from texts, by the little T5 that is built into the program. Its answers can be checked: what
+/// it spells out it turns back.
+fn texts(socket: &Path, count: usize) -> Outcome {
+    let model = Client::connect_to(socket)?.text_model("builtin-t5")?;
+    let options = GenerateOptions::default();
+    println!("\nText from text, by \"builtin-t5\" in the same daemon:\n");
+    let ask = |question: String| -> Outcome<String> {
+        print!("  {question} -> ");
+        let answer = model.generate_with(&[question], &options, |piece| {
+            print!("{}", piece.piece);
+            // Shown as it is made; where nobody reads any more the next line tells.
+            let _ = std::io::stdout().flush();
+        })?;
+        println!();
+        let text =
+            answer.texts.into_iter().next().and_then(|text| text.sequences.into_iter().next());
+        Ok(text.ok_or("an answer without a text")?.text)
+    };
+    let spelled = ask(format!("spell: {}", count.min(LARGEST_NUMBER)))?;
+    ask(format!("number: {spelled}"))?;
+    ask("date: March 3, 2021".to_owned())?;
+    Ok(())
 }
 
 /// The lines to embed, and what they are.

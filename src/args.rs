@@ -97,7 +97,8 @@ pub(crate) struct Serve {
 Examples:
   emberd embed \"a text\" \"another\"
   ls | emberd embed --model minilm
-  emberd embed --file lines.txt --format npy --output rows.npy")]
+  emberd embed --file lines.txt --format npy --output rows.npy
+  emberd embed --prompt-name query --dimension 256 --element ubinary \"a question\"")]
 pub(crate) struct Embed {
     #[command(flatten)]
     pub(crate) socket: SocketArg,
@@ -116,6 +117,22 @@ pub(crate) struct Embed {
     /// Write to a file instead of standard output.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// A text to put in front of each text, in place of the model's own prompt; empty for none.
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_name")]
+    pub(crate) prompt: Option<String>,
+    /// One of the model's prompts to put in front of each text.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) prompt_name: Option<String>,
+    /// The first so many values of each row, at most as many as the model makes.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) dimension: Option<u32>,
+    /// Whether rows get the length 1 [default: as the model does it]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) normalize: Option<bool>,
+    /// What a value shall be. For int8 and uint8 all texts go in one request, since the numbers are
+    /// spread over what its rows hold.
+    #[arg(long, value_enum, default_value_t = Element::F32)]
+    pub(crate) element: Element,
     /// Texts sent in one request.
     #[arg(long, default_value_t = 1024, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(emberd_protocol::MAX_TEXTS)))]
@@ -287,8 +304,25 @@ pub(crate) struct Rerank {
 pub(crate) enum RowFormat {
     /// One JSON object a line: index, text, embedding, and truncated where the end was cut off.
     Jsonl,
-    /// One array of 32-bit floats in NumPy's format.
+    /// One array in NumPy's format.
     Npy,
+}
+
+/// The small ones are those of sentence-transformers' `quantize_embeddings`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Element {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// Bytes from -128 to 127, from the smallest value of each column to its largest.
+    Int8,
+    /// Bytes from 0 to 255, from the smallest value of each column to its largest.
+    Uint8,
+    /// A bit for each value, set where it is above 0, eight in a byte, and 128 taken from the byte.
+    Binary,
+    /// A bit for each value, set where it is above 0, eight in a byte.
+    Ubinary,
 }
 
 #[derive(Debug, clap::Args)]

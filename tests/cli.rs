@@ -40,6 +40,36 @@ fn embed_writes_a_json_line_for_each_argument() {
 }
 
 #[test]
+fn embed_writes_small_elements_as_numbers_and_as_an_array() {
+    let daemon = Daemon::start();
+    let embed = |args: &[&str]| {
+        let all = [&["embed", "a cat", "a kitten", "tax law"][..], args].concat();
+        ask(&daemon, &all, "")
+    };
+    for (element, dtype, len) in [
+        ("f16", "'<f2'", 3 * 64 * 2),
+        ("int8", "'|i1'", 3 * 64),
+        ("uint8", "'|u1'", 3 * 64),
+        ("binary", "'|i1'", 3 * 8),
+        ("ubinary", "'|u1'", 3 * 8),
+    ] {
+        let output = embed(&["--dimension", "64", "--element", element, "--format", "npy"]);
+        assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+        let header = 10 + usize::from(u16::from_le_bytes([output.stdout[8], output.stdout[9]]));
+        assert_eq!(output.stdout.len() - header, len, "{element}");
+        let head = String::from_utf8_lossy(&output.stdout[10..header]).into_owned();
+        let columns = if element.ends_with("binary") { 8 } else { 64 };
+        assert!(head.contains(dtype) && head.contains(&format!("(3, {columns})")), "{head}");
+    }
+    let line = good(&embed(&["--element", "int8", "--normalize"]));
+    let first: Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+    let numbers = first["embedding"].as_array().unwrap();
+    assert!(numbers.len() == 128 && numbers.iter().all(Value::is_i64), "{line}");
+    let refused = embed(&["--prompt-name", "question"]);
+    assert!(err(&refused).contains("\"query\""), "{}", err(&refused));
+}
+
+#[test]
 fn embed_reads_lines_of_a_file_and_of_standard_input_and_keeps_empty_ones() {
     let daemon = Daemon::start();
     let file = daemon.folder.path().join("lines.txt");

@@ -21,6 +21,8 @@ mod lease;
 mod life;
 /// The list of promises, and their proofs.
 mod mission;
+/// What rows shall be, asked for with each request.
+mod options;
 /// Random steps of several processes, against a simple model of the rules.
 mod random;
 /// Settings that are read again while the daemon runs.

@@ -95,6 +95,7 @@ fn unsafe_code_stands_in_few_named_files_and_is_argued() {
         "client/src/segment.rs",
         "client/src/socket.rs",
         "daemon/src/memory.rs",
+        "daemon/src/devices/cuda.rs",
         "daemon/src/connection.rs",
         "daemon/src/segment/mapping.rs",
         "daemon/src/segment/slot.rs",
@@ -136,7 +137,9 @@ fn only_the_program_reads_the_environment_and_exits() {
 
 #[test]
 fn every_relative_link_of_the_documents_leads_somewhere() {
-    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/protocol.md"] {
+    for document in
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/protocol.md", "docs/gpu.md"]
+    {
         let path = root().join(document);
         let text = std::fs::read_to_string(&path).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

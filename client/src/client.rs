@@ -9,7 +9,9 @@ use crate::model::EmbeddingModel;
 use crate::question::{Question, model_id};
 use crate::start::StartOptions;
 use crate::view::Embeddings;
-use emberd_protocol::{Event, ModelKind, ModelSummary, Request, Status, Target, Welcome};
+use emberd_protocol::{
+    EmbedOptions, Event, ModelKind, ModelSummary, Request, Status, Target, Welcome,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -137,7 +139,20 @@ impl Client {
         texts: &[T],
         id: &str,
     ) -> Result<Embeddings, Error> {
-        let mut question = Question::embed(Target::Model(model_id(id)?), texts)?;
+        self.generate_embeddings_with(texts, id, &EmbedOptions::default())
+    }
+
+    /// As [`Client::generate_embeddings`], with options: see [`EmbeddingModel::embed_with`].
+    ///
+    /// # Errors
+    /// As [`Client::embedding_model`] and [`EmbeddingModel::embed_with`].
+    pub fn generate_embeddings_with<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        id: &str,
+        options: &EmbedOptions,
+    ) -> Result<Embeddings, Error> {
+        let mut question = Question::embed(Target::Model(model_id(id)?), texts, options)?;
         self.ask_on(&mut question, None)?.1.rows(texts.len())
     }
 

@@ -102,10 +102,8 @@ impl Connection {
             }
             return Ok(Answer::Other(response));
         };
-        let values = self.values(reader, &embedded, &tail)?;
-        if values.count() != embedded.rows as usize * embedded.dimension as usize {
-            return Err(ProtocolError::Slot("the values are not as many as the rows need"));
-        }
+        check_ranges(&embedded)?;
+        let values = self.values(reader, &embedded, tail)?;
         Ok(Answer::Rows(Embeddings::new(embedded, values)))
     }
 
@@ -113,22 +111,18 @@ impl Connection {
         self: &Arc<Self>,
         reader: &Reader,
         embedded: &Embedded,
-        tail: &[u8],
+        tail: Vec<u8>,
     ) -> Result<Values, ProtocolError> {
-        if embedded.element != ElementType::F32 {
-            return Err(ProtocolError::OutOfPlace("rows of another element type"));
-        }
+        let wanted = rows_len_bytes(embedded.rows, embedded.dimension, embedded.element);
         let slot = match embedded.place {
             Place::Inline => {
-                let (values, rest) = tail.as_chunks::<4>();
-                if !rest.is_empty() {
-                    return Err(ProtocolError::Slot("the rows end within a value"));
+                if wanted != Some(tail.len() as u64) {
+                    return Err(ProtocolError::Slot("the values are not as many as the rows need"));
                 }
-                return Ok(Values::Inline(values.iter().map(|v| f32::from_le_bytes(*v)).collect()));
+                return Ok(inline(embedded.element, tail));
             }
             Place::Slot(slot) => slot,
         };
-        let wanted = rows_len_bytes(embedded.rows, embedded.dimension, embedded.element);
         if wanted != Some(slot.len_bytes) || !tail.is_empty() {
             return Err(ProtocolError::Slot("the slot's length is not that of the rows"));
         }
@@ -138,9 +132,9 @@ impl Connection {
                 self.claim(&slot)?;
                 Ok(Values::shared(rows, slot, self))
             }
-            Rows::Copied(values) => {
+            Rows::Copied(bytes) => {
                 self.free(slot);
-                Ok(Values::Inline(values))
+                Ok(inline(embedded.element, bytes))
             }
         }
     }
@@ -164,4 +158,30 @@ impl Connection {
     fn is_live(&self, segment: SegmentId) -> bool {
         lock(&self.live).range((segment, 0)..=(segment, u64::MAX)).next().is_some()
     }
+}
+
+/// Rows that are a copy of the client's own. Floats are put where floats may lie.
+fn inline(element: ElementType, bytes: Vec<u8>) -> Values {
+    match element {
+        ElementType::F32 => Values::Inline(
+            bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect(),
+        ),
+        _ => Values::InlineBytes(bytes),
+    }
+}
+
+/// Quantised rows tell what each of their columns stands for, and others do not.
+fn check_ranges(embedded: &Embedded) -> Result<(), ProtocolError> {
+    let is_quantized = matches!(embedded.element, ElementType::I8 | ElementType::U8);
+    let columns = embedded.dimension as usize;
+    let fits = match &embedded.ranges {
+        Some(ranges) => {
+            is_quantized && ranges.starts.len() == columns && ranges.steps.len() == columns
+        }
+        None => !is_quantized || embedded.rows == 0,
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(ProtocolError::OutOfPlace("rows and ranges that do not belong together"))
 }

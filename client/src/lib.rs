@@ -40,6 +40,7 @@ mod builder;
 mod care;
 mod client;
 mod connection;
+mod elements;
 mod error;
 mod held;
 mod incoming;
@@ -71,7 +72,8 @@ pub use view::Embeddings;
 
 pub use emberd_protocol as protocol;
 pub use emberd_protocol::{
-    EarlyStopping, GenerateOptions, Generated, MasksFilled, ScoreActivation,
+    EarlyStopping, ElementType, EmbedOptions, GenerateOptions, Generated, MasksFilled, Prompt,
+    QuantizationRanges, ScoreActivation,
 };
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -6,7 +6,7 @@ use crate::lease::Lease;
 use crate::line::Tries;
 use crate::question::Question;
 use crate::view::Embeddings;
-use emberd_protocol::ModelInfo;
+use emberd_protocol::{EmbedOptions, ModelInfo};
 
 /// A lease on an embedding model. Clones share it.
 #[derive(Debug, Clone)]
@@ -28,7 +28,37 @@ impl EmbeddingModel {
     /// `REFERENCE_ERROR` after a release; `LIMIT_EXCEEDED` when the texts are too many for one
     /// request, or when earlier results still hold the connection's shared memory; `OVERLOADED`.
     pub fn embed<T: AsRef<str>>(&self, texts: &[T]) -> Result<Embeddings, Error> {
-        let mut question = Question::embed_leased(texts)?;
+        self.embed_with(texts, &EmbedOptions::default())
+    }
+
+    /// As [`EmbeddingModel::embed`], with a prompt, a normalisation, a dimension or elements other
+    /// than the model and its settings have them.
+    ///
+    /// ```no_run
+    /// # fn example(model: emberd_client::EmbeddingModel) -> Result<(), emberd_client::Error> {
+    /// use emberd_client::{ElementType, EmbedOptions, Prompt};
+    ///
+    /// let options = EmbedOptions {
+    ///     prompt: Prompt::Named("query".into()),
+    ///     dimension: Some(256),
+    ///     element: ElementType::Ubinary,
+    ///     ..EmbedOptions::default()
+    /// };
+    /// let rows = model.embed_with(&["text to embed"], &options)?;
+    /// let bits: Option<&[u8]> = rows.row_bytes(0); // 32 bytes
+    /// # let _ = bits;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As there, and `INVALID_REQUEST` for options that this model cannot follow.
+    pub fn embed_with<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &EmbedOptions,
+    ) -> Result<Embeddings, Error> {
+        let mut question = Question::embed_leased(texts, options)?;
         let line = self.client().line();
         let mut tries = Tries::new(line, question.is_safe_to_repeat());
         loop {

@@ -3,9 +3,9 @@
 use crate::error::Error;
 use crate::table::Wants;
 use emberd_protocol::{
-    Delivery, EmbedRequest, ErrorCode, Failure, FillMaskRequest, Frame, FrameKind, GenerateOptions,
-    GenerateRequest, LeaseId, Limits, MAX_FRAME_BYTES, ModelId, ModelKind, Pairing, Request,
-    RerankRequest, ScoreActivation, Target, TextBuilder,
+    Delivery, EmbedOptions, EmbedRequest, ErrorCode, Failure, FillMaskRequest, Frame, FrameKind,
+    GenerateOptions, GenerateRequest, LeaseId, Limits, MAX_FRAME_BYTES, ModelId, ModelKind,
+    Pairing, Request, RerankRequest, ScoreActivation, Target, TextBuilder,
 };
 
 /// A request and its frame, which can be sent over and over.
@@ -41,7 +41,11 @@ impl Question {
     }
 
     /// Rows for texts.
-    pub(crate) fn embed<T: AsRef<str>>(target: Target, texts: &[T]) -> Result<Self, Error> {
+    pub(crate) fn embed<T: AsRef<str>>(
+        target: Target,
+        texts: &[T],
+        options: &EmbedOptions,
+    ) -> Result<Self, Error> {
         let mut builder = TextBuilder::default();
         for text in texts {
             builder.push(text.as_ref()).map_err(|error| over(error.to_string()))?;
@@ -51,14 +55,17 @@ impl Question {
             target,
             texts: count,
             delivery: Delivery::Auto,
-            options: emberd_protocol::EmbedOptions::default(),
+            options: options.clone(),
         });
         Self::with_tail(request, builder.into_bytes())
     }
 
     /// Rows for texts, with a lease that [`Question::aim`] names before each sending.
-    pub(crate) fn embed_leased<T: AsRef<str>>(texts: &[T]) -> Result<Self, Error> {
-        Self::embed(Target::Lease(LeaseId(0)), texts)
+    pub(crate) fn embed_leased<T: AsRef<str>>(
+        texts: &[T],
+        options: &EmbedOptions,
+    ) -> Result<Self, Error> {
+        Self::embed(Target::Lease(LeaseId(0)), texts, options)
     }
 
     /// Scores for pairs of texts.

@@ -37,7 +37,7 @@ unsafe impl Sync for Mapping {}
 pub(crate) struct MappedRows {
     mapping: Arc<Mapping>,
     offset: usize,
-    values: usize,
+    len: usize,
 }
 
 /// A segment that the daemon announced.
@@ -53,7 +53,7 @@ pub(crate) enum Rows {
     /// In place; the slot is freed when the view ends.
     Mapped(MappedRows),
     /// Copied; the slot can be freed now.
-    Copied(Vec<f32>),
+    Copied(Vec<u8>),
 }
 
 impl Segment {
@@ -109,17 +109,17 @@ impl Segment {
             Self::Sealed(mapping) => mapping.len.get(),
             Self::Named(memory) => memory.0.len(),
         };
-        let (offset, values) = place(slot, len)?;
+        let (offset, len) = place(slot, len)?;
         Ok(match self {
             Self::Sealed(mapping) => {
-                Rows::Mapped(MappedRows { mapping: Arc::clone(mapping), offset, values })
+                Rows::Mapped(MappedRows { mapping: Arc::clone(mapping), offset, len })
             }
-            Self::Named(memory) => Rows::Copied(memory.copy(offset, values)),
+            Self::Named(memory) => Rows::Copied(memory.copy(offset, len)),
         })
     }
 }
 
-/// Offset in bytes and number of values of a slot that lies within `len` bytes.
+/// Offset and length of a slot that lies within `len` bytes.
 fn place(slot: &SlotRef, len: usize) -> Result<(usize, usize), ProtocolError> {
     // Two views of nothing at one place would be taken for one.
     if slot.len_bytes == 0 {
@@ -128,16 +128,13 @@ fn place(slot: &SlotRef, len: usize) -> Result<(usize, usize), ProtocolError> {
     if !slot.offset.is_multiple_of(SLOT_ALIGNMENT) {
         return Err(ProtocolError::Slot("the slot is not aligned"));
     }
-    if !slot.len_bytes.is_multiple_of(size_of::<f32>() as u64) {
-        return Err(ProtocolError::Slot("the slot ends within a value"));
-    }
     let end = slot.offset.checked_add(slot.len_bytes);
     if end.is_none_or(|end| end > len as u64) {
         return Err(ProtocolError::Slot("the slot reaches beyond its segment"));
     }
     let fits = |_| ProtocolError::Slot("the slot is larger than this machine's memory");
     let offset = usize::try_from(slot.offset).map_err(fits)?;
-    Ok((offset, usize::try_from(slot.len_bytes).map_err(fits)? / size_of::<f32>()))
+    Ok((offset, usize::try_from(slot.len_bytes).map_err(fits)?))
 }
 
 impl Drop for Mapping {
@@ -149,16 +146,15 @@ impl Drop for Mapping {
 }
 
 impl MappedRows {
-    /// The values, in place.
-    pub(crate) fn as_slice(&self) -> &[f32] {
+    /// The bytes, in place. They begin at a multiple of [`SLOT_ALIGNMENT`].
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         // SAFETY: `place` has checked that `offset` lies within the mapping.
-        let start = unsafe { self.mapping.start.byte_add(self.offset) }.cast::<f32>();
-        // SAFETY: `place` has checked that `values` floats from `start` lie within the mapping,
-        // and that `offset` is a multiple of 64, as the page-aligned mapping is: the pointer is
-        // aligned. The mapping lives as long as `self`. The seals keep every other process from
-        // writing; the daemon itself does not write to a slot before it is freed, which happens
-        // when `self` is dropped. Every bit pattern is an f32.
-        unsafe { std::slice::from_raw_parts(start.as_ptr(), self.values) }
+        let start = unsafe { self.mapping.start.byte_add(self.offset) }.cast::<u8>();
+        // SAFETY: `place` has checked that `len` bytes from `start` lie within the mapping. The
+        // mapping lives as long as `self`. The seals keep every other process from writing; the
+        // daemon itself does not write to a slot before it is freed, which happens when `self` is
+        // dropped.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), self.len) }
     }
 }
 
@@ -170,19 +166,14 @@ pub(crate) struct NamedSegment(Shmem);
 unsafe impl Send for NamedSegment {}
 
 impl NamedSegment {
-    fn copy(&self, offset: usize, values: usize) -> Vec<f32> {
-        let mut copy = vec![0f32; values];
+    fn copy(&self, offset: usize, len: usize) -> Vec<u8> {
+        let mut copy = vec![0; len];
         // SAFETY: `place` has checked that the slot lies within the mapping.
         let start = unsafe { self.0.as_ptr().add(offset) };
-        // SAFETY: `values` floats from `start` lie within the mapping (`place`), `copy` has as
-        // many, and they do not overlap. Bytes are copied, so alignment does not matter. The
-        // daemon writes nothing to the slot before it is freed.
+        // SAFETY: `len` bytes from `start` lie within the mapping (`place`), `copy` has as many,
+        // and they do not overlap. The daemon writes nothing to the slot before it is freed.
         unsafe {
-            std::ptr::copy_nonoverlapping(
-                start.cast_const(),
-                copy.as_mut_ptr().cast::<u8>(),
-                values * size_of::<f32>(),
-            );
+            std::ptr::copy_nonoverlapping(start.cast_const(), copy.as_mut_ptr(), len);
         }
         copy
     }

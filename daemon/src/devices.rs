@@ -7,10 +7,10 @@ mod cuda;
 
 use crate::scheduler::{Device, DeviceFigures, Devices};
 use crate::settings::Settings;
-use gpu::{Gpu, LOOKS, PAUSE, budget_bytes, figures};
+pub use gpu::{Gpu, GpuError, GpuMemory, give_back};
+use gpu::{budget_bytes, figures};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::sleep;
 
 /// The processor and the GPUs, with what models may take of them.
 ///
@@ -29,9 +29,11 @@ pub(crate) struct Machine {
 
 /// The GPUs that can be used, and why others cannot.
 #[derive(Debug, Default)]
-struct Found {
-    gpus: Vec<(u32, Box<dyn Gpu>)>,
-    missing: Vec<String>,
+pub struct Found {
+    /// Opened, by their numbers.
+    pub gpus: Vec<(u32, Box<dyn Gpu>)>,
+    /// Why others cannot be used, or why there is none.
+    pub missing: Vec<String>,
 }
 
 impl Machine {
@@ -94,8 +96,7 @@ impl Machine {
     /// waits (not for long) until the device tells of it. On the CPU others see to that.
     pub(crate) fn give_back(&self, device: Device) {
         let Some(gpu) = self.gpu(device) else { return };
-        let returned = gpu::give_back(gpu, self.kept_bytes(gpu), LOOKS, || sleep(PAUSE));
-        match returned {
+        match give_back(gpu, self.kept_bytes(gpu)) {
             Ok(bytes) => tracing::debug!(%device, bytes, "memory was given back"),
             Err(error) => tracing::warn!(%device, %error, "memory was perhaps not given back"),
         }
@@ -137,13 +138,17 @@ impl Machine {
     }
 }
 
+/// Opens all GPUs that the driver shows, as the daemon does.
 #[cfg(feature = "cuda")]
-fn find() -> Found {
+#[must_use]
+pub fn find() -> Found {
     cuda::find()
 }
 
+/// Opens all GPUs that the driver shows, as the daemon does: none, in a program without them.
 #[cfg(not(feature = "cuda"))]
-fn find() -> Found {
+#[must_use]
+pub fn find() -> Found {
     let reason = "this program was built without GPUs (feature \"cuda\")";
     Found { gpus: Vec::new(), missing: vec![reason.into()] }
 }

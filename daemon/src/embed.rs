@@ -1,22 +1,27 @@
 //! From texts to rows.
 
+mod elements;
+mod home;
+mod wanted;
+
+pub(crate) use wanted::RowError;
+
+use crate::cache::KeySpace;
 use crate::daemon::Shared;
 use crate::dispatch::{Answer, target};
 use crate::error::RequestError;
 use crate::job::Job;
 use crate::lookup::{Found, Lookup};
-use crate::model::Embedding;
-use crate::segment::{Finished, Output};
+use crate::model::{Embedding, LoadedModel};
+use crate::segment::Finished;
 use crate::session::Connection;
-use emberd_protocol::{
-    Delivery, ElementType, EmbedRequest, Embedded, MAX_BODY_BYTES, MAX_FRAME_BYTES, Place,
-    Response, TextBlock, rows_len_bytes,
-};
+use emberd_protocol::{EmbedRequest, Embedded, Place, Response, TextBlock};
+use home::Homes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use wanted::Wanted;
 
-/// The largest result that comes inline: a frame with room for its message.
-pub(crate) const MAX_INLINE_BYTES: u64 = (MAX_FRAME_BYTES - MAX_BODY_BYTES) as u64;
+pub(crate) use home::MAX_INLINE_BYTES;
 
 /// Finds the model, reserves the rows' home, queues the texts, and waits for their rows.
 pub(crate) async fn embed(
@@ -30,27 +35,29 @@ pub(crate) async fn embed(
     let (model, counters) = (&using.model, &slot.counters);
     let embedding = model.embedding()?;
 
-    let (rows, dimension) = (request.texts, model.info.dimension);
-    let mut output = reserve(&shared, &connection, request.delivery, rows, dimension).await?;
+    let rows = request.texts;
+    let wanted = Wanted::of(request.options, &model.info, embedding)?;
+    let mut homes = Homes::reserve(&shared, &connection, request.delivery, rows, &wanted).await?;
     let mut answer = Embedded {
         rows,
-        dimension,
-        element: ElementType::F32,
+        dimension: u32::try_from(wanted.shape.used).unwrap_or(u32::MAX),
+        element: wanted.element,
         place: Place::Inline,
         tokens: 0,
         truncated: Vec::new(),
         ranges: None,
     };
     if rows > 0 {
-        let places = output.take_rows();
-        let lookup = lookup(&shared, &connection, embedding);
+        let places = homes.rows.take_rows();
+        let lookup = lookup(&shared, &connection, model, embedding, &wanted);
+        let prompt = wanted.prompt.clone();
         let (job, waiting) = match lookup {
-            None => Job::new(connection.id, texts, places, embedding.shape),
+            None => Job::new(connection.id, prompt, texts, places, wanted.shape),
             Some(lookup) => {
                 let found = lookup.find(texts, places).await;
                 let Found { texts, missing, truncated } =
                     found.ok_or(RequestError::Defect("a look-up panicked"))?;
-                Job::of_homes(connection.id, texts, missing, truncated)
+                Job::of_homes(connection.id, prompt, texts, missing, truncated)
             }
         };
         if job.len() > 0 {
@@ -63,8 +70,8 @@ pub(crate) async fn embed(
         answer.truncated = done.truncated;
     }
 
-    let finished =
-        output.finish().map_err(|_| RequestError::Defect("a row outlived its computation"))?;
+    let (finished, ranges) = homes.finish(wanted).await?;
+    answer.ranges = ranges;
     counters.requests.fetch_add(1, Ordering::Relaxed);
     let tail = match finished {
         Finished::Inline(bytes) => {
@@ -81,36 +88,24 @@ pub(crate) async fn embed(
 }
 
 /// Where rows of this model may be found that were computed for this user, or for any.
-fn lookup(shared: &Shared, connection: &Connection, model: &Embedding) -> Option<Lookup> {
-    let fingerprint = model.fingerprint?;
+fn lookup(
+    shared: &Shared,
+    connection: &Connection,
+    model: &LoadedModel,
+    embedding: &Embedding,
+    wanted: &Wanted,
+) -> Option<Lookup> {
+    let fingerprint = embedding.fingerprint?;
     let settings = shared.settings();
     if !settings.cache.enabled {
         return None;
     }
     let user = (!settings.cache.is_shared_between_users).then_some(connection.peer.uid);
-    Some(Lookup::new(&shared.cache, &fingerprint, user, model.shape))
-}
-
-/// A home for the rows, before anything is computed: a result never waits for memory.
-async fn reserve(
-    shared: &Shared,
-    connection: &Connection,
-    delivery: Delivery,
-    rows: u32,
-    dimension: u32,
-) -> Result<Output, RequestError> {
-    let too_large = |len_bytes| RequestError::InlineTooLarge { len_bytes, limit: MAX_INLINE_BYTES };
-    let len_bytes = rows_len_bytes(rows, dimension, ElementType::F32).ok_or(too_large(u64::MAX))?;
-    let (rows, dimension) = (rows as usize, dimension as usize);
-    let settings = shared.settings();
-    let settings = &settings.segments;
-    let shares = delivery == Delivery::Auto && len_bytes > u64::from(settings.inline_bytes);
-    if let Some(pool) = connection.pool.as_ref().filter(|_| shares) {
-        let slot = pool.reserve(len_bytes, settings.wait).await?;
-        return Ok(Output::slot(slot, rows, dimension)?);
-    }
-    if len_bytes > MAX_INLINE_BYTES {
-        return Err(too_large(len_bytes));
-    }
-    Ok(Output::heap(rows, dimension))
+    let keys = KeySpace::new(
+        &fingerprint,
+        wanted.shape.model,
+        user,
+        wanted.prompt_text(&model.info, embedding),
+    );
+    Some(Lookup::new(&shared.cache, keys, wanted.shape))
 }

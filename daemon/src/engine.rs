@@ -15,14 +15,20 @@ mod device_memory;
 mod encoder;
 mod fingerprint;
 mod folder;
+mod head;
 mod layers;
 mod load;
 mod load_error;
+mod masked;
 pub mod model;
+mod modules;
 mod network;
 mod pooling;
+mod rank;
+mod sentence;
 mod seq2seq;
 mod static_table;
+mod tail;
 mod team;
 pub mod text_model;
 mod transformer;
@@ -32,12 +38,13 @@ mod workspace;
 pub use builtin::{
     static_minilm as builtin_static_minilm, static_minilm_need as builtin_static_minilm_need,
 };
-pub use device_memory::DeviceMemory;
-pub(crate) use device_memory::is_out_of_memory;
+pub use device_memory::{DeviceMemory, is_out_of_memory};
 pub use fingerprint::ModelFingerprint;
 pub use load::{folder_need, holds_model, load_folder, load_folder_on};
-pub use load_error::{HeaderFault, LoadError};
+pub use load_error::{HeaderFault, LoadError, TorchFault};
+pub use masked::{holds_masked_head, load_masked};
 pub(crate) use pooling::normalize;
+pub use rank::{holds_rank_head, load_ranker};
 pub use seq2seq::{
     holds_seq2seq, load_seq2seq, seq2seq_need, verbalizer_t5 as builtin_verbalizer_t5,
     verbalizer_t5_need as builtin_verbalizer_t5_need,

@@ -1,5 +1,6 @@
 //! The one place where errors of the daemon's parts become a [`Failure`] for a client.
 
+use crate::embed::RowError;
 use crate::engine::model::ComputeError;
 use crate::generate::OptionError;
 use crate::job::JobError;
@@ -79,6 +80,9 @@ pub(crate) enum RequestError {
         /// What was wanted.
         wanted: ModelKind,
     },
+    /// What the rows shall be cannot be had.
+    #[error(transparent)]
+    Rows(#[from] RowError),
     /// It does not do what was asked.
     #[error("model \"{model}\" offers {offered}, not {wanted}")]
     NotOffered {
@@ -187,7 +191,7 @@ impl RequestError {
             },
             Self::NoPlace { verdict: PlacementVerdict::TooMany, .. } => ErrorCode::LimitExceeded,
             Self::NoPlace { .. } => ErrorCode::DeviceError,
-            Self::NotShared(_) | Self::Reload(_) | Self::OddTexts { .. } => {
+            Self::NotShared(_) | Self::Reload(_) | Self::OddTexts { .. } | Self::Rows(_) => {
                 ErrorCode::InvalidRequest
             }
             Self::Unload { source: UnloadError::Held(_) | UnloadError::Loading, .. } => {

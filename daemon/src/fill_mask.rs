@@ -270,3 +270,6 @@ fn len_bytes(answer: &FilledText) -> usize {
     let spelled: usize = candidates.map(|c| CANDIDATE_BYTES + c.text.len()).sum();
     TEXT + MASK * answer.masks.len() + spelled
 }
+
+#[cfg(test)]
+mod tests;

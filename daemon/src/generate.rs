@@ -11,11 +11,14 @@ mod batch;
 mod beam;
 mod config;
 mod making;
+mod queue;
 mod reading;
 mod rules;
+mod running;
 mod sampler;
 
 pub use crate::queue::QueueError;
 pub use crate::text_job::TextError;
-pub use batch::{PieceSink, TextJob, TextQueue, TextWaiting, TextWork, TextWorker};
+pub use batch::{TextWork, TextWorker};
 pub use config::{GenerationConfig, GenerationLimits, OptionError};
+pub use queue::{PieceSink, TextJob, TextQueue, TextWaiting};

@@ -20,8 +20,7 @@ pub(crate) struct Job {
     pub(crate) connection: ConnectionId,
     /// The request's texts, those included whose rows were found.
     pub(crate) texts: TextBlock,
-    /// How they form pairs; `None` where each is for itself.
-    pairs: Option<Pairing>,
+    reading: Reading,
     /// When it came.
     pub(crate) queued: Instant,
     /// What to embed: each text's home once, taken when it is read.
@@ -34,6 +33,15 @@ pub(crate) struct Job {
     tokens: AtomicU64,
     truncated: Mutex<Vec<u32>>,
     done: Mutex<Option<oneshot::Sender<Result<Done, JobError>>>>,
+}
+
+/// How a request's texts are read.
+#[derive(Debug)]
+enum Reading {
+    /// Each for itself, behind a prompt; `None`: whatever the model puts there.
+    Single(Option<String>),
+    /// As pairs.
+    Pairs(Pairing),
 }
 
 /// All rows are written.
@@ -129,13 +137,14 @@ impl Job {
     /// A job over texts and a row for each.
     pub(crate) fn new(
         connection: ConnectionId,
+        prompt: Option<String>,
         texts: TextBlock,
         rows: Vec<Row>,
         shape: RowShape,
     ) -> (Arc<Self>, Waiting) {
         debug_assert_eq!(texts.len(), rows.len(), "a row for each text");
         let homes = whole_homes(rows, shape);
-        Self::of_homes(connection, texts, homes, Vec::new())
+        Self::of_homes(connection, prompt, texts, homes, Vec::new())
     }
 
     /// A job over pairs of texts and a row for each pair.
@@ -147,24 +156,25 @@ impl Job {
         shape: RowShape,
     ) -> (Arc<Self>, Waiting) {
         let homes = whole_homes(rows, shape);
-        Self::start(connection, texts, Some(pairs), homes, Vec::new())
+        Self::start(connection, texts, Reading::Pairs(pairs), homes, Vec::new())
     }
 
     /// A job over some of a request's texts. `truncated` are positions that lost their end and
     /// are not among these.
     pub(crate) fn of_homes(
         connection: ConnectionId,
+        prompt: Option<String>,
         texts: TextBlock,
         homes: Vec<Home>,
         truncated: Vec<u32>,
     ) -> (Arc<Self>, Waiting) {
-        Self::start(connection, texts, None, homes, truncated)
+        Self::start(connection, texts, Reading::Single(prompt), homes, truncated)
     }
 
     fn start(
         connection: ConnectionId,
         texts: TextBlock,
-        pairs: Option<Pairing>,
+        reading: Reading,
         homes: Vec<Home>,
         truncated: Vec<u32>,
     ) -> (Arc<Self>, Waiting) {
@@ -176,7 +186,7 @@ impl Job {
             remaining: AtomicUsize::new(homes.len()),
             homes: Mutex::new(homes.into_iter().map(Some).collect()),
             texts,
-            pairs,
+            reading,
             cancelled: AtomicBool::new(false),
             computed: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
@@ -196,10 +206,11 @@ impl Job {
         position: usize,
     ) -> Result<Sequence, ComputeError> {
         let text = |at| self.texts.get(at).unwrap_or_default();
-        match self.pairs {
-            None => model.encode(text(position)),
-            Some(Pairing::QueryFirst) => model.encode_pair(text(0), text(position + 1)),
-            Some(Pairing::Adjacent) => {
+        match &self.reading {
+            Reading::Single(None) => model.encode(text(position)),
+            Reading::Single(Some(prompt)) => model.encode_prompted(prompt, text(position)),
+            Reading::Pairs(Pairing::QueryFirst) => model.encode_pair(text(0), text(position + 1)),
+            Reading::Pairs(Pairing::Adjacent) => {
                 model.encode_pair(text(2 * position), text(2 * position + 1))
             }
         }

@@ -30,7 +30,7 @@
 pub mod cache;
 mod connection;
 mod daemon;
-mod devices;
+pub mod devices;
 mod dispatch;
 mod embed;
 pub mod engine;

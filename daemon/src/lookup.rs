@@ -36,15 +36,8 @@ pub(crate) struct Found {
 }
 
 impl Lookup {
-    /// Looks for the rows of a model, by its fingerprint, in the cache. `user` is whose they are;
-    /// `shape` is what of them is wanted.
-    pub(crate) fn new(
-        cache: &Arc<EmbeddingCache>,
-        fingerprint: &[u8; 32],
-        user: Option<u32>,
-        shape: RowShape,
-    ) -> Self {
-        let keys = KeySpace::new(fingerprint, shape.model, user);
+    /// Looks for rows in the cache; `shape` is what of them is wanted.
+    pub(crate) fn new(cache: &Arc<EmbeddingCache>, keys: KeySpace, shape: RowShape) -> Self {
         Self { cache: Arc::clone(cache), keys, shape }
     }
 

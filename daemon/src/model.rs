@@ -275,23 +275,22 @@ fn described(id: &ModelId, parts: &ModelParts, device: Device) -> Result<ModelIn
         default_prompt: card.default_prompt.clone(),
         similarity: card.similarity.clone(),
         labels,
-        // The parts share their weights.
-        weight_bytes: there().map(|(_, card, _)| card.weight_bytes).max().unwrap_or(0),
+        weight_bytes: there().map(|(_, card, _)| card.weight_bytes).sum(),
     })
 }
 
-/// What of a model's rows is used.
+/// What of a model's rows is used, where a request does not ask for something else.
 fn shape(card: &ModelCard, settings: &ModelSettings) -> Result<RowShape, LoadFailure> {
     let available = card.dimension;
-    match settings.dimension {
+    let used = match settings.dimension {
         Some(wanted) if !(1..=available).contains(&wanted) => {
-            Err(LoadFailure::Dimension { wanted, available })
+            return Err(LoadFailure::Dimension { wanted, available });
         }
-        used => {
-            let used = used.unwrap_or(available);
-            Ok(RowShape { model: available, used, normalized: card.normalized })
-        }
-    }
+        Some(wanted) => wanted,
+        None => card.truncate_dim.filter(|&used| used > 0).unwrap_or(available).min(available),
+    };
+    let renormalize = card.normalized && used < available;
+    Ok(RowShape { model: available, used, renormalize })
 }
 
 fn number(of: usize) -> u32 {

@@ -348,8 +348,8 @@ mod tests {
         let count = builder.count();
         let texts = TextBlock::parse(count, builder.into_bytes()).unwrap();
         let rows = Output::heap(texts.len(), 1).take_rows();
-        let shape = RowShape { model: 1, used: 1, normalized: false };
-        Job::new(ConnectionId(connection), texts, rows, shape)
+        let shape = RowShape { model: 1, used: 1, renormalize: false };
+        Job::new(ConnectionId(connection), None, texts, rows, shape)
     }
 
     #[test]

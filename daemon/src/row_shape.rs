@@ -10,20 +10,20 @@ pub(crate) struct RowShape {
     pub(crate) model: usize,
     /// The first so many of them are used (Matryoshka).
     pub(crate) used: usize,
-    /// Whether what is used gets the length 1 again.
-    pub(crate) normalized: bool,
+    /// Whether what is used gets the length 1 (again, where it was cut).
+    pub(crate) renormalize: bool,
 }
 
 impl RowShape {
     /// Whether rows are used as they are made.
-    pub(crate) fn is_whole(self) -> bool {
-        self.used == self.model
+    pub(crate) fn is_as_made(self) -> bool {
+        self.used == self.model && !self.renormalize
     }
 
     /// Writes what is used of a row to its place. Both have the lengths that the shape tells.
     pub(crate) fn write(self, row: &[f32], place: &mut [f32]) {
         place.copy_from_slice(&row[..self.used]);
-        if self.normalized && !self.is_whole() {
+        if self.renormalize {
             normalize(place);
         }
     }
@@ -34,16 +34,20 @@ mod tests {
     use super::RowShape;
 
     #[test]
-    fn a_whole_row_keeps_its_bits_and_a_cut_one_gets_its_length_back() {
+    fn a_row_as_it_was_made_keeps_its_bits_and_another_gets_its_length() {
         let row = [0.6, 0.0, 0.8];
         let mut place = [f32::NAN; 3];
-        let whole = RowShape { model: 3, used: 3, normalized: true };
+        let whole = RowShape { model: 3, used: 3, renormalize: false };
         whole.write(&row, &mut place);
+        assert!(whole.is_as_made());
         assert_eq!(place.map(f32::to_bits), row.map(f32::to_bits));
-        let cut = RowShape { used: 2, ..whole };
+        let long = RowShape { renormalize: true, ..whole };
+        long.write(&[0.0, 3.0, 4.0], &mut place);
+        assert!(!long.is_as_made() && (place[1] - 0.6).abs() < 1e-6, "{place:?}");
+        let cut = RowShape { used: 2, ..long };
         cut.write(&row, &mut place[..2]);
         assert_eq!(place[..2], [1.0, 0.0]);
-        RowShape { normalized: false, ..cut }.write(&row, &mut place[..2]);
+        RowShape { renormalize: false, ..cut }.write(&row, &mut place[..2]);
         assert_eq!(place[..2], [0.6, 0.0]);
     }
 }

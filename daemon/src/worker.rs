@@ -161,7 +161,7 @@ impl Worker {
     /// Computes the rows of a batch, hands them on, and answers the entries that waited for them.
     fn compute_rows(&mut self, batch: &mut [Entry]) -> Result<Vec<Entry>, JobError> {
         let computer = &mut self.computer;
-        if batch.iter().all(|entry| entry.home.shape.is_whole()) {
+        if batch.iter().all(|entry| entry.home.shape.is_as_made()) {
             // Straight into their places.
             let (sequences, mut rows): (Vec<_>, Vec<_>) = batch
                 .iter_mut()
@@ -225,7 +225,7 @@ fn land(batch: &mut [Entry]) -> Vec<Entry> {
     attached
 }
 
-/// Hands on a row that has fewer values in its place than the model made.
+/// Hands on a row that is another in its place than the model made.
 fn land_cut(Entry { home, sequence, .. }: &mut Entry, row: &[f32]) -> Vec<Entry> {
     home.fill(row);
     let Some(ticket) = &home.ticket else { return Vec::new() };

@@ -30,7 +30,7 @@ fn open(settings: &CacheSettings, wall: SystemTime) -> EmbeddingCache {
 }
 
 fn key(number: u32) -> RowKey {
-    KeySpace::new(&[7; 32], 96, Some(1)).row(&number.to_string())
+    KeySpace::new(&[7; 32], 96, Some(1), "").row(&number.to_string())
 }
 
 /// A row whose every bit is known.

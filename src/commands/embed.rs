@@ -3,9 +3,9 @@
 
 use super::texts::{self, next_batch, warn_truncated};
 use super::{connect, npy};
-use crate::args::{Embed, RowFormat};
+use crate::args::{Element, Embed, RowFormat};
 use crate::exit::CommandError;
-use emberd_client::{Client, Embeddings};
+use emberd_client::{Client, ElementType, EmbedOptions, Embeddings, Prompt};
 use emberd_daemon::settings::DEFAULT_EMBEDDING;
 use emberd_protocol::ModelState;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -32,18 +32,24 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
     let failed = |source| CommandError::io(format!("cannot write {}", shown(place)))(source);
     let mut output = RowOutput::open(place).map_err(failed)?;
     let out = &mut output.writer;
+    let options = options(args);
+    // Numbers that are spread over the rows of their request mean something beside these alone.
+    let is_spread = matches!(options.element, ElementType::I8 | ElementType::U8);
+    let most = if is_spread { texts.len() } else { args.batch as usize };
+    let columns = options.dimension.map_or(model.dimension(), |columns| columns as usize);
     if args.format == RowFormat::Npy {
-        out.write_all(&npy::header(texts.len(), model.dimension())).map_err(failed)?;
+        let (dtype, columns) = numpy(options.element, columns);
+        out.write_all(&npy::header(dtype, texts.len(), columns)).map_err(failed)?;
     }
-    let progress = progress(texts.len(), args.batch as usize);
+    let progress = progress(texts.len(), most);
     let mut truncated = 0;
     let mut first = 0;
     while first < texts.len() {
-        let batch = next_batch(&texts[first..], args.batch as usize);
-        let rows = model.embed(batch)?;
+        let batch = if is_spread { &texts[..] } else { next_batch(&texts[first..], most) };
+        let rows = model.embed_with(batch, &options)?;
         truncated += rows.truncated().len();
         match args.format {
-            RowFormat::Npy => write_values(out, &rows),
+            RowFormat::Npy => out.write_all(rows.as_bytes()),
             RowFormat::Jsonl => write_lines(out, first, batch, &rows),
         }
         .map_err(failed)?;
@@ -108,15 +114,69 @@ fn usual_model(client: &Client) -> Result<String, CommandError> {
     Ok(if has_usual { USUAL_MODEL } else { BUILTIN_MODEL }.to_owned())
 }
 
+fn options(args: &Embed) -> EmbedOptions {
+    let prompt = match (&args.prompt, &args.prompt_name) {
+        (Some(text), _) => Prompt::Text(text.clone()),
+        (None, Some(name)) => Prompt::Named(name.clone()),
+        (None, None) => Prompt::Default,
+    };
+    let element = match args.element {
+        Element::F32 => ElementType::F32,
+        Element::F16 => ElementType::F16,
+        Element::Int8 => ElementType::I8,
+        Element::Uint8 => ElementType::U8,
+        Element::Binary => ElementType::Binary,
+        Element::Ubinary => ElementType::Ubinary,
+    };
+    let (normalize, dimension) = (args.normalize, args.dimension);
+    EmbedOptions { prompt, normalize, dimension, element, ranges: None }
+}
+
+/// What NumPy calls an element, and how many of them a row of so many values has.
+fn numpy(element: ElementType, columns: usize) -> (&'static str, usize) {
+    match element {
+        ElementType::F32 => ("<f4", columns),
+        ElementType::F16 => ("<f2", columns),
+        ElementType::I8 => ("|i1", columns),
+        ElementType::U8 => ("|u1", columns),
+        ElementType::Binary => ("|i1", columns.div_ceil(8)),
+        ElementType::Ubinary => ("|u1", columns.div_ceil(8)),
+    }
+}
+
 /// A row of the output.
 #[derive(Serialize)]
 struct Line<'a> {
     index: usize,
     text: &'a str,
-    embedding: &'a [f32],
+    embedding: Numbers<'a>,
     /// Said only of texts that lost their end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
+}
+
+/// The elements of a row, as numbers.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Numbers<'a> {
+    Floats(&'a [f32]),
+    Unsigned(&'a [u8]),
+    Signed(Vec<i8>),
+}
+
+impl<'a> Numbers<'a> {
+    fn of(rows: &'a Embeddings, index: usize) -> Self {
+        let bytes = rows.row_bytes(index).unwrap_or_default();
+        match rows.element() {
+            ElementType::F32 | ElementType::F16 => {
+                Self::Floats(rows.get(index).unwrap_or_default())
+            }
+            ElementType::U8 | ElementType::Ubinary => Self::Unsigned(bytes),
+            ElementType::I8 | ElementType::Binary => {
+                Self::Signed(bytes.iter().map(|byte| byte.cast_signed()).collect())
+            }
+        }
+    }
 }
 
 fn write_lines(
@@ -126,20 +186,17 @@ fn write_lines(
     rows: &Embeddings,
 ) -> io::Result<()> {
     let truncated = rows.truncated();
-    for (position, (text, row)) in texts.iter().zip(rows.rows()).enumerate() {
+    for (position, text) in texts.iter().enumerate() {
         let truncated = u32::try_from(position)
             .is_ok_and(|position| truncated.binary_search(&position).is_ok());
-        let line = Line { index: first + position, text, embedding: row, truncated };
+        let line = Line {
+            index: first + position,
+            text,
+            embedding: Numbers::of(rows, position),
+            truncated,
+        };
         serde_json::to_writer(&mut *out, &line)?;
         out.write_all(b"\n")?;
-    }
-    Ok(())
-}
-
-fn write_values(out: &mut dyn Write, rows: &Embeddings) -> io::Result<()> {
-    for row in rows.rows() {
-        let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
-        out.write_all(&bytes)?;
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! NumPy's array format, version 1.0, as its documentation ("numpy.lib.format") gives it.
 
-/// The bytes in front of `rows` × `columns` little-endian 32-bit floats in row order.
-pub(super) fn header(rows: usize, columns: usize) -> Vec<u8> {
+/// The bytes in front of `rows` × `columns` little-endian elements in row order. `dtype` is what
+/// NumPy calls an element, such as `<f4`.
+pub(super) fn header(dtype: &str, rows: usize, columns: usize) -> Vec<u8> {
     const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
     /// The array begins at a multiple of this.
     const ALIGNMENT: usize = 64;
     let mut text =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
+        format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
     let unpadded = MAGIC.len() + 2 + text.len() + 1;
     text.push_str(&" ".repeat(unpadded.next_multiple_of(ALIGNMENT) - unpadded));
     text.push('\n');
@@ -19,7 +20,7 @@ mod tests {
     #[test]
     fn the_array_begins_aligned_and_the_header_says_its_own_length() {
         for (rows, columns) in [(0, 0), (1, 384), (1_000_000, 1024), (usize::MAX, usize::MAX)] {
-            let header = super::header(rows, columns);
+            let header = super::header("<f4", rows, columns);
             assert_eq!(header.len() % 64, 0);
             assert_eq!(header.last(), Some(&b'\n'));
             let len = usize::from(u16::from_le_bytes([header[8], header[9]]));

@@ -11,7 +11,9 @@ use crate::line::{Line, Link, Tries};
 use crate::question::{Question, model_id};
 use crate::start::StartOptions;
 use crate::view::Embeddings;
-use emberd_protocol::{Event, ModelKind, ModelSummary, Request, Status, Target, Welcome};
+use emberd_protocol::{
+    EmbedOptions, Event, ModelKind, ModelSummary, Request, Status, Target, Welcome,
+};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -221,7 +223,20 @@ impl Client {
         texts: &[T],
         id: &str,
     ) -> Result<Embeddings, Error> {
-        let mut question = Question::embed(Target::Model(model_id(id)?), texts)?;
+        self.generate_embeddings_with(texts, id, &EmbedOptions::default()).await
+    }
+
+    /// As [`crate::Client::generate_embeddings_with`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn generate_embeddings_with<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        id: &str,
+        options: &EmbedOptions,
+    ) -> Result<Embeddings, Error> {
+        let mut question = Question::embed(Target::Model(model_id(id)?), texts, options)?;
         self.ask_on(&mut question, |_| {}).await?.1.rows(texts.len())
     }
 

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::line::{Link, Tries};
 use crate::question::Question;
 use crate::view::Embeddings;
-use emberd_protocol::ModelInfo;
+use emberd_protocol::{EmbedOptions, ModelInfo};
 
 /// A lease on an embedding model; as [`crate::EmbeddingModel`]. Clones share it.
 #[derive(Debug, Clone)]
@@ -26,7 +26,19 @@ impl EmbeddingModel {
     /// # Errors
     /// As there.
     pub async fn embed<T: AsRef<str>>(&self, texts: &[T]) -> Result<Embeddings, Error> {
-        let mut question = Question::embed_leased(texts)?;
+        self.embed_with(texts, &EmbedOptions::default()).await
+    }
+
+    /// As [`crate::EmbeddingModel::embed_with`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn embed_with<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &EmbedOptions,
+    ) -> Result<Embeddings, Error> {
+        let mut question = Question::embed_leased(texts, options)?;
         let mut tries = Tries::new(self.client().line(), question.is_safe_to_repeat());
         loop {
             let link = self.client().link().await?;

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn key() -> RowKey {
-        KeySpace::new(&[0; 32], 1, None).row("text")
+        KeySpace::new(&[0; 32], 1, None, "").row("text")
     }
 
     #[test]

@@ -4,15 +4,17 @@ use blake3::Hasher;
 use std::hash::{BuildHasherDefault, Hasher as StdHasher};
 
 /// Separates this use of blake3 from every other.
-const CONTEXT: &str = "emberd embedding cache: one model and one scope, version 1";
+const CONTEXT: &str = "emberd embedding cache: one model, one prompt and one scope, version 2";
 
-/// Everything that determines a row but its text: the model and who may share it.
+/// Everything that determines a row but its text: the model, what goes in front of the text, and who
+/// may share it.
 ///
 /// Text by text it gives the keys, one short hash each.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeySpace([u8; 32]);
 
-/// What determines a row: 32 bytes of blake3 over the model's fingerprint, the scope and the text.
+/// What determines a row: 32 bytes of blake3 over the model's fingerprint, the prompt, the scope and
+/// the text.
 ///
 /// It tells nothing of the text to whoever has the persisted file and cannot guess the text.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,15 +22,18 @@ pub struct RowKey(pub(super) [u8; 32]);
 
 impl KeySpace {
     /// The keys of a model's rows, of `width` values each. `user` is the user whose rows they are,
-    /// or `None` where rows are shared between users.
+    /// or `None` where rows are shared between users; `prompt` is what stands in front of the texts.
     #[must_use]
-    pub fn new(fingerprint: &[u8; 32], width: usize, user: Option<u32>) -> Self {
+    pub fn new(fingerprint: &[u8; 32], width: usize, user: Option<u32>, prompt: &str) -> Self {
         let mut hasher = Hasher::new_derive_key(CONTEXT);
         hasher.update(fingerprint);
         hasher.update(&(width as u64).to_le_bytes());
         // Of fixed length both ways, so that nothing else reads the same.
         hasher.update(&[u8::from(user.is_some())]);
         hasher.update(&user.unwrap_or_default().to_le_bytes());
+        // The last part, so that its end needs no mark. It is not joined with the text: a model may
+        // pool the tokens of one and not of the other.
+        hasher.update(prompt.as_bytes());
         Self(*hasher.finalize().as_bytes())
     }
 
@@ -83,22 +88,24 @@ mod tests {
     #[test]
     fn every_part_makes_another_key() {
         let model = [1; 32];
-        let space = KeySpace::new(&model, 4, Some(1000));
+        let space = KeySpace::new(&model, 4, Some(1000), "");
         let key = space.row("text");
-        assert_eq!(key, KeySpace::new(&model, 4, Some(1000)).row("text"));
+        assert_eq!(key, KeySpace::new(&model, 4, Some(1000), "").row("text"));
         assert_ne!(key, space.row("text "));
-        assert_ne!(key, KeySpace::new(&[2; 32], 4, Some(1000)).row("text"));
-        assert_ne!(key, KeySpace::new(&model, 4, Some(1001)).row("text"));
-        assert_ne!(key, KeySpace::new(&model, 5, Some(1000)).row("text"));
-        assert_ne!(key, KeySpace::new(&model, 4, None).row("text"));
-        let root = KeySpace::new(&model, 4, Some(0));
-        assert_ne!(root, KeySpace::new(&model, 4, None), "root is a user, not everyone");
+        assert_ne!(key, KeySpace::new(&[2; 32], 4, Some(1000), "").row("text"));
+        assert_ne!(key, KeySpace::new(&model, 4, Some(1001), "").row("text"));
+        assert_ne!(key, KeySpace::new(&model, 5, Some(1000), "").row("text"));
+        assert_ne!(key, KeySpace::new(&model, 4, None, "").row("text"));
+        let prompted = KeySpace::new(&model, 4, Some(1000), "te");
+        assert_ne!(prompted.row("xt"), key, "a prompt is not a part of the text");
+        let root = KeySpace::new(&model, 4, Some(0), "");
+        assert_ne!(root, KeySpace::new(&model, 4, None, ""), "root is a user, not everyone");
     }
 
     #[test]
     fn keys_spread_over_a_table() {
         use std::hash::BuildHasher;
-        let space = KeySpace::new(&[0; 32], 4, None);
+        let space = KeySpace::new(&[0; 32], 4, None, "");
         let hashes: std::collections::BTreeSet<u64> = (0..1000)
             .map(|n: i32| KeyHash::default().hash_one(space.row(&n.to_string())))
             .collect();

@@ -191,7 +191,7 @@ mod tests {
     const TTL: Duration = Duration::from_secs(10);
 
     fn key(number: u32) -> RowKey {
-        KeySpace::new(&[0; 32], 1, None).row(&number.to_string())
+        KeySpace::new(&[0; 32], 1, None, "").row(&number.to_string())
     }
 
     fn read(memory: &mut Memory, number: u32, now: Instant) -> Option<f32> {

@@ -273,7 +273,7 @@ mod tests {
 
     fn record(number: u64, born: u64) -> Record {
         Record {
-            key: KeySpace::new(&[0; 32], 1, None).row(&number.to_string()),
+            key: KeySpace::new(&[0; 32], 1, None, "").row(&number.to_string()),
             row: CachedRow {
                 values: [number as f32, f32::MIN_POSITIVE / 2.0, -0.0].into(),
                 truncated: number.is_multiple_of(2),

@@ -2,16 +2,17 @@
 
 use crate::scheduler::{Device, DeviceFigures};
 use std::fmt;
+use std::thread::sleep;
 use std::time::Duration;
 
 /// How often a GPU is asked whether memory that was given back is free, at most.
-pub(super) const LOOKS: u32 = 100;
+const LOOKS: u32 = 100;
 
 /// Between two such looks.
-pub(super) const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// One GPU, opened.
-pub(super) trait Gpu: fmt::Debug + Send + Sync {
+pub trait Gpu: fmt::Debug + Send + Sync {
     /// What it is, for people.
     fn name(&self) -> &str;
 
@@ -40,19 +41,19 @@ pub(super) trait Gpu: fmt::Debug + Send + Sync {
 
 /// A GPU's memory, as it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct GpuMemory {
+pub struct GpuMemory {
     /// All of it.
-    pub(super) total_bytes: u64,
+    pub total_bytes: u64,
     /// What nobody has.
-    pub(super) free_bytes: u64,
+    pub free_bytes: u64,
     /// What this process has for tensors, whether one uses it or not.
-    pub(super) own_bytes: u64,
+    pub own_bytes: u64,
 }
 
 /// What a driver said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct GpuError(pub(super) String);
+pub struct GpuError(pub String);
 
 /// A fraction of a device's memory.
 #[expect(clippy::cast_precision_loss, reason = "a device has far less than 2^53 bytes")]
@@ -84,9 +85,16 @@ pub(super) fn figures(
     }
 }
 
-/// Gives memory back and waits until it is free, for at most so many looks: another program may take
-/// it at once, and then it never is. Answers how much was given back.
-pub(super) fn give_back(
+/// Gives memory back, all but so much, and waits until the device tells of it: for at most a second,
+/// since another program may take it at once, and then it never does. Answers how much it was.
+///
+/// # Errors
+/// When the driver fails.
+pub fn give_back(gpu: &dyn Gpu, keep_bytes: u64) -> Result<u64, GpuError> {
+    give_back_within(gpu, keep_bytes, LOOKS, || sleep(PAUSE))
+}
+
+pub(super) fn give_back_within(
     gpu: &dyn Gpu,
     keep_bytes: u64,
     looks: u32,

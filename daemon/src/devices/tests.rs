@@ -1,4 +1,4 @@
-use super::gpu::{Gpu, GpuError, GpuMemory, budget_bytes, figures, give_back};
+use super::gpu::{Gpu, GpuError, GpuMemory, budget_bytes, figures, give_back_within};
 use super::{Found, Machine};
 use crate::scheduler::Device;
 use crate::settings::Settings;
@@ -117,7 +117,7 @@ fn memory_that_is_given_back_is_waited_for_but_not_for_ever() {
             // The first look is the one before.
             *lock(&gpu.slow) = slow + 1;
             let mut pauses = 0;
-            let given = give_back(&gpu, keep * GIB, 100, || pauses += 1).unwrap();
+            let given = give_back_within(&gpu, keep * GIB, 100, || pauses += 1).unwrap();
             assert_eq!(given, returned * GIB, "{own} {used} {keep}");
             assert_eq!(lock(&gpu.memory).free_bytes, (70 - own + returned) * GIB);
             assert_eq!(pauses, if returned == 0 { 0 } else { slow });
@@ -126,7 +126,7 @@ fn memory_that_is_given_back_is_waited_for_but_not_for_ever() {
     let gpu = Counted::new(80 * GIB, 0, 30 * GIB, 0);
     *lock(&gpu.slow) = u32::MAX;
     let mut pauses = 0;
-    assert_eq!(give_back(&gpu, 0, 7, || pauses += 1), Ok(30 * GIB));
+    assert_eq!(give_back_within(&gpu, 0, 7, || pauses += 1), Ok(30 * GIB));
     assert_eq!(pauses, 7);
 }
 

@@ -5,10 +5,16 @@
 
 mod bert;
 mod distilbert;
+mod gemma3;
+mod modernbert;
 mod mpnet;
+mod nomic_bert;
+mod post_norm;
+mod qwen3;
 mod reader;
 mod roberta;
 mod settings;
+mod t5_encoder;
 
 use std::fmt;
 use std::path::Path;
@@ -16,11 +22,12 @@ use std::path::Path;
 use candle_core::Device;
 use serde_json::Value;
 
+use super::layers::activation::Activation;
 use super::load_error::LoadError;
 use super::network::{Network, Widths};
 use super::weights::Weights;
-use reader::Reader;
-use settings::Settings;
+pub(super) use reader::{Bias, Reader};
+pub(super) use settings::Settings;
 
 /// A model's architecture with its settings, before any weights are read. What it prints for
 /// debugging is part of the model's fingerprint.
@@ -33,6 +40,58 @@ pub(super) trait Architecture: fmt::Debug + Send + Sync {
     /// # Errors
     /// When the weights are not those that the settings tell of.
     fn network(&self, reader: &mut Reader<'_>) -> Result<Network, LoadError>;
+
+    /// What the file calls a head that classifies sequences, if the architecture has one.
+    fn classifier(&self) -> Option<ClassifierNames> {
+        None
+    }
+
+    /// What the file calls a head that fills masks, if the architecture has one.
+    fn mask_head(&self) -> Option<MaskNames> {
+        None
+    }
+}
+
+/// A head that classifies sequences: a layer with an activation, perhaps a norm, and the layer
+/// whose outputs are the labels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClassifierNames {
+    pub(super) pool: Pool,
+    pub(super) dense: &'static str,
+    pub(super) dense_bias: Bias,
+    pub(super) activation: Activation,
+    pub(super) norm: Option<HeadNormNames>,
+    pub(super) output: &'static str,
+}
+
+/// The norm of a head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeadNormNames {
+    pub(super) name: &'static str,
+    pub(super) bias: Bias,
+    pub(super) epsilon: f32,
+}
+
+/// Which token rows a classification is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pool {
+    /// The first one.
+    First,
+    /// The mean of all.
+    Mean,
+}
+
+/// A head that fills masks: a layer with an activation, a norm, and a score for each token.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MaskNames {
+    pub(super) dense: &'static str,
+    pub(super) dense_bias: Bias,
+    pub(super) activation: Activation,
+    pub(super) norm: HeadNormNames,
+    /// The matrix of the scores, in files where it is not the table of token rows.
+    pub(super) decoder: &'static str,
+    /// What is added to the scores.
+    pub(super) bias: Option<&'static str>,
 }
 
 /// What is known of a network from its settings alone.
@@ -67,6 +126,12 @@ pub(super) fn read(config: &Value, file: &Path) -> Result<Box<dyn Architecture>,
         "camembert" => Box::new(roberta::Roberta::read("camembert", settings)?),
         "distilbert" => Box::new(distilbert::DistilBert::read(settings)?),
         "mpnet" => Box::new(mpnet::MpNet::read(settings)?),
+        "modernbert" => Box::new(modernbert::ModernBert::read(settings)?),
+        "nomic_bert" => Box::new(nomic_bert::NomicBert::read(settings)?),
+        "qwen3" => Box::new(qwen3::Qwen3::read(settings)?),
+        "gemma3_text" => Box::new(gemma3::Gemma3::read(settings)?),
+        "t5" => Box::new(t5_encoder::T5Encoder::read("t5", settings)?),
+        "mt5" => Box::new(t5_encoder::T5Encoder::read("mt5", settings)?),
         other => return Err(settings.unsupported("the architecture", other, SUPPORTED)),
     })
 }

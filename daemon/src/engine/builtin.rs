@@ -8,6 +8,7 @@ use super::folder::StaticLayout;
 use super::load::TOKENIZER_TIMES_FILE;
 use super::load_error::LoadError;
 use super::model::EmbeddingModel;
+use super::sentence::SentenceSettings;
 use super::static_table::StaticModel;
 use super::weights::Weights;
 use crate::scheduler::Need;
@@ -40,5 +41,5 @@ pub fn static_minilm() -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let weights = Weights::embedded("builtin:static-minilm/model.safetensors", WEIGHTS)?;
     let tokenizer =
         RawTokenizer::parse(Path::new("builtin:static-minilm/tokenizer.json"), TOKENIZER)?;
-    Ok(Arc::new(StaticModel::new(&weights, tokenizer, &layout)?))
+    Ok(Arc::new(StaticModel::new(&weights, tokenizer, &layout, SentenceSettings::of_nothing())?))
 }

@@ -12,7 +12,8 @@ const NAMES: [&str; 2] = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILE
 
 /// Whether an operation failed since the device had no memory for it. The device can be used further:
 /// what was there is there, and less at a time may do.
-pub(crate) fn is_out_of_memory(error: &Error) -> bool {
+#[must_use]
+pub fn is_out_of_memory(error: &Error) -> bool {
     match error {
         Error::WithBacktrace { inner, .. }
         | Error::Context { inner, .. }
@@ -91,7 +92,8 @@ impl fmt::Display for DeviceMemory {
 /// The error of a computation over so many tokens on a device.
 pub(super) fn compute_error(source: Error, device: &Device, tokens: usize) -> ComputeError {
     if is_out_of_memory(&source) {
-        return ComputeError::OutOfMemory { tokens, memory: DeviceMemory::of(device), source };
+        let memory = DeviceMemory::of(device);
+        return ComputeError::OutOfMemory { tokens, memory, source: source.into() };
     }
     source.into()
 }

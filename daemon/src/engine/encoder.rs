@@ -1,5 +1,7 @@
 //! Texts to token sequences, with the limits of the model rather than the tokenizer's own.
 
+mod pair;
+
 use std::path::{Path, PathBuf};
 
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
@@ -7,6 +9,7 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 use super::folder::read_file;
 use super::load_error::LoadError;
 use super::model::{ComputeError, Sequence};
+use pair::PairTemplate;
 
 /// Text is read in pieces of about this size where that changes no token: the tokenizer keeps some
 /// hundred bytes for each byte that it looks at, and most of a very long text is cut off anyway.
@@ -33,11 +36,15 @@ const MARKS: [char; 8] = [',', ';', '!', '?', '(', ')', '/', '"'];
 pub(super) struct Encoder {
     tokenizer: Tokenizer,
     style: Style,
-    /// Goes in front of every text, as part of it.
+    /// Goes in front of a text where no other prompt is given.
     prompt: String,
+    /// The numbers of special tokens, ascending. Only for prompts that are not pooled.
+    special: Vec<u32>,
     /// Special tokens in front of a text and behind it.
     before: Vec<u32>,
     after: Vec<u32>,
+    /// How two texts are put together, if the tokenizer does it.
+    pair: Option<PairTemplate>,
     /// Tokens of the text itself, at most.
     max_tokens: usize,
     /// Where a text may be cut, or `None` where its tokens are not those of its words.
@@ -73,6 +80,8 @@ pub(super) struct Style {
     pub(super) special_tokens: bool,
     /// Lower case before the tokenizer sees it.
     pub(super) lower_case: bool,
+    /// Whether a prompt's tokens are pooled like others.
+    pub(super) pools_prompt: bool,
 }
 
 /// A tokenizer as its file says, not yet fitted to a model.
@@ -135,9 +144,14 @@ impl RawTokenizer {
             });
         }
         let cuts = Cuts::of(&self.tokenizer);
+        let tokens = self.tokenizer.get_added_tokens_decoder();
+        let special = tokens.into_iter().filter(|(_, token)| token.special);
+        let mut special: Vec<u32> = special.map(|(id, _)| id).collect();
+        special.sort_unstable();
         let max_tokens = max_tokens - added;
+        let pair = PairTemplate::of(&self.tokenizer).ok().filter(|_| style.special_tokens);
         let tokenizer = self.tokenizer;
-        Ok(Encoder { tokenizer, style, prompt, before, after, max_tokens, cuts })
+        Ok(Encoder { tokenizer, style, prompt, special, before, after, pair, max_tokens, cuts })
     }
 }
 
@@ -202,41 +216,81 @@ fn is_han(c: char) -> bool {
 }
 
 impl Encoder {
-    /// The tokens of a text.
+    /// The tokens of a text behind the usual prompt.
     pub(super) fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
-        let prompted;
-        let mut text = text;
-        if !self.prompt.is_empty() {
-            prompted = self.prompt.clone() + text;
-            text = &prompted;
+        self.encode_prompted(&self.prompt, text)
+    }
+
+    /// The tokens of a text behind a prompt, which is read as part of it.
+    pub(super) fn encode_prompted(
+        &self,
+        prompt: &str,
+        text: &str,
+    ) -> Result<Sequence, ComputeError> {
+        if prompt.is_empty() {
+            return self.read(text);
         }
-        if self.style.special_tokens {
-            text = text.trim();
+        let mut sequence = self.read(&format!("{prompt}{text}"))?;
+        if !self.style.pools_prompt {
+            sequence.unpooled = self.prompt_len(prompt)?.min(sequence.ids.len());
         }
+        Ok(sequence)
+    }
+
+    /// How many tokens at the front of a text count as the prompt's: as many as it has by itself,
+    /// the special token at its end left out. So sentence-transformers counts, even where prompt and
+    /// text meet in one token.
+    fn prompt_len(&self, prompt: &str) -> Result<usize, ComputeError> {
+        let ids = self.read(prompt)?.ids;
+        let ends = ids.last().is_some_and(|last| self.special.binary_search(last).is_ok());
+        Ok(ids.len() - usize::from(ends))
+    }
+
+    fn read(&self, text: &str) -> Result<Sequence, ComputeError> {
+        self.encode_untrimmed(if self.style.special_tokens { text.trim() } else { text })
+    }
+
+    /// The tokens of a text with the blanks around it, and without a prompt.
+    pub(super) fn encode_untrimmed(&self, text: &str) -> Result<Sequence, ComputeError> {
         let mut ids = self.before.clone();
-        let mut is_skipped = false;
-        let truncated = loop {
-            let Piece { read, end } = self.first_piece(text);
-            is_skipped |= read < end;
-            let (piece, rest) = (&text[..read], &text[end..]);
+        let truncated = self.append(text, self.max_tokens, &mut ids)?;
+        ids.extend_from_slice(&self.after);
+        Ok(Sequence { ids, truncated, ..Sequence::default() })
+    }
+
+    /// The number of a token that the vocabulary spells like this.
+    pub(super) fn token_id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// A token as text; nothing for one that the tokenizer does not know.
+    pub(super) fn token_text(&self, id: u32) -> String {
+        self.tokenizer.decode(&[id], false).unwrap_or_default()
+    }
+
+    /// Appends the tokens of a text, at most so many; answers whether some were left out.
+    fn append(&self, text: &str, most: usize, ids: &mut Vec<u32>) -> Result<bool, ComputeError> {
+        let (mut text, mut is_skipped) = (text, false);
+        let end = ids.len().saturating_add(most);
+        loop {
+            let Piece { read, end: next } = self.first_piece(text);
+            is_skipped |= read < next;
+            let (piece, rest) = (&text[..read], &text[next..]);
             let lowered = self.style.lower_case.then(|| piece.to_lowercase());
             let encoding = self
                 .tokenizer
                 .encode_fast(lowered.as_deref().unwrap_or(piece), false)
                 .map_err(ComputeError::Tokenizer)?;
-            let room = self.before.len() + self.max_tokens - ids.len();
-            let tokens = encoding.get_ids();
+            let (room, tokens) = (end - ids.len(), encoding.get_ids());
             ids.extend_from_slice(&tokens[..tokens.len().min(room)]);
             if tokens.len() > room {
-                break true;
+                return Ok(true);
             }
             if rest.is_empty() {
-                break is_skipped;
+                return Ok(is_skipped);
             }
             text = rest;
-        };
-        ids.extend_from_slice(&self.after);
-        Ok(Sequence { ids, truncated, ..Sequence::default() })
+        }
     }
 
     fn first_piece(&self, text: &str) -> Piece {
@@ -282,7 +336,7 @@ mod tests {
         fn tokens_do_not_depend_on_the_pieces(
             text in text(), piece in 1usize..40, max in 4usize..80, lower_case: bool,
         ) {
-            let style = Style { special_tokens: true, lower_case };
+            let style = Style { special_tokens: true, lower_case, pools_prompt: true };
             let mut encoder = encoder(max, style);
             let cuts = encoder.cuts.as_mut().unwrap();
             cuts.piece_bytes = piece;
@@ -303,7 +357,8 @@ mod tests {
 
     #[test]
     fn most_of_a_very_long_text_is_not_looked_at() {
-        let encoder = encoder(16, Style { special_tokens: true, lower_case: false });
+        let encoder =
+            encoder(16, Style { special_tokens: true, lower_case: false, pools_prompt: true });
         for part in ["word ", "word,", ",", "漢", " ", "word"] {
             let text = part.repeat(40 * PIECE_BYTES / part.len());
             let piece = encoder.first_piece(&text);
@@ -325,7 +380,8 @@ mod tests {
 
     #[test]
     fn the_places_to_cut_are_between_words() {
-        let encoder = encoder(16, Style { special_tokens: true, lower_case: false });
+        let encoder =
+            encoder(16, Style { special_tokens: true, lower_case: false, pools_prompt: true });
         let mut cuts = encoder.cuts.unwrap();
         (cuts.piece_bytes, cuts.longest_word_bytes) = (1, 4);
         let piece = |read, end| Piece { read, end };
@@ -339,7 +395,8 @@ mod tests {
 
     #[test]
     fn a_tokenizer_of_another_kind_reads_no_further_than_its_last_token_can_lie() {
-        let mut encoder = encoder(16, Style { special_tokens: true, lower_case: false });
+        let mut encoder =
+            encoder(16, Style { special_tokens: true, lower_case: false, pools_prompt: true });
         encoder.cuts = None;
         let text = "word ".repeat(PIECE_BYTES);
         assert_eq!(encoder.first_piece(&text).read, PIECE_BYTES);

@@ -1,21 +1,22 @@
 //! A model folder as Hugging Face and SentenceTransformers write it: which files say what.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::load_error::LoadError;
-use super::pooling::{Head, Pooling};
+use super::modules::{HeadLayout, Module};
+use super::pooling::Pooling;
+use super::tail::StepLayout;
 
 /// What a folder asks for, before any weights are read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Layout {
     /// A transformer in `folder`, with what follows it.
-    Transformer { folder: PathBuf, head: Head },
+    Transformer { folder: PathBuf, head: HeadLayout },
     /// A table of token rows in `folder`.
     Static(StaticLayout),
 }
@@ -24,22 +25,19 @@ pub(super) enum Layout {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct StaticLayout {
     pub(super) folder: PathBuf,
-    pub(super) normalize: bool,
+    /// What follows the mean of the tokens' rows.
+    pub(super) tail: Vec<StepLayout>,
     /// Tokens of a text that are used.
     pub(super) max_tokens: usize,
-    /// Goes in front of every text.
-    pub(super) prompt: String,
 }
+
+/// What the settings of a transformer's texts are called: `sentence_…_config.json`. The library takes
+/// the first that is there, whatever the model.
+const SENTENCE_CONFIGS: [&str; 7] =
+    ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"];
 
 /// What a static model reads of a text where its files set no limit.
 const STATIC_MAX_TOKENS: usize = 1_000_000;
-
-#[derive(Debug, Deserialize)]
-struct Module {
-    path: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
 
 #[derive(Debug, Default, Deserialize)]
 struct SentenceConfig {
@@ -53,23 +51,6 @@ struct Model2Vec {
     #[serde(default)]
     normalize: bool,
     seq_length: Option<usize>,
-}
-
-impl Module {
-    /// Where its files are. A path that leads out of the model's folder is refused: what a model
-    /// says of itself may have come from anywhere.
-    fn folder(&self, model: &Path, file: &Path) -> Result<PathBuf, LoadError> {
-        let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-        if Path::new(&self.path).components().all(is_inside) {
-            return Ok(model.join(&self.path));
-        }
-        Err(LoadError::Unsupported {
-            file: file.to_owned(),
-            what: "the path of a module",
-            found: self.path.clone(),
-            supported: "folders inside the model's own",
-        })
-    }
 }
 
 impl Layout {
@@ -87,45 +68,17 @@ impl Layout {
             folder = %folder.display(),
             "no modules.json: the rows of this model are the mean of its token rows, not normalised"
         );
-        let head = Head { pooling: Pooling::Mean, normalize: false };
+        let head = HeadLayout { pooling: Pooling::mean(), pools_prompt: true, tail: Vec::new() };
         Ok(Self::Transformer { folder: folder.to_owned(), head })
-    }
-
-    fn from_modules(folder: &Path, file: &Path, modules: &[Module]) -> Result<Self, LoadError> {
-        // The class name is what stays the same when the library moves its modules about.
-        let kinds: Vec<&str> = modules
-            .iter()
-            .map(|module| module.kind.rsplit('.').next().unwrap_or_default())
-            .collect();
-        let folders = modules
-            .iter()
-            .map(|module| module.folder(folder, file))
-            .collect::<Result<Vec<_>, _>>()?;
-        match kinds[..] {
-            ["Transformer", "Pooling"] | ["Transformer", "Pooling", "Normalize"] => {
-                let pooling = read_pooling(&folders[1].join("config.json"))?;
-                let head = Head { pooling, normalize: kinds.len() == 3 };
-                Ok(Self::Transformer { folder: folders[0].clone(), head })
-            }
-            ["StaticEmbedding"] | ["StaticEmbedding", "Normalize"] => {
-                Ok(Self::Static(StaticLayout {
-                    folder: folders[0].clone(),
-                    normalize: kinds.len() == 2,
-                    max_tokens: STATIC_MAX_TOKENS,
-                    prompt: read_prompt(folder)?,
-                }))
-            }
-            _ => Err(LoadError::Unsupported {
-                file: file.to_owned(),
-                what: "the chain of modules",
-                found: kinds.join(", "),
-                supported: "Transformer or StaticEmbedding; after a Transformer, Pooling; then perhaps Normalize",
-            }),
-        }
     }
 }
 
 impl StaticLayout {
+    /// A table in a folder, of whose texts everything is read.
+    pub(super) fn of_folder(folder: PathBuf, tail: Vec<StepLayout>) -> Self {
+        Self { folder, tail, max_tokens: STATIC_MAX_TOKENS }
+    }
+
     /// Takes the settings of a model2vec `config.json`.
     pub(super) fn from_model2vec(
         folder: PathBuf,
@@ -134,9 +87,8 @@ impl StaticLayout {
         let config: Model2Vec = serde_json::from_value(config)
             .map_err(|source| LoadError::Json { file: folder.join("config.json"), source })?;
         let max_tokens = config.seq_length.unwrap_or(STATIC_MAX_TOKENS);
-        // model2vec has no prompts.
-        let prompt = String::new();
-        Ok(Self { folder, normalize: config.normalize, max_tokens, prompt })
+        let tail = if config.normalize { vec![StepLayout::Normalize] } else { Vec::new() };
+        Ok(Self { folder, tail, max_tokens })
     }
 }
 
@@ -149,8 +101,14 @@ pub(super) struct TextLimits {
 
 /// Reads the limits on a transformer's texts. `positions` is what its weights can take.
 pub(super) fn read_text_limits(folder: &Path, positions: usize) -> Result<TextLimits, LoadError> {
-    let file = folder.join("sentence_bert_config.json");
-    let config = read_json_if_there::<SentenceConfig>(&file)?.unwrap_or_default();
+    let mut config = SentenceConfig::default();
+    for kind in SENTENCE_CONFIGS {
+        let file = folder.join(format!("sentence_{kind}_config.json"));
+        if let Some(found) = read_json_if_there(&file)? {
+            config = found;
+            break;
+        }
+    }
     let limit = match config.max_seq_length {
         Some(limit) => limit,
         None => read_tokenizer_limit(folder)?.unwrap_or(positions),
@@ -169,33 +127,6 @@ fn read_tokenizer_limit(folder: &Path) -> Result<Option<usize>, LoadError> {
     Ok(limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)))
 }
 
-fn read_pooling(file: &Path) -> Result<Pooling, LoadError> {
-    let config: BTreeMap<String, serde_json::Value> = read_json(file)?;
-    if config.get("include_prompt").is_some_and(|include| *include == false) {
-        return Err(LoadError::Unsupported {
-            file: file.to_owned(),
-            what: "include_prompt",
-            found: "false".into(),
-            supported: "true",
-        });
-    }
-    let modes: Vec<&str> = config
-        .iter()
-        .filter(|(_, value)| **value == true)
-        .filter_map(|(key, _)| key.strip_prefix("pooling_mode_"))
-        .collect();
-    match modes[..] {
-        ["mean_tokens"] => Ok(Pooling::Mean),
-        ["cls_token"] => Ok(Pooling::Cls),
-        _ => Err(LoadError::Unsupported {
-            file: file.to_owned(),
-            what: "the pooling",
-            found: modes.join(" + "),
-            supported: "mean_tokens, cls_token",
-        }),
-    }
-}
-
 /// Opens a file that can be read to its end: a named pipe would be waited for, perhaps for ever.
 pub(super) fn open_file(file: &Path) -> io::Result<File> {
     if !std::fs::metadata(file)?.is_file() {
@@ -211,27 +142,6 @@ pub(super) fn read_file(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The text that the model's makers want in front of every text, if any.
-pub(super) fn read_prompt(folder: &Path) -> Result<String, LoadError> {
-    #[derive(Deserialize)]
-    struct Prompts {
-        #[serde(default)]
-        prompts: BTreeMap<String, String>,
-        default_prompt_name: Option<String>,
-    }
-    let file = folder.join("config_sentence_transformers.json");
-    let Some(Prompts { mut prompts, default_prompt_name: Some(name) }) = read_json_if_there(&file)?
-    else {
-        return Ok(String::new());
-    };
-    prompts.remove(&name).ok_or_else(|| LoadError::Unsupported {
-        file,
-        what: "the default prompt",
-        found: name,
-        supported: "the names in \"prompts\"",
-    })
-}
-
 /// Reads a JSON file that must be there.
 pub(super) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T, LoadError> {
     read_json_if_there(file)?.ok_or_else(|| LoadError::Read {
@@ -240,7 +150,8 @@ pub(super) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T, LoadError
     })
 }
 
-fn read_json_if_there<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, LoadError> {
+/// Reads a JSON file, if there is one.
+pub(super) fn read_json_if_there<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, LoadError> {
     let bytes = match read_file(file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

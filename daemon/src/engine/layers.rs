@@ -18,6 +18,8 @@ pub(crate) mod portable;
 pub(crate) mod relative_bias;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;
+pub(crate) mod spans;
 mod storage;
+pub(crate) mod table_product;
 
 pub(crate) use storage::read_values;

@@ -1,6 +1,6 @@
 //! From a model folder to a model.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -9,11 +9,14 @@ use candle_core::Device;
 use super::architecture::{self, Architecture};
 use super::encoder::{RawTokenizer, Style};
 use super::fingerprint::ModelFingerprint;
-use super::folder::{Layout, StaticLayout, read_json, read_prompt, read_text_limits};
+use super::folder::{Layout, StaticLayout, read_json, read_text_limits};
+use super::head::Head;
 use super::layers::portable::SCORES;
 use super::load_error::LoadError;
+use super::masked::{self, holds_masked_head};
 use super::model::{EmbeddingModel, ModelCard};
-use super::pooling::Head;
+use super::modules::HeadLayout;
+use super::sentence::SentenceSettings;
 use super::static_table::StaticModel;
 use super::transformer::Transformer;
 use super::weights::Weights;
@@ -34,11 +37,10 @@ pub fn load_folder(path: &Path) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
 /// # Errors
 /// As [`load_folder`], and where the device fails or has no memory for it.
 pub fn load_folder_on(path: &Path, device: &Device) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+    let settings = SentenceSettings::read(path)?;
     match Layout::read(path)? {
-        Layout::Transformer { folder, head } => {
-            load_transformer(&folder, head, read_prompt(path)?, device)
-        }
-        Layout::Static(layout) => load_static(&layout),
+        Layout::Transformer { folder, head } => load_transformer(&folder, &head, settings, device),
+        Layout::Static(layout) => load_static(&layout, settings),
     }
 }
 
@@ -62,7 +64,7 @@ pub fn holds_model(path: &Path) -> bool {
         Ok(Layout::Static(layout)) => layout.folder,
         Err(_) => return false,
     };
-    weight_file(&folder).is_ok()
+    Weights::of_folder(&folder).is_ok()
 }
 
 /// What the model of a folder takes in memory with so many workers: its weights as they will lie
@@ -79,15 +81,18 @@ pub fn folder_need(
 ) -> Result<Need, LoadError> {
     let (folder, scratch, gpu_scratch) = match Layout::read(path)? {
         Layout::Transformer { folder, .. } => {
-            let token = read_architecture(&folder)?.facts().widths.total().saturating_mul(4);
+            let facts = read_architecture(&folder)?.facts();
+            let token = facts.widths.total().saturating_mul(4);
+            let is_masked = holds_masked_head(&folder);
+            let scores = if is_masked { masked::scores_bytes(facts.vocabulary) } else { 0 };
             // Once more for keys, values and scores, of which there are fewer.
-            let scratch = token.saturating_mul(2 * batch_tokens as u64);
+            let scratch = token.saturating_mul(2 * batch_tokens as u64).saturating_add(scores);
             let gpu_scratch = token.saturating_mul(GPU_TIMES_WIDTHS * gpu_batch_tokens as u64);
             (folder, scratch, Some(gpu_scratch.saturating_add(GPU_TIMES_SCORES * SCORES_BYTES)))
         }
         Layout::Static(layout) => (layout.folder, 0, None),
     };
-    let weights = Weights::open(&weight_file(&folder)?)?;
+    let weights = Weights::of_folder(&folder)?;
     let tokenizer = std::fs::metadata(folder.join("tokenizer.json")).map_or(0, |file| file.len());
     let weight_bytes = weights.loaded_bytes();
     let cpu_bytes = weight_bytes
@@ -99,48 +104,56 @@ pub fn folder_need(
 
 fn load_transformer(
     folder: &Path,
-    head: Head,
-    prompt: String,
+    head: &HeadLayout,
+    settings: SentenceSettings,
     device: &Device,
 ) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let architecture = read_architecture(folder)?;
     let facts = architecture.facts();
     let limits = read_text_limits(folder, facts.positions)?;
-    let weights = Weights::open(&weight_file(folder)?)?;
+    let weights = Weights::of_folder(folder)?;
     // The tokenizer is read before the weights are hashed, and both while the tensors are read.
     let (parts, network) = side_by_side(
         || Ok((RawTokenizer::open(&folder.join("tokenizer.json"))?, weights.digest()?)),
         || architecture::load(&*architecture, &weights, device),
     );
     let ((tokenizer, digest), network) = (parts?, network?);
+    let pools_prompt = head.pools_prompt;
+    let head = Head::load(head, facts.widths.hidden)?;
     let fingerprint = ModelFingerprint::new(facts.name)
         .part("weights", &digest)
         // All of it: heads, activation, and whatever else makes rows from weights.
         .part("config", format!("{architecture:?}").as_bytes())
         .part("tokenizer", &tokenizer.digest)
-        .part("prompt", prompt.as_bytes())
-        .part("limits", format!("{limits:?}").as_bytes())
-        .part("head", format!("{head:?}").as_bytes())
+        .part("limits", format!("{limits:?} {pools_prompt}").as_bytes())
+        .part("head", &head.identity())
         .part("computing type", b"f32")
         .finish();
-    let style = Style { special_tokens: true, lower_case: limits.lower_case };
+    let style = Style { special_tokens: true, lower_case: limits.lower_case, pools_prompt };
+    let prompt = settings.default_prompt_text().to_owned();
     let encoder = tokenizer.fit(facts.vocabulary, limits.max_tokens, style, prompt)?;
     let card = ModelCard {
         architecture: facts.name.to_owned(),
-        dimension: facts.widths.hidden,
+        dimension: head.outputs(),
         max_tokens: limits.max_tokens,
-        normalized: head.normalize,
-        weight_bytes: network.weight_bytes,
-        ..ModelCard::default()
+        normalized: head.normalizes(),
+        prompts: settings.prompts,
+        default_prompt: settings.default_prompt,
+        similarity: Some(settings.similarity),
+        truncate_dim: settings.truncate_dim,
+        weight_bytes: network.weight_bytes + head.weight_bytes(),
     };
     Ok(Arc::new(Transformer { network, encoder, head, card, fingerprint }))
 }
 
-fn load_static(layout: &StaticLayout) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+fn load_static(
+    layout: &StaticLayout,
+    settings: SentenceSettings,
+) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let folder = &layout.folder;
-    let weights = Weights::open(&weight_file(folder)?)?;
+    let weights = Weights::of_folder(folder)?;
     let tokenizer = RawTokenizer::open(&folder.join("tokenizer.json"))?;
-    Ok(Arc::new(StaticModel::new(&weights, tokenizer, layout)?))
+    Ok(Arc::new(StaticModel::new(&weights, tokenizer, layout, settings)?))
 }
 
 /// Runs both, the first on a thread of its own.
@@ -156,21 +169,6 @@ pub(super) fn side_by_side<A: Send, B>(
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
-}
-
-pub(super) fn weight_file(folder: &Path) -> Result<PathBuf, LoadError> {
-    let file = folder.join("model.safetensors");
-    if file.exists() {
-        return Ok(file);
-    }
-    let hint = if folder.join("model.safetensors.index.json").exists() {
-        "weights in several files are not supported yet"
-    } else if folder.join("pytorch_model.bin").exists() {
-        "pytorch_model.bin is not read; save the model as safetensors"
-    } else {
-        "is this the folder of a model?"
-    };
-    Err(LoadError::NoWeights { folder: folder.to_owned(), hint })
 }
 
 fn read_architecture(folder: &Path) -> Result<Box<dyn Architecture>, LoadError> {

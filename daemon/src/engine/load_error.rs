@@ -16,12 +16,10 @@ pub enum LoadError {
         source: io::Error,
     },
     /// The folder holds no weights that can be read.
-    #[error("no model.safetensors in {}; {hint}", folder.display())]
+    #[error("no weights in {}: neither model.safetensors nor pytorch_model.bin, nor an index of several; is this the folder of a model?", folder.display())]
     NoWeights {
         /// The folder that was searched.
         folder: PathBuf,
-        /// What was found in its place, or what to do.
-        hint: &'static str,
     },
     /// A file is not the JSON that it should be.
     #[error("cannot understand {}", file.display())]
@@ -43,6 +41,16 @@ pub enum LoadError {
         /// What could be asked for.
         supported: &'static str,
     },
+    /// The default prompt is none of the prompts.
+    #[error("{}: the default prompt {name:?} is not among the prompts: {known}", file.display())]
+    NoSuchPrompt {
+        /// The file that names it.
+        file: PathBuf,
+        /// The name.
+        name: String,
+        /// The names of the prompts.
+        known: String,
+    },
     /// A setting of the model contradicts another one.
     #[error("{}: {setting} is {found}, but must be {wanted}", file.display())]
     Setting {
@@ -62,6 +70,24 @@ pub enum LoadError {
         file: PathBuf,
         /// What is wrong with it.
         source: HeaderFault,
+    },
+    /// A file is not what torch writes, or is damaged.
+    #[error("cannot use {}; fetch the file again, or save the model as safetensors", file.display())]
+    Torch {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: TorchFault,
+    },
+    /// One of several weight files has a tensor that their index does not tell of.
+    #[error("{} has a tensor {tensor:?} that {} does not tell of; they belong to different models", file.display(), index.display())]
+    NotInIndex {
+        /// The index.
+        index: PathBuf,
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
     },
     /// A weight file ends before its tensors do.
     #[error("{} has {found} bytes where its header tells of {expected}; fetch the file again", file.display())]
@@ -203,5 +229,36 @@ pub enum HeaderFault {
         start: u64,
         /// Where the one before it ends.
         end_before: u64,
+    },
+}
+
+/// What is wrong with a file that torch should have written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TorchFault {
+    /// It begins like no file of torch.
+    #[error("it is no file that torch writes")]
+    Foreign,
+    /// The archive around the tensors is damaged, or of a kind that torch does not write.
+    #[error("{0}")]
+    Archive(&'static str),
+    /// The list of tensors is damaged, or wants to do more than to list tensors.
+    #[error("its list of tensors cannot be read at byte {at}: {what}")]
+    Pickle {
+        /// How far it was read.
+        at: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// It holds something else than tensors by name.
+    #[error("it holds no tensors by name")]
+    NoStateDict,
+    /// A tensor cannot be read.
+    #[error("tensor {tensor:?} {what}")]
+    Tensor {
+        /// Its name.
+        tensor: String,
+        /// What is wrong with it.
+        what: &'static str,
     },
 }

@@ -23,6 +23,9 @@ pub struct ModelCard {
     pub default_prompt: Option<String>,
     /// How rows are to be compared, such as `cosine`, if the folder says it.
     pub similarity: Option<String>,
+    /// How many values of a row are used where nobody asks for another number, if the folder says
+    /// it.
+    pub truncate_dim: Option<usize>,
     /// Bytes that the weights hold in memory.
     pub weight_bytes: u64,
 }
@@ -134,7 +137,7 @@ pub enum ComputeError {
         /// What the device has.
         memory: DeviceMemory,
         /// What it said.
-        source: candle_core::Error,
+        source: Box<candle_core::Error>,
     },
     /// A pair was given to a model of single texts.
     #[error("this model takes no pairs of texts")]

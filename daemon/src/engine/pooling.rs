@@ -1,60 +1,118 @@
-//! From token rows to one row a text, written where the result is wanted.
+//! From token rows to one row a text.
 
 use pulp::Arch;
 
 use super::layers::math::sum_by;
+use super::model::Sequence;
 
-/// Which token rows make the row of a text.
+/// One way to make one row of many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pooling {
-    /// Their mean.
-    Mean,
-    /// The first one's, that of `[CLS]`.
+pub(super) enum Mode {
+    /// The first token's, that of `[CLS]`. It is taken even if it belongs to a prompt that is left
+    /// out, as sentence-transformers did before version 6.
     Cls,
+    /// The largest value of each column.
+    Max,
+    /// The mean of each column.
+    Mean,
+    /// The sum of each column, divided by the square root of the number of tokens.
+    MeanSqrtLen,
+    /// The mean of each column, each token counted as often as its position from 1 on.
+    WeightedMean,
+    /// The last token's.
+    LastToken,
 }
 
-/// What happens to the token rows of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) pooling: Pooling,
-    pub(super) normalize: bool,
+/// Ways to make one row, whose results are joined in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pooling {
+    pub(super) modes: Vec<Mode>,
 }
 
-impl Head {
-    /// Writes `rows[i]` from the `lengths[i]` token rows that are its share of `hidden`.
+impl Pooling {
+    /// The one that is meant where nothing is said.
+    pub(super) fn mean() -> Self {
+        Self { modes: vec![Mode::Mean] }
+    }
+
+    /// Values of a row that is made of token rows of this width.
+    pub(super) fn outputs(&self, width: usize) -> usize {
+        self.modes.len() * width
+    }
+
+    /// Writes `rows[i]` from the token rows of `batch[i]`, its share of `hidden`.
     ///
-    /// A text without tokens gets zeros.
+    /// Zeros where there is nothing to pool: no token, or none behind a prompt that is left out.
     pub(super) fn write(
-        self,
+        &self,
         hidden: &[f32],
         width: usize,
-        lengths: &[usize],
+        batch: &[&Sequence],
         rows: &mut [&mut [f32]],
     ) {
-        let mut tokens = hidden.chunks_exact(width);
         Arch::new().dispatch(
             #[inline(always)]
             || {
-                for (row, &len) in rows.iter_mut().zip(lengths) {
-                    row.fill(0.0);
-                    let used = match self.pooling {
-                        Pooling::Mean => len,
-                        Pooling::Cls => len.min(1),
-                    };
-                    for (i, token) in tokens.by_ref().take(len).enumerate() {
-                        if i < used {
-                            add(row, token);
-                        }
-                    }
-                    if used > 1 {
-                        scale(row, 1.0 / count_as_f32(used));
-                    }
-                    if self.normalize {
-                        normalize(row);
+                let mut rest = hidden;
+                for (sequence, row) in batch.iter().zip(rows) {
+                    let (tokens, behind) = rest.split_at(sequence.ids.len() * width);
+                    rest = behind;
+                    for (mode, part) in self.modes.iter().zip(row.chunks_exact_mut(width)) {
+                        mode.write(tokens, sequence.unpooled, part);
                     }
                 }
             },
         );
+    }
+}
+
+impl Mode {
+    /// Pools the rows of one text's tokens but for the first `unpooled`.
+    #[inline(always)]
+    fn write(self, tokens: &[f32], unpooled: usize, row: &mut [f32]) {
+        let width = row.len();
+        let pooled = tokens.get(unpooled.saturating_mul(width)..).unwrap_or_default();
+        let count = pooled.len() / width;
+        row.fill(0.0);
+        match self {
+            Self::Cls => {
+                if let Some(first) = tokens.get(..width) {
+                    row.copy_from_slice(first);
+                }
+            }
+            Self::LastToken => {
+                if let Some(last) = pooled.rchunks_exact(width).next() {
+                    row.copy_from_slice(last);
+                }
+            }
+            Self::Max => {
+                let mut tokens = pooled.chunks_exact(width);
+                if let Some(first) = tokens.next() {
+                    row.copy_from_slice(first);
+                }
+                for token in tokens {
+                    row.iter_mut().zip(token).for_each(|(x, &t)| *x = if t > *x { t } else { *x });
+                }
+            }
+            Self::Mean | Self::MeanSqrtLen => {
+                for token in pooled.chunks_exact(width) {
+                    row.iter_mut().zip(token).for_each(|(x, t)| *x += t);
+                }
+                let count = count_as_f32(count.max(1));
+                scale(row, 1.0 / if self == Self::Mean { count } else { count.sqrt() });
+            }
+            Self::WeightedMean => {
+                let mut weights = 0.0;
+                for (position, token) in (unpooled + 1..).zip(pooled.chunks_exact(width)) {
+                    let weight = count_as_f32(position);
+                    weights += weight;
+                    row.iter_mut().zip(token).for_each(|(x, t)| *x += weight * t);
+                }
+                if weights > 0.0 {
+                    scale(row, 1.0 / weights);
+                }
+            }
+        }
     }
 }
 
@@ -63,13 +121,6 @@ impl Head {
 pub(crate) fn normalize(row: &mut [f32]) {
     let norm = sum_by(row, |x| x * x).sqrt();
     scale(row, 1.0 / norm.max(1e-12));
-}
-
-#[inline(always)]
-fn add(row: &mut [f32], token: &[f32]) {
-    for (x, t) in row.iter_mut().zip(token) {
-        *x += t;
-    }
 }
 
 #[inline(always)]
@@ -87,23 +138,70 @@ fn count_as_f32(count: usize) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Head, Pooling};
+    use super::{Mode, Pooling, normalize};
+    use crate::engine::model::Sequence;
 
-    const HIDDEN: [f32; 8] = [1.0, 2.0, 3.0, 6.0, 0.0, -5.0, 8.0, 8.0];
+    /// Tokens of three texts: two, none, three of which one is of a prompt.
+    const HIDDEN: [f32; 10] = [1.0, 2.0, 3.0, 6.0, 0.0, -5.0, 8.0, 7.0, -4.0, -9.0];
 
-    fn pool(pooling: Pooling, normalize: bool) -> [[f32; 2]; 3] {
-        let mut out = [[f32::NAN; 2]; 3];
-        let mut rows: Vec<&mut [f32]> = out.iter_mut().map(<[f32; 2]>::as_mut_slice).collect();
-        Head { pooling, normalize }.write(&HIDDEN, 2, &[2, 0, 2], &mut rows);
+    fn pool(modes: &[Mode]) -> Vec<Vec<f32>> {
+        let pooling = Pooling { modes: modes.to_vec() };
+        let mut out = vec![vec![f32::NAN; pooling.outputs(2)]; 3];
+        let mut rows: Vec<&mut [f32]> = out.iter_mut().map(Vec::as_mut_slice).collect();
+        let sequence =
+            |tokens, unpooled| Sequence { ids: vec![0; tokens], unpooled, ..Sequence::default() };
+        let batch = [sequence(2, 0), sequence(0, 0), sequence(3, 1)];
+        pooling.write(&HIDDEN, 2, &batch.each_ref(), &mut rows);
         out
     }
 
     #[test]
-    fn an_empty_text_is_zero() {
-        assert_eq!(pool(Pooling::Mean, false), [[2.0, 4.0], [0.0, 0.0], [4.0, 1.5]]);
-        assert_eq!(pool(Pooling::Cls, false), [[1.0, 2.0], [0.0, 0.0], [0.0, -5.0]]);
-        assert_eq!(pool(Pooling::Cls, true)[1..], [[0.0, 0.0], [0.0, -1.0]]);
-        let [x, y] = pool(Pooling::Mean, true)[0];
-        assert!((x - 0.2f32.sqrt()).abs() < 1e-6 && (y - 0.8f32.sqrt()).abs() < 1e-6);
+    fn each_mode_pools_what_is_behind_the_prompt() {
+        for (mode, first, third) in [
+            (Mode::Cls, [1.0, 2.0], [0.0, -5.0]),
+            (Mode::Max, [3.0, 6.0], [8.0, 7.0]),
+            (Mode::Mean, [2.0, 4.0], [2.0, -1.0]),
+            (
+                Mode::MeanSqrtLen,
+                [4.0 / 2f32.sqrt(), 8.0 / 2f32.sqrt()],
+                [4.0 / 2f32.sqrt(), -2.0 / 2f32.sqrt()],
+            ),
+            (Mode::WeightedMean, [7.0 / 3.0, 14.0 / 3.0], [4.0 / 5.0, -13.0 / 5.0]),
+            (Mode::LastToken, [3.0, 6.0], [-4.0, -9.0]),
+        ] {
+            let rows = pool(&[mode]);
+            for (got, want) in [(&rows[0], first), (&rows[1], [0.0; 2]), (&rows[2], third)] {
+                let close = got.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-6);
+                assert!(close, "{mode:?}: {got:?} is not {want:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn modes_are_joined_in_their_order() {
+        let rows = pool(&[Mode::LastToken, Mode::Cls]);
+        assert_eq!(rows[0], [3.0, 6.0, 1.0, 2.0]);
+        assert_eq!(rows[1], [0.0; 4]);
+    }
+
+    #[test]
+    fn a_prompt_without_a_text_leaves_nothing_to_pool() {
+        let sequence = Sequence { ids: vec![0], unpooled: 7, ..Sequence::default() };
+        for mode in [Mode::Max, Mode::Mean, Mode::WeightedMean, Mode::LastToken] {
+            let mut row = [f32::NAN; 2];
+            let pooling = Pooling { modes: vec![mode] };
+            pooling.write(&HIDDEN[..2], 2, &[&sequence], &mut [&mut row]);
+            assert_eq!(row, [0.0; 2], "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_of_zeros_has_no_direction_to_keep() {
+        let mut row = [3.0, 4.0];
+        normalize(&mut row);
+        assert!((row[0] - 0.6).abs() < 1e-6 && (row[1] - 0.8).abs() < 1e-6);
+        let mut zero = [0.0; 2];
+        normalize(&mut zero);
+        assert_eq!(zero, [0.0; 2]);
     }
 }

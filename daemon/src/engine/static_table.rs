@@ -8,7 +8,8 @@ use super::fingerprint::ModelFingerprint;
 use super::folder::StaticLayout;
 use super::load_error::LoadError;
 use super::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence, check_rows};
-use super::pooling::normalize;
+use super::sentence::SentenceSettings;
+use super::tail::{Tail, TailScratch};
 use super::weights::Weights;
 
 /// A static model with its tokenizer.
@@ -16,6 +17,7 @@ use super::weights::Weights;
 pub(super) struct StaticModel {
     table: Table,
     encoder: Encoder,
+    tail: Tail,
     card: ModelCard,
     fingerprint: [u8; 32],
 }
@@ -36,6 +38,7 @@ impl StaticModel {
         weights: &Weights,
         tokenizer: RawTokenizer,
         layout: &StaticLayout,
+        settings: SentenceSettings,
     ) -> Result<Self, LoadError> {
         // Further tensors of model2vec change what a row means, so that they must not be ignored.
         for tensor in ["mapping", "weights"] {
@@ -66,27 +69,33 @@ impl StaticModel {
                 Table::F32(values)
             }
         };
+        let tail = Tail::load(&layout.tail, width)?;
         let fingerprint = ModelFingerprint::new("static")
             .part("weights", &weights.digest()?)
             .part("tokenizer", &tokenizer.digest)
-            .part("prompt", layout.prompt.as_bytes())
+            .part("limits", format!("{}", layout.max_tokens).as_bytes())
             .part("computing type", b"f32")
-            .part("head", format!("{} {}", layout.max_tokens, layout.normalize).as_bytes())
+            .part("tail", tail.digest())
             .finish();
-        let style = Style { special_tokens: false, lower_case: false };
-        let encoder = tokenizer.fit(rows, layout.max_tokens, style, layout.prompt.clone())?;
+        let style = Style { special_tokens: false, lower_case: false, pools_prompt: true };
+        let prompt = settings.default_prompt_text().to_owned();
+        let encoder = tokenizer.fit(rows, layout.max_tokens, style, prompt)?;
         let card = ModelCard {
             architecture: "static".to_owned(),
-            dimension: width,
+            dimension: tail.outputs(),
             max_tokens: layout.max_tokens,
-            normalized: layout.normalize,
-            weight_bytes: u64::try_from(table.bytes()).unwrap_or(u64::MAX),
-            ..ModelCard::default()
+            normalized: tail.normalizes(),
+            weight_bytes: (table.bytes() as u64).saturating_add(tail.weight_bytes()),
+            prompts: settings.prompts,
+            default_prompt: settings.default_prompt,
+            similarity: Some(settings.similarity),
+            truncate_dim: settings.truncate_dim,
         };
-        Ok(Self { table, encoder, card, fingerprint })
+        Ok(Self { table, encoder, tail, card, fingerprint })
     }
 
-    fn write(&self, ids: &[u32], row: &mut [f32]) -> Result<(), ComputeError> {
+    /// The mean of the tokens' rows.
+    fn pool(&self, ids: &[u32], row: &mut [f32]) -> Result<(), ComputeError> {
         row.fill(0.0);
         for &id in ids {
             let start = usize::try_from(id).unwrap_or(usize::MAX).saturating_mul(row.len());
@@ -96,9 +105,7 @@ impl StaticModel {
                 );
             }
         }
-        if self.card.normalized {
-            normalize(row);
-        } else if !ids.is_empty() {
+        if !ids.is_empty() {
             #[expect(clippy::cast_precision_loss, reason = "the mean needs no more digits")]
             let scale = 1.0 / ids.len() as f32;
             row.iter_mut().for_each(|x| *x *= scale);
@@ -149,18 +156,23 @@ impl EmbeddingModel for StaticModel {
         self.encoder.encode(text)
     }
 
+    fn encode_prompted(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.encode_prompted(prompt, text)
+    }
+
     fn fingerprint(&self) -> Option<[u8; 32]> {
         Some(self.fingerprint)
     }
 
     fn computer(self: Arc<Self>) -> Box<dyn Computer> {
-        Box::new(StaticComputer { model: self })
+        Box::new(StaticComputer { model: self, scratch: TailScratch::default() })
     }
 }
 
 #[derive(Debug)]
 struct StaticComputer {
     model: Arc<StaticModel>,
+    scratch: TailScratch,
 }
 
 impl Computer for StaticComputer {
@@ -169,10 +181,11 @@ impl Computer for StaticComputer {
         batch: &[&Sequence],
         rows: &mut [&mut [f32]],
     ) -> Result<(), ComputeError> {
-        check_rows(&self.model.card, batch, rows)?;
-        for (sequence, row) in batch.iter().zip(rows) {
-            self.model.write(&sequence.ids, row)?;
-        }
-        Ok(())
+        let model = &*self.model;
+        check_rows(&model.card, batch, rows)?;
+        model.tail.write(rows, &mut self.scratch, |rows| {
+            let mut pairs = batch.iter().zip(rows);
+            pairs.try_for_each(|(sequence, row)| model.pool(&sequence.ids, row))
+        })
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::device_memory::compute_error;
 use super::encoder::Encoder;
+use super::head::Head;
 use super::layers::read_values;
 use super::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence, check_rows};
 use super::network::Network;
-use super::pooling::Head;
+use super::tail::TailScratch;
 use super::workspace::Workspace;
 
 /// An embedding model around a network.
@@ -29,12 +30,20 @@ impl EmbeddingModel for Transformer {
         self.encoder.encode(text)
     }
 
+    fn encode_prompted(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.encode_prompted(prompt, text)
+    }
+
     fn fingerprint(&self) -> Option<[u8; 32]> {
         Some(self.fingerprint)
     }
 
     fn computer(self: Arc<Self>) -> Box<dyn Computer> {
-        Box::new(TransformerComputer { model: self, workspace: Workspace::default() })
+        Box::new(TransformerComputer {
+            model: self,
+            workspace: Workspace::default(),
+            tail: TailScratch::default(),
+        })
     }
 }
 
@@ -42,6 +51,7 @@ impl EmbeddingModel for Transformer {
 struct TransformerComputer {
     model: Arc<Transformer>,
     workspace: Workspace,
+    tail: TailScratch,
 }
 
 impl Computer for TransformerComputer {
@@ -52,18 +62,14 @@ impl Computer for TransformerComputer {
     ) -> Result<(), ComputeError> {
         let model = &*self.model;
         check_rows(&model.card, batch, rows)?;
-        let lengths: Vec<usize> = batch.iter().map(|sequence| sequence.ids.len()).collect();
-        let width = model.network.widths.hidden;
-        if lengths.iter().all(|&len| len == 0) {
-            model.head.write(&[], width, &lengths, rows);
-            return Ok(());
+        if batch.iter().all(|sequence| sequence.ids.is_empty()) {
+            return model.head.write(&[], batch, rows, &mut self.tail);
         }
-        let failed = |source| compute_error(source, model.network.device(), lengths.iter().sum());
+        let tokens = batch.iter().map(|sequence| sequence.ids.len()).sum();
+        let failed = |source| compute_error(source, model.network.device(), tokens);
         let hidden = model.network.forward(batch, &mut self.workspace).map_err(failed)?;
-        let write = |hidden: &[f32]| {
-            model.head.write(hidden, width, &lengths, rows);
-            Ok(())
-        };
-        read_values(&hidden, write).map_err(failed)
+        let tail = &mut self.tail;
+        read_values(&hidden, |hidden| Ok(model.head.write(hidden, batch, rows, tail)))
+            .map_err(failed)?
     }
 }

@@ -4,19 +4,18 @@
 //! answer does not wait for a long one, and a step computes a token for everybody at about the cost
 //! of a token for one.
 
-use super::config::{GenerationConfig, Search};
+use super::config::Search;
 use super::making::{Making, Progress};
+use super::queue::{Item, TextQueue, Wish};
 use super::reading::Reading;
+use super::running::{Changes, Pending, Place, Running};
 use crate::engine::model::{ComputeError, Sequence};
-use crate::engine::text_model::{Decoder, HypothesisId, Seq2SeqModel, SourceId};
-use crate::fair_queue::{FairQueue, Queued};
+use crate::engine::text_model::{Decoder, Seq2SeqModel};
+use crate::fair_queue::Queued;
 use crate::latency::Times;
-use crate::lease::ConnectionId;
-use crate::queue::QueueError;
-use crate::text_job::{Job, JobText, TextError, Waiting, guarded};
-use emberd_protocol::{Event, Generated, GeneratedText, TextBlock};
+use crate::text_job::{TextError, guarded};
+use emberd_protocol::GeneratedText;
 use std::collections::VecDeque;
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -26,51 +25,6 @@ use std::thread::{Builder, JoinHandle};
 /// Tokens of inputs that are read between two steps: the answers that run meanwhile wait for no
 /// more. A longer input is read alone.
 const ADMITTED_TOKENS: usize = 1024;
-
-/// Where the pieces of streamed texts go, as they are made. Called by the worker: it must not wait.
-pub type PieceSink = Box<dyn Fn(Event) + Send + Sync>;
-
-/// One request's texts.
-pub struct TextJob {
-    /// For fairness between clients.
-    pub connection: ConnectionId,
-    /// The texts.
-    pub texts: TextBlock,
-    /// How answers are made of them.
-    pub config: GenerationConfig,
-    /// Who gets the pieces; given for a config that was resolved as a stream.
-    pub sink: Option<PieceSink>,
-}
-
-impl fmt::Debug for TextJob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TextJob")
-            .field("connection", &self.connection)
-            .field("texts", &self.texts)
-            .field("config", &self.config)
-            .field("streams", &self.sink.is_some())
-            .finish()
-    }
-}
-
-/// What is wanted of the texts of a job.
-struct Wish {
-    config: GenerationConfig,
-    sink: Option<PieceSink>,
-}
-
-type Item = JobText<Wish, GeneratedText>;
-
-/// The texts that wait for one model.
-pub struct TextQueue {
-    items: FairQueue<Item>,
-    rows: usize,
-}
-
-/// The waiting end of a job. Dropping it cancels what has not been made: at the next step.
-pub struct TextWaiting {
-    waiting: Waiting<Wish, GeneratedText>,
-}
 
 /// What the worker of a model has done.
 #[derive(Debug, Default)]
@@ -94,53 +48,6 @@ pub struct TextWork {
 pub struct TextWorker {
     queue: Arc<TextQueue>,
     thread: Option<JoinHandle<()>>,
-}
-
-impl TextQueue {
-    /// An empty queue for a batch of so many answers and beams: the `rows` of the
-    /// [`GenerationLimits`](super::GenerationLimits) that the jobs' configs were resolved with.
-    #[must_use]
-    pub fn new(rows: usize) -> Self {
-        Self { items: FairQueue::default(), rows }
-    }
-
-    /// Adds a job.
-    ///
-    /// # Errors
-    /// When too much waits already, or the model is going away.
-    pub fn push(&self, job: TextJob) -> Result<TextWaiting, QueueError> {
-        let TextJob { connection, texts, config, sink } = job;
-        let waiting = Job::push(&self.items, connection, texts, Wish { config, sink })?;
-        Ok(TextWaiting { waiting })
-    }
-
-    /// Texts that wait.
-    #[must_use]
-    pub fn queued_texts(&self) -> usize {
-        self.items.len()
-    }
-}
-
-impl fmt::Debug for TextQueue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TextQueue").field("rows", &self.rows).finish_non_exhaustive()
-    }
-}
-
-impl TextWaiting {
-    /// Waits for the answers.
-    ///
-    /// # Errors
-    /// When the work failed.
-    pub async fn done(self) -> Result<Generated, TextError> {
-        Ok(Generated { texts: self.waiting.done().await? })
-    }
-}
-
-impl fmt::Debug for TextWaiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TextWaiting").finish_non_exhaustive()
-    }
 }
 
 impl TextWorker {
@@ -193,37 +100,6 @@ struct Batch {
     /// engine cannot compute fails its own request and not its neighbours'.
     suspects: VecDeque<Pending>,
     logits: Vec<f32>,
-}
-
-/// A text that is ready to join.
-struct Pending {
-    text: Item,
-    input: Sequence,
-    seed: u64,
-    /// What was streamed already.
-    shown: Reading,
-    /// Whether it was in a batch that failed.
-    suspect: bool,
-}
-
-/// A text whose answers are being made.
-struct Running {
-    pending: Pending,
-    place: Place,
-    making: Making,
-}
-
-/// What a text holds in the decoder.
-struct Place {
-    source: SourceId,
-    rows: Vec<HypothesisId>,
-}
-
-/// What is to be done in the decoder between two steps.
-#[derive(Default)]
-struct Changes {
-    reordered: Vec<(Vec<HypothesisId>, Vec<usize>)>,
-    left: Vec<Place>,
 }
 
 impl Batch {
@@ -306,14 +182,17 @@ impl Batch {
         let inputs: Vec<&Sequence> = joining.iter().map(|pending| &pending.input).collect();
         let places = self.engine(|decoder| {
             let sources = decoder.admit(&inputs)?;
-            let places = sources.into_iter().zip(&joining).map(|(source, pending)| {
-                let config = &pending.text.job.wish.config;
-                // The start token takes a place too.
-                let begin = |_| decoder.begin(source, config.max_new_tokens + 1);
-                let rows = (0..config.rows()).map(begin).collect::<Result<_, _>>()?;
-                Ok(Place { source, rows })
-            });
-            places.collect::<Result<Vec<_>, ComputeError>>()
+            let wanted = joining.iter().map(|pending| &pending.text.job.wish.config);
+            let mut places: Vec<Place> =
+                sources.into_iter().map(|source| Place { source, rows: Vec::new() }).collect();
+            let begun = places
+                .iter_mut()
+                .zip(wanted)
+                .try_for_each(|(place, config)| place.begin(decoder, config));
+            if begun.is_err() {
+                places.drain(..).for_each(|place| place.leave(decoder));
+            }
+            begun.map(|()| places)
         });
         match places {
             Ok(places) => {
@@ -325,6 +204,13 @@ impl Batch {
                     let making = Making::new(config, defaults, pending.seed, sink.is_some());
                     self.running.push(Running { pending, place, making });
                 }
+            }
+            // Refused: what runs is as it was, and each of these is asked for by itself.
+            Err(TextError::Compute(_)) if joining.len() > 1 => {
+                joining.into_iter().for_each(|pending| self.admit(vec![pending]));
+            }
+            Err(error @ TextError::Compute(_)) => {
+                joining.iter().for_each(|pending| pending.text.job.fail(error.clone()));
             }
             Err(error) => self.fail(error, joining),
         }
@@ -407,10 +293,7 @@ impl Batch {
             for (rows, from) in &changes.reordered {
                 decoder.reorder(rows, from)?;
             }
-            for Place { source, rows } in changes.left {
-                rows.into_iter().for_each(|row| decoder.end(row));
-                decoder.forget(source);
-            }
+            changes.left.into_iter().for_each(|place| place.leave(decoder));
             Ok(())
         });
         if let Err(error) = done {
@@ -451,48 +334,6 @@ impl Batch {
             };
             Ok(ask(&mut **decoder)?)
         })
-    }
-}
-
-impl Running {
-    /// Takes the logits of its rows, and shows what came of them.
-    fn advance(
-        &mut self,
-        model: &dyn Seq2SeqModel,
-        logits: &mut [f32],
-    ) -> Result<Progress, TextError> {
-        let progress = self.making.advance(logits, &|ids| Ok(model.decode(ids)?))?;
-        let Pending { text, shown, .. } = &mut self.pending;
-        if let Some(sink) = &text.job.wish.sink {
-            let (so_far, tokens) = self.making.so_far();
-            let piece = match progress {
-                Progress::End => shown.finish(so_far),
-                Progress::Continue | Progress::Reorder(_) => {
-                    shown.read(so_far, self.making.stops())
-                }
-            };
-            if let Some(piece) = piece {
-                let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-                sink(Event::Piece { text: text.position(), piece, tokens });
-            }
-        }
-        Ok(progress)
-    }
-}
-
-impl Changes {
-    fn reorder(&mut self, rows: &[HypothesisId], mut from: Vec<usize>) {
-        // Fewer beams may be left than rows: the rest stays as it is.
-        from.extend(from.len()..rows.len());
-        if !from.iter().enumerate().all(|(row, from)| row == *from) {
-            self.reordered.push((rows.to_vec(), from));
-        }
-    }
-}
-
-impl Item {
-    fn rows(&self) -> usize {
-        self.job.wish.config.rows()
     }
 }
 

@@ -222,3 +222,100 @@ fn log_softmax(row: &mut [f32]) {
         *value = *value - greatest - log_sum;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::text_model::GenerationDefaults;
+    use crate::generate::{GenerationConfig, GenerationLimits};
+    use emberd_protocol::GenerateOptions;
+
+    /// Probabilities of what comes next: the start (never), the end, and two letters.
+    type Next = fn(&[u32]) -> [f32; 4];
+
+    const EOS: u32 = 1;
+    const A: u32 = 2;
+    const B: u32 = 3;
+
+    fn rules(max_new_tokens: u32) -> Rules {
+        let options =
+            GenerateOptions { max_new_tokens: Some(max_new_tokens), ..GenerateOptions::default() };
+        let defaults = GenerationDefaults { eos: vec![EOS], ..GenerationDefaults::default() };
+        let limits = GenerationLimits { max_input_tokens: 1, max_new_tokens: 100, rows: 4 };
+        let config = GenerationConfig::resolve(&options, false, &defaults, limits).unwrap();
+        Rules::new(&config, &defaults)
+    }
+
+    /// The answers, without their start token, and how many steps they took.
+    fn search(mut beams: BeamSearch, rules: &Rules, next: Next) -> (Vec<Ended>, usize) {
+        for steps in 1.. {
+            let rows = beams.running.iter().flat_map(|beam| next(&beam.ids[1..]));
+            let mut logits: Vec<f32> = rows.map(f32::ln).collect();
+            let before: Vec<Vec<u32>> = beams.running.iter().map(|beam| beam.ids.clone()).collect();
+            match beams.advance(rules, &mut logits, |_| Ok(false)).unwrap() {
+                Step::Continue(from) => {
+                    for (beam, from) in beams.running.iter().zip(from) {
+                        assert_eq!(beam.ids[..beam.ids.len() - 1], before[from]);
+                    }
+                }
+                Step::End => return (beams.into_best(4).map(|(ended, _)| ended).collect(), steps),
+            }
+        }
+        unreachable!("every answer has a greatest length")
+    }
+
+    /// The likelier beginning has the worse ends.
+    fn trap(ids: &[u32]) -> [f32; 4] {
+        match ids {
+            [] => [0.0, 0.0, 0.6, 0.4],
+            [A] => [0.0, 0.3, 0.35, 0.35],
+            [B] => [0.0, 0.9, 0.05, 0.05],
+            _ => [0.0, 1.0, 0.0, 0.0],
+        }
+    }
+
+    #[test]
+    fn a_better_answer_is_found_behind_a_worse_beginning() {
+        let beams = BeamSearch::new(2, 0.0, EarlyStopping::No, 0);
+        let (answers, _) = search(beams, &rules(5), trap);
+        assert_eq!(answers[0].ids, [0, B, EOS]);
+        assert!((answers[0].score - 0.36f32.ln()).abs() < 1e-6, "{answers:?}");
+    }
+
+    /// Ends at once or goes on for long, at little cost.
+    fn long(ids: &[u32]) -> [f32; 4] {
+        match ids.len() {
+            0 | 1 => [0.0, 0.45, 0.54, 0.01],
+            _ => [0.0, 0.01, 0.98, 0.01],
+        }
+    }
+
+    #[test]
+    fn a_search_that_never_ends_early_finds_the_long_answer_and_one_that_does_is_done_sooner() {
+        let steps = |early| {
+            let (answers, steps) = search(BeamSearch::new(2, 2.0, early, 0), &rules(12), long);
+            (answers[0].ids.len() - 1, steps)
+        };
+        assert_eq!(steps(EarlyStopping::Yes), (2, 2));
+        assert_eq!(steps(EarlyStopping::Never), (12, 12));
+    }
+
+    #[test]
+    fn where_one_token_alone_may_come_the_other_beams_stay_out_of_the_race() {
+        let only = |ids: &[u32]| match ids.len() {
+            3 => [0.0, 1.0, 0.0, 0.0],
+            _ => [0.0, 0.0, 1.0, 0.0],
+        };
+        let (answers, steps) =
+            search(BeamSearch::new(3, 1.0, EarlyStopping::No, 0), &rules(9), only);
+        assert_eq!((answers[0].ids.as_slice(), steps), ([0, A, A, A, EOS].as_slice(), 4));
+        assert!(answers[1..].iter().all(|out| out.score < -1.0e8), "{answers:?}");
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_an_error_and_no_answer() {
+        let mut beams = BeamSearch::new(2, 1.0, EarlyStopping::No, 0);
+        let result = beams.advance(&rules(5), &mut [f32::NAN; 8], |_| Ok(false));
+        assert!(matches!(result, Err(TextError::NoToken)));
+    }
+}

@@ -3,6 +3,7 @@
 
 use crate::engine::text_model::{GenerationDefaults, Seq2SeqModel};
 use emberd_protocol::{EarlyStopping, GenerateOptions};
+use std::fmt::Display;
 
 /// Stop strings of one request, at most: each is looked for at every token.
 const MAX_STOPS: usize = 64;
@@ -325,8 +326,8 @@ fn positive(option: &'static str, value: f32) -> Result<f32, OptionError> {
     }
 }
 
-fn range(option: &'static str, value: impl ToString, range: String) -> OptionError {
-    OptionError::Range { option, value: value.to_string(), range }
+fn range(option: &'static str, value: impl Display, range: String) -> OptionError {
+    OptionError::Range { option, value: format!("{value}"), range }
 }
 
 #[cfg(test)]

@@ -2,14 +2,16 @@
 
 use super::{Files, LoadFailure};
 use crate::engine::model::{EmbeddingModel, ModelParts};
+use crate::engine::text_model::Seq2SeqModel;
 use crate::engine::{
     builtin_static_minilm, builtin_static_minilm_need, builtin_verbalizer_t5,
-    builtin_verbalizer_t5_need, folder_need, holds_model, holds_seq2seq, load_folder_on,
-    load_seq2seq, seq2seq_need,
+    builtin_verbalizer_t5_need, folder_need, holds_masked_head, holds_model, holds_rank_head,
+    holds_seq2seq, load_folder, load_folder_on, load_masked, load_ranker, load_seq2seq,
+    seq2seq_need,
 };
 use crate::model::{CPU_BATCH_TOKENS, GPU_BATCH_TOKENS};
 use crate::scheduler::Need;
-use crate::settings::{EMBEDDING_TYPE, TEXT2TEXT_TYPE};
+use crate::settings::{EMBEDDING_TYPE, RERANK_TYPE, TEXT2TEXT_TYPE};
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use std::sync::Arc;
 pub(super) enum Known {
     /// Texts in, rows out; and scores for pairs, where the folder has such a head.
     Embedding,
+    /// Pairs of texts in, scores out.
+    Rerank,
     /// Texts in, texts out; or candidates for masks.
     Text2Text,
 }
@@ -28,6 +32,7 @@ impl Known {
     pub(super) fn of(model_type: &str) -> Result<Self, LoadFailure> {
         match model_type {
             EMBEDDING_TYPE => Ok(Self::Embedding),
+            RERANK_TYPE => Ok(Self::Rerank),
             TEXT2TEXT_TYPE => Ok(Self::Text2Text),
             other => Err(LoadFailure::NoSuchType(other.into())),
         }
@@ -37,19 +42,33 @@ impl Known {
     pub(super) fn is_in(self, folder: &Path) -> bool {
         match self {
             Self::Embedding => holds_model(folder),
-            Self::Text2Text => holds_seq2seq(folder),
+            Self::Rerank => holds_rank_head(folder),
+            Self::Text2Text => holds_seq2seq(folder) || holds_masked_head(folder),
         }
     }
 
     /// What such a model takes. Reads headers alone.
     pub(super) fn need(self, files: &Files, cpu_workers: usize) -> Result<Need, LoadFailure> {
+        let encoder =
+            |folder: &Path| folder_need(folder, cpu_workers, CPU_BATCH_TOKENS, GPU_BATCH_TOKENS);
+        // Heads compute on the CPU only.
+        let head = |folder: &Path| {
+            encoder(folder).map(|need| Need { cpu_bytes: need.cpu_bytes, gpu_bytes: None })
+        };
         Ok(match (self, files) {
             (Self::Embedding, Files::StaticTable) => builtin_static_minilm_need(),
-            (Self::Embedding, Files::Folder(folder)) => {
-                folder_need(folder, cpu_workers, CPU_BATCH_TOKENS, GPU_BATCH_TOKENS)?
+            (Self::Embedding, Files::Folder(folder)) if holds_rank_head(folder) => {
+                // The encoder is there once for rows and once for scores.
+                let need = head(folder)?;
+                Need { cpu_bytes: need.cpu_bytes.saturating_mul(2), ..need }
             }
+            (Self::Embedding, Files::Folder(folder)) => encoder(folder)?,
+            (Self::Rerank, Files::Folder(folder)) if holds_rank_head(folder) => head(folder)?,
             (Self::Text2Text, Files::Verbalizer) => builtin_verbalizer_t5_need(cpu_workers)?,
-            (Self::Text2Text, Files::Folder(folder)) => seq2seq_need(folder, cpu_workers)?,
+            (Self::Text2Text, Files::Folder(folder)) if holds_seq2seq(folder) => {
+                seq2seq_need(folder, cpu_workers)?
+            }
+            (Self::Text2Text, Files::Folder(folder)) if holds_masked_head(folder) => head(folder)?,
             (_, files) => return Err(self.without(files)),
         })
     }
@@ -58,23 +77,70 @@ impl Known {
     pub(super) fn load(self, files: &Files, device: &Device) -> Result<ModelParts, LoadFailure> {
         Ok(match (self, files) {
             (Self::Embedding, Files::StaticTable) => rows(builtin_static_minilm()?),
-            (Self::Embedding, Files::Folder(folder)) => rows(load_folder_on(folder, device)?),
-            (Self::Text2Text, Files::Verbalizer) => {
-                ModelParts { generate: Some(builtin_verbalizer_t5()?), ..ModelParts::default() }
+            (Self::Embedding, Files::Folder(folder)) if holds_rank_head(folder) => {
+                ModelParts { rank: Some(load_ranker(folder)?), ..rows(load_folder(folder)?) }
             }
-            (Self::Text2Text, Files::Folder(folder)) => {
-                ModelParts { generate: Some(load_seq2seq(folder)?), ..ModelParts::default() }
+            (Self::Embedding, Files::Folder(folder)) => rows(load_folder_on(folder, device)?),
+            (Self::Rerank, Files::Folder(folder)) if holds_rank_head(folder) => {
+                ModelParts { rank: Some(load_ranker(folder)?), ..ModelParts::default() }
+            }
+            (Self::Text2Text, Files::Verbalizer) => texts(builtin_verbalizer_t5()?),
+            (Self::Text2Text, Files::Folder(folder)) if holds_seq2seq(folder) => {
+                texts(load_seq2seq(folder)?)
+            }
+            (Self::Text2Text, Files::Folder(folder)) if holds_masked_head(folder) => {
+                ModelParts { fill_mask: Some(load_masked(folder)?), ..ModelParts::default() }
             }
             (_, files) => return Err(self.without(files)),
         })
     }
 
-    /// Files inside the program are of the type that the settings were checked for.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Embedding => EMBEDDING_TYPE,
+            Self::Rerank => RERANK_TYPE,
+            Self::Text2Text => TEXT2TEXT_TYPE,
+        }
+    }
+
+    /// The files do not make a model of this type.
     fn without(self, files: &Files) -> LoadFailure {
-        LoadFailure::NoSuchBuiltin(format!("{files:?} as {self:?}"))
+        let Files::Folder(folder) = files else {
+            // Settings are checked for this.
+            return LoadFailure::NoSuchBuiltin(format!("{files:?} as {}", self.name()));
+        };
+        let wanted = match self {
+            Self::Embedding => "an encoder",
+            Self::Rerank => "a sequence classification (...ForSequenceClassification)",
+            Self::Text2Text => {
+                "an encoder-decoder (t5, mt5, bart, marian) or a masked language model (...ForMaskedLM)"
+            }
+        };
+        let found = found(folder);
+        LoadFailure::OfAnotherType {
+            folder: folder.clone(),
+            found,
+            model_type: self.name(),
+            wanted,
+        }
     }
 }
 
 fn rows(model: Arc<dyn EmbeddingModel>) -> ModelParts {
     ModelParts { embed: Some(model), ..ModelParts::default() }
+}
+
+fn texts(model: Arc<dyn Seq2SeqModel>) -> ModelParts {
+    ModelParts { generate: Some(model), ..ModelParts::default() }
+}
+
+/// What a folder's configuration says that it is, for people.
+fn found(folder: &Path) -> String {
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
+    let config = serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default();
+    match (config["architectures"][0].as_str(), config["model_type"].as_str()) {
+        (Some(name), _) => format!("a {name}"),
+        (None, Some(kind)) => format!("a model of kind {kind}"),
+        (None, None) => "no config.json that names an architecture".into(),
+    }
 }

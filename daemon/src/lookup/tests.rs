@@ -19,7 +19,7 @@ const MAX_TOKENS: usize = 100;
 
 const FINGERPRINT: [u8; 32] = [3; 32];
 
-const WHOLE: RowShape = RowShape { model: 2, used: 2, normalized: false };
+const WHOLE: RowShape = RowShape { model: 2, used: 2, renormalize: false };
 
 /// A model that computes while its gate is open, and remembers what it computed.
 #[derive(Debug)]
@@ -146,10 +146,12 @@ impl Bench {
         texts.iter().for_each(|text| builder.push(text).unwrap());
         let texts = TextBlock::parse(builder.count(), builder.into_bytes()).unwrap();
         let mut output = Output::heap(texts.len(), shape.used);
-        let lookup = Lookup::new(&self.cache, &FINGERPRINT, Some(user), shape);
+        let keys = KeySpace::new(&FINGERPRINT, shape.model, Some(user), "");
+        let lookup = Lookup::new(&self.cache, keys, shape);
         let found = lookup.find(texts, output.take_rows()).await.unwrap();
         let Found { texts, missing, truncated } = found;
-        let (job, waiting) = Job::of_homes(ConnectionId(connection), texts, missing, truncated);
+        let (job, waiting) =
+            Job::of_homes(ConnectionId(connection), None, texts, missing, truncated);
         if job.len() > 0 {
             self.queue.push(job).unwrap();
         } else {
@@ -242,7 +244,7 @@ async fn many_texts_are_looked_up_as_well() {
 #[tokio::test]
 async fn one_entry_serves_rows_of_every_length() {
     let first_alone = RowShape { used: 1, ..WHOLE };
-    let of_length_one = RowShape { used: 1, normalized: true, ..WHOLE };
+    let of_length_one = RowShape { used: 1, renormalize: true, ..WHOLE };
     let bench = bench(2, 100);
     // Two lengths at the same time, computed by whoever comes first.
     let whole = bench.ask_for(WHOLE, 1, 7, &["a", "b"]).await;

@@ -9,6 +9,7 @@ use crate::row_shape::RowShape;
 use crate::settings::ModelSettings;
 use crate::worker::{WorkDone, Workers};
 use emberd_protocol::ScoreActivation;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -17,8 +18,10 @@ use std::sync::Arc;
 pub(crate) struct Embedding {
     /// Where its work is put.
     pub(crate) queue: Arc<Queue>,
-    /// What of its rows is used.
+    /// What of its rows is used, where a request does not ask for something else.
     pub(crate) shape: RowShape,
+    /// What may go in front of a text, by name.
+    pub(crate) prompts: BTreeMap<String, String>,
     /// What determines its rows; `None` where they are not cached.
     pub(crate) fingerprint: Option<[u8; 32]>,
     pub(super) workers: Workers,
@@ -71,7 +74,8 @@ impl Embedding {
     ) -> io::Result<Self> {
         let (queue, workers) = rows(name, model, limits, threads, done)?;
         let fingerprint = model.fingerprint().filter(|_| settings.cache_embeddings);
-        Ok(Self { queue, shape, fingerprint, workers })
+        let prompts = model.card().prompts.clone();
+        Ok(Self { queue, shape, prompts, fingerprint, workers })
     }
 }
 
@@ -85,7 +89,7 @@ impl Ranking {
     ) -> io::Result<Self> {
         let (queue, workers) = rows(name, &head.model, limits, threads, done)?;
         let scores = head.model.card().dimension;
-        let shape = RowShape { model: scores, used: scores, normalized: false };
+        let shape = RowShape { model: scores, used: scores, renormalize: false };
         let RankHead { labels, activation, .. } = head;
         Ok(Self { queue, shape, labels, activation, workers })
     }

@@ -520,6 +520,31 @@ fn unloading_by_command_spares_who_is_held_and_lets_work_end() {
     play.scheduler.release(A, lease, play.now).unwrap();
 }
 
+#[test]
+fn why_there_is_no_gpu_is_told_where_one_might_have_been_used() {
+    let driver = "there is no driver";
+    let devices = Devices { figures: vec![cpu(64 * GIB)], missing: vec![driver.into()] };
+    for (choice, need, is_told, verdict) in [
+        (Auto, both(GIB), true, PlacementVerdict::Load { bytes: GIB }),
+        (Gpu, both(GIB), true, PlacementVerdict::Never),
+        (DeviceChoice::Cuda(0), both(GIB), true, PlacementVerdict::Never),
+        (Cpu, both(GIB), false, PlacementVerdict::Load { bytes: GIB }),
+        // No GPU would have helped.
+        (
+            Auto,
+            Need { cpu_bytes: GIB, gpu_bytes: None },
+            false,
+            PlacementVerdict::Load { bytes: GIB },
+        ),
+    ] {
+        let wish = Wish { need, choice, is_shared: true, avoid: None };
+        let placement = place(&wish, &policy(), &devices, &[]);
+        assert_eq!(placement.verdict, verdict, "{choice}");
+        let told = placement.reasons.iter().any(|reason| reason == driver);
+        assert_eq!(told, is_told, "{choice}: {:?}", placement.reasons);
+    }
+}
+
 /// A table of placements: devices, who is there, what comes, and what is decided.
 #[test]
 fn placements() {

@@ -94,6 +94,14 @@ impl Output {
         starts.into_iter().map(keep).collect()
     }
 
+    /// The values, once every row is gone; `None` while one is out.
+    pub fn values(&mut self) -> Option<&[f32]> {
+        Some(match Arc::get_mut(&mut self.home)? {
+            Home::Heap(buffer) => buffer.values_mut(),
+            Home::Slot(slot) => bytemuck::cast_slice_mut(slot.bytes()),
+        })
+    }
+
     /// Turns the written rows into what is sent.
     ///
     /// # Errors
@@ -211,8 +219,10 @@ mod tests {
         let mut output = Output::heap(2, 1);
         let mut rows = output.take_rows();
         rows.pop();
-        let output = output.finish().unwrap_err();
+        let mut output = output.finish().unwrap_err();
+        assert_eq!(output.values(), None);
         rows.pop();
+        assert_eq!(output.values(), Some(&[0.0; 2][..]));
         assert!(matches!(output.finish(), Ok(Finished::Inline(bytes)) if bytes == [0; 8]));
     }
 

@@ -28,7 +28,7 @@ impl Slot {
     }
 
     /// The slot's memory. What is in it is unknown, but never another client's.
-    pub(super) fn bytes(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
         let whole = self.segment.bytes();
         let range =
             usize::try_from(self.place.offset).ok().zip(self.place.len_bytes.try_into().ok());
@@ -51,7 +51,7 @@ impl Slot {
     }
 
     /// Makes it the client's to free. (With the pool gone there is no client either.)
-    pub(super) fn hand_over(mut self) -> SlotRef {
+    pub(crate) fn hand_over(mut self) -> SlotRef {
         self.is_daemons = false;
         if let Some(pool) = self.pool.upgrade() {
             pool.hand_over(&self.place);

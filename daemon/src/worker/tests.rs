@@ -46,7 +46,7 @@ impl Computer for TightComputer {
         lock(&self.0.seen).push((batch.len(), fits));
         if !fits {
             let memory = DeviceMemory::Known { free_bytes: 1 << 20, total_bytes: 1 << 30 };
-            let source = candle_core::Error::Msg("CUDA_ERROR_OUT_OF_MEMORY".into());
+            let source = candle_core::Error::Msg("CUDA_ERROR_OUT_OF_MEMORY".into()).into();
             return Err(ComputeError::OutOfMemory { tokens, memory, source });
         }
         for (sequence, row) in batch.iter().zip(rows) {

@@ -31,6 +31,10 @@ fn a_row_does_not_depend_on_its_company() {
         "xlmr-mean-e5",
         "distilbert-mean",
         "mpnet-mean-norm",
+        "modernbert-cls",
+        "qwen3-last",
+        "gemma3-mean-dense2",
+        "sentence-t5",
     ] {
         check_all_companies(&load(name));
     }

@@ -7,7 +7,7 @@ use safetensors::tensor::Dtype;
 use serde_json::json;
 
 use crate::support::{
-    assert_close, copy_of, data, embed, expected, load, rewrite_weights, set, texts,
+    assert_close, copy_of, data, embed, expected, load, rewrite_weights, save, set, texts, write,
 };
 
 #[test]
@@ -124,4 +124,142 @@ fn other_activations_are_other_rows() {
         assert_ne!(rows, plain);
         assert_close(&rows, &plain, at_most);
     }
+}
+
+#[test]
+fn modules_are_known_by_their_class_wherever_the_library_keeps_it() {
+    for home in ["sentence_transformers.models", "sentence_transformers.base.modules.transformer"] {
+        let folder = copy_of("bert-mean-dense-tanh");
+        for (i, class) in ["Transformer", "Pooling", "Dense", "Normalize"].iter().enumerate() {
+            set(&folder, "modules.json", &format!("/{i}/type"), json!(format!("{home}.{class}")));
+        }
+        let rows = embed(&load_folder(folder.path()).unwrap(), &texts());
+        assert_close(&rows, &expected("bert-mean-dense-tanh", "embeddings"), 1e-5);
+    }
+}
+
+#[test]
+fn every_pooling_and_their_join_equal_the_library_in_both_spellings() {
+    let pooled = |config: &serde_json::Value| {
+        let folder = copy_of("bert-mean-norm");
+        let modules: Vec<serde_json::Value> =
+            serde_json::from_slice(&std::fs::read(data("bert-mean-norm/modules.json")).unwrap())
+                .unwrap();
+        write(&folder, "modules.json", &json!(modules[..2]));
+        write(&folder, "1_Pooling/config.json", config);
+        embed(&load_folder(folder.path()).unwrap(), &texts())
+    };
+    let of = |tensor: &str| expected("bert-mean-norm", &format!("pooling.{tensor}"));
+    for (new, old) in [
+        ("cls", "cls_token"),
+        ("max", "max_tokens"),
+        ("mean", "mean_tokens"),
+        ("mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
+        ("weightedmean", "weightedmean_tokens"),
+        ("lasttoken", "lasttoken"),
+    ] {
+        let by_flag =
+            pooled(&json!({"word_embedding_dimension": 32, format!("pooling_mode_{old}"): true}));
+        assert_close(&by_flag, &of(new), 1e-5);
+        assert_eq!(pooled(&json!({"embedding_dimension": 32, "pooling_mode": new})), by_flag);
+    }
+    let flags = json!({
+        "pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true,
+        "pooling_mode_cls_token": true, "pooling_mode_lasttoken": false,
+    });
+    assert_close(&pooled(&flags), &of("cls+max+mean"), 1e-5);
+    let listed = pooled(&json!({"pooling_mode": ["lasttoken", "mean"]}));
+    let joined: Vec<Vec<f32>> = of("lasttoken")
+        .into_iter()
+        .zip(of("mean"))
+        .map(|(mut last, mean)| {
+            last.extend(mean);
+            last
+        })
+        .collect();
+    assert_close(&listed, &joined, 1e-5);
+}
+
+#[test]
+fn what_stands_behind_the_pooling_is_done_in_its_order() {
+    let chain = |classes: &[&str]| {
+        let folder = copy_of("bert-mean-norm");
+        let module = |(i, class): (usize, &&str)| {
+            let path = if i == 0 { String::new() } else { format!("{i}_{class}") };
+            json!({"idx": i, "name": i.to_string(), "path": path, "type": format!("x.{class}")})
+        };
+        let modules: Vec<_> = classes.iter().enumerate().map(module).collect();
+        write(&folder, "modules.json", &json!(modules));
+        for (i, class) in classes.iter().enumerate().skip(2) {
+            let module = format!("{i}_{class}");
+            std::fs::create_dir_all(folder.path().join(&module)).unwrap();
+            let tensors = match *class {
+                "LayerNorm" => {
+                    write(&folder, &format!("{module}/config.json"), &json!({"dimension": 32}));
+                    vec![
+                        ("norm.weight", vec![32], vec![2.0; 32]),
+                        ("norm.bias", vec![32], vec![0.5; 32]),
+                    ]
+                }
+                "Dense" => {
+                    let dense = json!({
+                        "in_features": 32, "out_features": 2, "bias": false,
+                        "activation_function": "torch.nn.modules.activation.ReLU",
+                    });
+                    write(&folder, &format!("{module}/config.json"), &dense);
+                    // The sum of a row, and its negative.
+                    let weight = [[1.0; 32], [-1.0; 32]].concat();
+                    vec![("linear.weight", vec![2, 32], weight)]
+                }
+                _ => continue,
+            };
+            save(&folder.path().join(&module).join("model.safetensors"), &tensors);
+        }
+        let model = load_folder(folder.path()).unwrap();
+        (model.card().normalized, embed(&model, &texts()))
+    };
+    let pooled = expected("bert-mean-norm", "pooling.mean");
+    let (normalized, rows) = chain(&["Transformer", "Pooling", "Dropout", "LayerNorm"]);
+    assert!(!normalized);
+    for (row, of) in rows.iter().zip(&pooled) {
+        let mean = of.iter().sum::<f32>() / 32.0;
+        let deviation = (of.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 32.0 + 1e-5).sqrt();
+        for (got, x) in row.iter().zip(of) {
+            let want = (x - mean) / deviation * 2.0 + 0.5;
+            assert!((got - want).abs() < 1e-4, "{got} is not {want}");
+        }
+    }
+    let (normalized, rows) = chain(&["Transformer", "Pooling", "Normalize", "Dense"]);
+    assert!(!normalized);
+    for (row, of) in rows.iter().zip(&pooled) {
+        let length = of.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let sum = of.iter().sum::<f32>() / length;
+        for (got, want) in row.iter().zip([sum.max(0.0), (-sum).max(0.0)]) {
+            assert!((got - want).abs() < 1e-4, "{got} is not {want}");
+        }
+    }
+    assert!(chain(&["Transformer", "Pooling", "Dense", "Normalize"]).0);
+}
+
+#[test]
+fn the_settings_of_the_whole_model_are_told() {
+    let folder = copy_of("bert-cls-prompts");
+    let file = "config_sentence_transformers.json";
+    set(&folder, file, "/similarity_fn_name", json!(null));
+    let card = load_folder(folder.path()).unwrap().card().clone();
+    assert_eq!(card.similarity.as_deref(), Some("cosine"), "the library's own default");
+    assert_eq!(card.prompts.keys().collect::<Vec<_>>(), ["document", "passage", "query"]);
+    assert_eq!((card.default_prompt, card.truncate_dim), (None, None));
+    let all = json!({
+        "prompts": {"query": "q: "}, "default_prompt_name": "query", "truncate_dim": 8,
+        "similarity_fn_name": "dot",
+    });
+    write(&folder, file, &all);
+    let card = load_folder(folder.path()).unwrap().card().clone();
+    assert_eq!((card.similarity.as_deref(), card.truncate_dim), (Some("dot"), Some(8)));
+    assert_eq!(
+        (card.default_prompt.as_deref(), card.prompts["query"].as_str()),
+        (Some("query"), "q: ")
+    );
+    assert_eq!(card.dimension, 36, "rows are made whole, and cut where they are used");
 }

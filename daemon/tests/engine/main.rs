@@ -12,11 +12,26 @@ mod parity;
 /// A row does not depend on the company, the worker or the memory that it is computed in.
 mod company;
 
+/// Scores of pairs equal those of transformers.
+mod rank;
+
+/// What stands at masks equals what transformers says.
+mod masks;
+
+/// An architecture without reference data, against its definition.
+mod nomic;
+
+/// What each architecture understands of its settings and its names, and what it refuses.
+mod architectures;
+
 /// What the files of a model may say, and how they are understood.
 mod folders;
 
 /// Damaged and foreign files are typed errors that name the file.
 mod load_errors;
+
+/// Texts as transformers makes them.
+mod generation;
 
 /// Encoder-decoders: what they read, compute and keep between steps.
 mod seq2seq;
@@ -24,4 +39,8 @@ mod seq2seq;
 /// Damaged and foreign files of encoder-decoders are typed errors that name the file.
 mod seq2seq_errors;
 
+/// Weights in several files, and as torch writes them.
+mod weights;
+
 mod support;
+mod torch;

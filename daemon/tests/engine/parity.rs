@@ -1,6 +1,9 @@
 use emberd_daemon::engine::builtin_static_minilm;
 
-use crate::support::{assert_close, embed, encode, expected, json, load, load_minilm, texts};
+use crate::support::{
+    assert_close, embed, embed_prompted, encode, expected, expected_if_any, json, load,
+    load_minilm, texts,
+};
 
 /// Token ids as the reference tokenizer gives them.
 #[track_caller]
@@ -15,43 +18,46 @@ fn assert_same_ids(
     assert_eq!(got, want);
 }
 
+/// Ids, rows, and the rows behind each prompt that the reference has rows for.
 #[track_caller]
-fn check(name: &str, tolerance: f32) {
+fn check(name: &str) {
     let model = load(name);
     assert_same_ids(name, &model);
-    assert_close(&embed(&model, &texts()), &expected(name, "embeddings"), tolerance);
+    assert_close(&embed(&model, &texts()), &expected(name, "embeddings"), TOLERANCE);
+    for (prompt, text) in &model.card().prompts {
+        let tensor = format!("embeddings.prompt.{prompt}");
+        if let Some(want) = expected_if_any(name, &tensor) {
+            assert_close(&embed_prompted(&model, text, &texts()), &want, TOLERANCE);
+        }
+    }
 }
 
-#[test]
-fn bert_with_mean_pooling_equals_sentence_transformers() {
-    check("bert-mean-norm", 2e-6);
+/// What the project promises of every model.
+const TOLERANCE: f32 = 1e-5;
+
+macro_rules! equals_sentence_transformers {
+    ($($(#[$doc:meta])* $test:ident: $name:literal,)*) => {
+        $($(#[$doc])* #[test] fn $test() { check($name); })*
+    };
 }
 
-/// Three heads of 12: neither is a multiple of any register.
-#[test]
-fn bert_with_cls_pooling_equals_sentence_transformers() {
-    check("bert-cls-prompts", 2e-6);
-}
-
-#[test]
-fn roberta_and_xlm_r_equal_sentence_transformers() {
-    check("roberta-mean-norm", 2e-6);
-    check("xlmr-mean-e5", 2e-6);
-}
-
-#[test]
-fn distilbert_equals_sentence_transformers() {
-    check("distilbert-mean", 1e-5);
-}
-
-#[test]
-fn mpnet_equals_sentence_transformers() {
-    check("mpnet-mean-norm", 2e-6);
-}
-
-#[test]
-fn static_embedding_equals_sentence_transformers() {
-    check("static-embedding", 1e-6);
+equals_sentence_transformers! {
+    bert_with_mean_pooling: "bert-mean-norm",
+    /// Three heads of 12: neither is a multiple of any register.
+    bert_with_cls_pooling_and_prompts: "bert-cls-prompts",
+    bert_with_max_pooling_and_no_normalisation: "bert-max-nonorm",
+    bert_with_a_dense_layer_and_prompts_that_are_not_pooled: "bert-mean-dense-tanh",
+    roberta: "roberta-mean-norm",
+    xlm_r: "xlmr-mean-e5",
+    distilbert: "distilbert-mean",
+    mpnet: "mpnet-mean-norm",
+    modernbert: "modernbert-cls",
+    /// The last token of a model that looks back alone.
+    qwen3: "qwen3-last",
+    /// Windows shorter than the texts, and two dense layers.
+    gemma3: "gemma3-mean-dense2",
+    sentence_t5: "sentence-t5",
+    static_embedding: "static-embedding",
 }
 
 #[test]

@@ -38,12 +38,17 @@ pub(crate) fn texts() -> Vec<String> {
 
 /// The rows of a tensor in `expected/NAME.safetensors`.
 pub(crate) fn expected(name: &str, tensor: &str) -> Vec<Vec<f32>> {
+    expected_if_any(name, tensor).unwrap()
+}
+
+/// The rows of a tensor in `expected/NAME.safetensors`, if it has it.
+pub(crate) fn expected_if_any(name: &str, tensor: &str) -> Option<Vec<Vec<f32>>> {
     let bytes = std::fs::read(data(&format!("expected/{name}.safetensors"))).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let tensor = tensors.tensor(tensor).unwrap();
+    let tensor = tensors.tensor(tensor).ok()?;
     let values: Vec<f32> =
         tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-    values.chunks(tensor.shape()[1]).map(<[f32]>::to_vec).collect()
+    Some(values.chunks(tensor.shape()[1]).map(<[f32]>::to_vec).collect())
 }
 
 /// The rows of sequences computed as one batch, into rows of unknown content.
@@ -61,6 +66,17 @@ pub(crate) fn encode(model: &Arc<dyn EmbeddingModel>, texts: &[String]) -> Vec<S
 /// The rows of texts computed as one batch.
 pub(crate) fn embed(model: &Arc<dyn EmbeddingModel>, texts: &[String]) -> Vec<Vec<f32>> {
     let sequences = encode(model, texts);
+    compute(model, &sequences.iter().collect::<Vec<_>>())
+}
+
+/// As [`embed`], with a prompt in front of each text.
+pub(crate) fn embed_prompted(
+    model: &Arc<dyn EmbeddingModel>,
+    prompt: &str,
+    texts: &[String],
+) -> Vec<Vec<f32>> {
+    let sequences: Vec<Sequence> =
+        texts.iter().map(|text| model.encode_prompted(prompt, text).unwrap()).collect();
     compute(model, &sequences.iter().collect::<Vec<_>>())
 }
 
@@ -104,6 +120,23 @@ pub(crate) fn set(folder: &TempDir, file: &str, pointer: &str, value: serde_json
     std::fs::write(path, json.to_string()).unwrap();
 }
 
+/// Writes a JSON file.
+pub(crate) fn write(folder: &TempDir, file: &str, value: &serde_json::Value) {
+    std::fs::write(folder.path().join(file), value.to_string()).unwrap();
+}
+
+/// Writes tensors of 32-bit floats as safetensors.
+pub(crate) fn save(file: &Path, tensors: &[(&str, Vec<usize>, Vec<f32>)]) {
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(.., values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        .collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
+        (*name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    serialize_to_file(views, None, file).unwrap();
+}
+
 /// A tensor as [`rewrite_weights`] gives and takes it.
 pub(crate) struct OwnedTensor {
     pub(crate) name: String,
@@ -118,8 +151,13 @@ pub(crate) fn rewrite_weights(
     change: impl FnOnce(Vec<OwnedTensor>) -> Vec<OwnedTensor>,
 ) {
     let path = folder.path().join("model.safetensors");
-    let bytes = std::fs::read(&path).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes)
+    write_tensors(&path, &change(read_tensors(&path)));
+}
+
+/// The tensors of a safetensors file, by name.
+pub(crate) fn read_tensors(file: &Path) -> Vec<OwnedTensor> {
+    let bytes = std::fs::read(file).unwrap();
+    let mut tensors: Vec<OwnedTensor> = SafeTensors::deserialize(&bytes)
         .unwrap()
         .iter()
         .map(|(name, view)| OwnedTensor {
@@ -129,10 +167,15 @@ pub(crate) fn rewrite_weights(
             bytes: view.data().to_vec(),
         })
         .collect();
-    let tensors = change(tensors);
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    tensors
+}
+
+/// Writes tensors as safetensors.
+pub(crate) fn write_tensors(file: &Path, tensors: &[OwnedTensor]) {
     let views = tensors.iter().map(|tensor| {
         let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap();
         (tensor.name.clone(), view)
     });
-    serialize_to_file(views, None, &path).unwrap();
+    serialize_to_file(views, None, file).unwrap();
 }

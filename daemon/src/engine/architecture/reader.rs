@@ -111,6 +111,9 @@ impl<'a> Reader<'a> {
         bias: Bias,
         activation: Activation,
     ) -> Result<Linear, LoadError> {
+        for (name, outputs) in parts {
+            self.check_shape(&format!("{name}.weight"), &[*outputs, inputs])?;
+        }
         let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
         let mut builder = LinearBuilder::new(inputs, outputs);
         for (name, outputs) in parts {
@@ -131,6 +134,7 @@ impl<'a> Reader<'a> {
         bias: Bias,
         activations: [Activation; 2],
     ) -> Result<[Linear; 2], LoadError> {
+        self.check_shape(&format!("{name}.weight"), &[2 * outputs, inputs])?;
         let bias = self.bias(name, 2 * outputs, bias)?;
         self.fetch(&format!("{name}.weight"), &[2 * outputs, inputs])?;
         let half = |i: usize| {
@@ -150,8 +154,15 @@ impl<'a> Reader<'a> {
         bias: Bias,
         epsilon: f32,
     ) -> Result<Norm, LoadError> {
-        let weight = self.tensor(&format!("{name}.weight"), &[width])?;
-        let bias = self.bias(name, width, bias)?;
+        // Files that began as ones of TensorFlow have other names.
+        let weight_name = [format!("{name}.weight"), format!("{name}.gamma")];
+        let is_old = !self.contains(&weight_name[0]) && self.contains(&weight_name[1]);
+        let weight = self.tensor(&weight_name[usize::from(is_old)], &[width])?;
+        let bias = if is_old {
+            self.values(&format!("{name}.beta"), &[width])?
+        } else {
+            self.bias(name, width, bias)?
+        };
         let bias = self.place(bias, &[width])?;
         Ok(Norm::Layer(LayerNorm { weight, bias, epsilon }))
     }
@@ -188,6 +199,18 @@ impl<'a> Reader<'a> {
         let mut values = Vec::new();
         self.read(name, shape, &mut values)?;
         Ok(values)
+    }
+
+    /// Checked before there is memory for a layer: the file's own size bounds what its tensors
+    /// take, while settings may say anything.
+    fn check_shape(&self, name: &str, wanted: &[usize]) -> Result<(), LoadError> {
+        let tensor = format!("{}{name}", self.prefix);
+        let found = self.weights.shape(&tensor)?;
+        if found == wanted {
+            return Ok(());
+        }
+        let (found, wanted) = (found.to_vec(), wanted.to_vec());
+        Err(LoadError::TensorShape { file: self.weights.file().to_owned(), tensor, found, wanted })
     }
 
     fn bias(&mut self, name: &str, outputs: usize, bias: Bias) -> Result<Vec<f32>, LoadError> {

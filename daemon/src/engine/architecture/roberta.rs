@@ -1,9 +1,10 @@
 //! RoBERTa, and what is built like it in other languages: XLM-R, CamemBERT.
 
 use super::bert::Bert;
-use super::reader::Reader;
+use super::reader::{Bias, Reader};
 use super::settings::Settings;
-use super::{Architecture, Facts};
+use super::{Architecture, ClassifierNames, Facts, HeadNormNames, MaskNames, Pool};
+use crate::engine::layers::activation::Activation;
 use crate::engine::load_error::LoadError;
 use crate::engine::network::Network;
 
@@ -50,5 +51,35 @@ impl Architecture for Roberta {
     fn network(&self, reader: &mut Reader<'_>) -> Result<Network, LoadError> {
         reader.enter(&["roberta."], "embeddings.word_embeddings.weight");
         self.bert.network_counting(reader, Some(self.padding))
+    }
+
+    fn classifier(&self) -> Option<ClassifierNames> {
+        Some(CLASSIFIER)
+    }
+
+    fn mask_head(&self) -> Option<MaskNames> {
+        Some(mask_head(self.bert.epsilon()))
+    }
+}
+
+/// The head over the first token that RoBERTa and MPNet have.
+pub(super) const CLASSIFIER: ClassifierNames = ClassifierNames {
+    pool: Pool::First,
+    dense: "classifier.dense",
+    dense_bias: Bias::Each,
+    activation: Activation::Tanh,
+    norm: None,
+    output: "classifier.out_proj",
+};
+
+/// The head for masks that RoBERTa and MPNet have.
+pub(super) fn mask_head(epsilon: f32) -> MaskNames {
+    MaskNames {
+        dense: "lm_head.dense",
+        dense_bias: Bias::Each,
+        activation: Activation::Gelu,
+        norm: HeadNormNames { name: "lm_head.layer_norm", bias: Bias::Each, epsilon },
+        decoder: "lm_head.decoder.weight",
+        bias: Some("lm_head.bias"),
     }
 }

@@ -60,6 +60,27 @@ impl<'a> Settings<'a> {
         Err(self.setting(setting, found, format!("a multiple of {of}")))
     }
 
+    /// The width of a head, or of the part of it that is turned: whole pairs of values.
+    pub(super) fn even_heads(
+        self,
+        setting: &'static str,
+        found: usize,
+    ) -> Result<usize, LoadError> {
+        if found > 0 && found.is_multiple_of(2) {
+            return Ok(found);
+        }
+        Err(self.setting(setting, found, "even in each head".to_owned()))
+    }
+
+    /// The base of rotary positions, without any scaling of them.
+    pub(super) fn rotary_base(self, setting: &'static str, other: f32) -> Result<f32, LoadError> {
+        self.only("rope_scaling", &Value::Null, "null")?;
+        // Where newer versions of transformers write it.
+        let nested = Self { json: &self.json["rope_parameters"], ..self };
+        nested.only("rope_type", &"default".into(), "default")?;
+        self.positive_or(setting, nested.positive_or("rope_theta", other)?)
+    }
+
     /// Buckets of distances.
     pub(super) fn buckets(
         self,
@@ -86,16 +107,20 @@ impl<'a> Settings<'a> {
         id.ok_or_else(|| self.wrong(setting, "is no token"))
     }
 
-    /// A number that another one stands in for.
-    pub(super) fn number_or(self, setting: &'static str, other: f32) -> Result<f32, LoadError> {
+    /// A positive number that another one stands in for.
+    pub(super) fn positive_or(self, setting: &'static str, other: f32) -> Result<f32, LoadError> {
         let value = &self.json[setting];
         if value.is_null() {
             return Ok(other);
         }
         match value.as_f64() {
             #[expect(clippy::cast_possible_truncation, reason = "networks compute in f32")]
-            Some(number) if number.is_finite() => Ok(number as f32),
-            _ => Err(self.wrong(setting, "is no number")),
+            Some(number)
+                if (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&number) =>
+            {
+                Ok(number as f32)
+            }
+            _ => Err(self.wrong(setting, "is no positive number")),
         }
     }
 
@@ -136,7 +161,7 @@ impl<'a> Settings<'a> {
     }
 
     /// The error for what is understood but not done.
-    pub(super) fn unsupported(
+    pub(in crate::engine) fn unsupported(
         self,
         what: &'static str,
         found: &str,

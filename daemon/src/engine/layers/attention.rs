@@ -250,6 +250,8 @@ fn as_f32(width: usize) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "test values are rounded to f32")]
+
     use candle_core::{DType, Device, Tensor};
 
     use super::{Attention, AttentionScratch, Reach};

@@ -39,6 +39,42 @@ impl Linear {
             Weight::Rows(rows) => portable::linear(x, rows, &self.bias, self.activation, out),
         }
     }
+
+    /// As [`forward`](Self::forward), of `count` rows that lie in memory.
+    ///
+    /// # Panics
+    /// When a slice is shorter than that.
+    pub(crate) fn rows(&self, x: &[f32], count: usize, out: &mut [f32]) -> Result<()> {
+        match &self.weight {
+            Weight::Panels(panels) => self.rows_by(panels, x, count, out),
+            Weight::Rows(_) => bail!("a layer on a GPU was given rows in memory"),
+        }
+    }
+
+    fn rows_by(&self, panels: &Tensor, x: &[f32], count: usize, out: &mut [f32]) -> Result<()> {
+        with_values(panels, |panels| {
+            with_values(&self.bias, |bias| {
+                let product = Product {
+                    rows: x,
+                    row_stride: self.inputs,
+                    count,
+                    depth: self.inputs,
+                    panels,
+                    columns: self.outputs,
+                    bias: Some(bias),
+                };
+                match self.activation {
+                    Activation::None => product.write(out, self.outputs, Plain),
+                    Activation::Gelu => product.write(out, self.outputs, Gelu),
+                    Activation::GeluTanh => product.write(out, self.outputs, GeluTanh),
+                    Activation::Relu => product.write(out, self.outputs, Relu),
+                    Activation::Silu => product.write(out, self.outputs, Silu),
+                    Activation::Tanh => product.write(out, self.outputs, Tanh),
+                }
+                Ok(())
+            })
+        })
+    }
 }
 
 /// The layer on the CPU.
@@ -59,34 +95,12 @@ impl InplaceOp2 for PackedLinear<'_> {
         x: &CpuStorage,
         from: &Layout,
     ) -> Result<()> {
-        let &Linear { ref bias, inputs, outputs, activation, .. } = self.layer;
+        let &Linear { inputs, outputs, .. } = self.layer;
         let (count, found) = from.shape().dims2()?;
         if found != inputs || to.shape().dims2()? != (count, outputs) {
             bail!("linear {inputs} -> {outputs}: got {from:?} -> {to:?}");
         }
-        let (x, out) = (values(x, from)?, values_mut(out, to)?);
-        with_values(self.panels, |panels| {
-            with_values(bias, |bias| {
-                let product = Product {
-                    rows: x,
-                    row_stride: inputs,
-                    count,
-                    depth: inputs,
-                    panels,
-                    columns: outputs,
-                    bias: Some(bias),
-                };
-                match activation {
-                    Activation::None => product.write(out, outputs, Plain),
-                    Activation::Gelu => product.write(out, outputs, Gelu),
-                    Activation::GeluTanh => product.write(out, outputs, GeluTanh),
-                    Activation::Relu => product.write(out, outputs, Relu),
-                    Activation::Silu => product.write(out, outputs, Silu),
-                    Activation::Tanh => product.write(out, outputs, Tanh),
-                }
-                Ok(())
-            })
-        })
+        self.layer.rows_by(self.panels, values(x, from)?, count, values_mut(out, to)?)
     }
 }
 

@@ -126,7 +126,7 @@ impl InplaceOp1 for ApplyNorm<'_> {
 
 impl LayerNorm {
     /// Normalises rows that lie in memory, after the residual was added to them.
-    pub(super) fn rows(&self, rows: &mut [f32], residual: Option<&[f32]>) -> Result<()> {
+    pub(crate) fn rows(&self, rows: &mut [f32], residual: Option<&[f32]>) -> Result<()> {
         with_values(&self.weight, |weight| {
             with_values(&self.bias, |bias| {
                 let width = weight.len();

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::engine::folder::{read_file, read_json};
-use crate::engine::load::weight_file;
 use crate::engine::load_error::LoadError;
 use crate::engine::weights::Weights;
 
@@ -45,7 +44,7 @@ impl Files {
             generation: there("generation_config.json")?,
             tokenizer_config: there("tokenizer_config.json")?.unwrap_or_default(),
             tokenizer: read_tokenizer(folder)?,
-            weights: Weights::open(&weight_file(folder)?)?,
+            weights: Weights::of_folder(folder)?,
         })
     }
 

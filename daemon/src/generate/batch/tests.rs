@@ -3,10 +3,11 @@
 
 use super::*;
 use crate::engine::model::ModelCard;
-use crate::engine::text_model::GenerationDefaults;
-use crate::generate::GenerationLimits;
+use crate::engine::text_model::{GenerationDefaults, HypothesisId, SourceId};
+use crate::generate::{GenerationConfig, GenerationLimits, PieceSink, TextJob, TextWaiting};
+use crate::lease::ConnectionId;
 use crate::sync::lock;
-use emberd_protocol::{FinishReason, GenerateOptions, TextBuilder};
+use emberd_protocol::{Event, FinishReason, GenerateOptions, Generated, TextBlock, TextBuilder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -17,9 +18,10 @@ const LETTER_A: u32 = 2;
 
 const VOCABULARY: usize = 28;
 
-/// An input with this letter in it panics when it is computed, and with the next one it fails.
+/// An input with a z panics when it is computed, with a y it fails, and one with an x is refused.
 const PANICS: u32 = LETTER_A + 25;
 const FAILS: u32 = LETTER_A + 24;
+const REFUSED: u32 = LETTER_A + 23;
 
 const ROWS: usize = 8;
 
@@ -136,6 +138,9 @@ impl Decoder for ParrotDecoder {
         let texts = inputs.iter().map(|input| self.model.decode(&input.ids));
         let texts = texts.collect::<Result<_, _>>()?;
         lock(&self.model.seen).admitted.push(texts);
+        if inputs.iter().any(|input| input.ids.contains(&REFUSED)) {
+            return Err(ComputeError::NoPairs);
+        }
         let admit = |input: &&Sequence| {
             self.numbers += 1;
             self.sources.insert(SourceId(self.numbers), input.ids.clone());
@@ -280,12 +285,12 @@ async fn texts_join_and_leave_between_steps() {
     bench.model.wait_for_steps(1);
     bench.model.allow(2);
     bench.model.wait_for_steps(3);
-    let short = bench.push(2, &["xx"]);
+    let short = bench.push(2, &["uu"]);
     bench.model.release();
-    assert_eq!(answers(&short.done().await.unwrap()), ["xx"]);
+    assert_eq!(answers(&short.done().await.unwrap()), ["uu"]);
     assert_eq!(answers(&long.done().await.unwrap()), ["abcdefghij"]);
     assert_eq!(bench.model.steps(), [1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1]);
-    assert_eq!(bench.model.admitted(), [["abcdefghij"], ["xx"]]);
+    assert_eq!(bench.model.admitted(), [["abcdefghij"], ["uu"]]);
 }
 
 #[tokio::test]
@@ -293,13 +298,13 @@ async fn connections_take_turns_where_more_wait_than_fit() {
     let bench = Bench::start(Parrot::held_up(), 1);
     let first = bench.push(1, &["a", "b", "c", "d"]);
     bench.model.wait_for_steps(1);
-    let second = bench.push(2, &["x", "w"]);
+    let second = bench.push(2, &["u", "w"]);
     assert_eq!(bench.queue.queued_texts(), 5);
     bench.model.release();
     second.done().await.unwrap();
     first.done().await.unwrap();
     let order: Vec<String> = bench.model.admitted().concat();
-    assert_eq!(order, ["a", "b", "x", "c", "w", "d"]);
+    assert_eq!(order, ["a", "b", "u", "c", "w", "d"]);
     assert!(bench.model.steps().iter().all(|rows| *rows == 1));
 }
 
@@ -332,7 +337,7 @@ async fn inputs_are_read_in_portions_so_that_running_texts_do_not_wait_for_all_o
     bench.model.wait_for_steps(1);
     let long = "k".repeat(600);
     let options = GenerateOptions { max_new_tokens: Some(5), ..GenerateOptions::default() };
-    let bulk = bench.push_with(2, &[&long; 5], &options);
+    let bulk = bench.push_with(2, &[long.as_str(); 5], &options);
     bench.model.release();
     running.done().await.unwrap();
     bulk.done().await.unwrap();
@@ -386,6 +391,21 @@ async fn a_text_that_the_engine_cannot_compute_fails_alone_and_the_worker_goes_o
 }
 
 #[tokio::test]
+async fn an_input_that_the_engine_refuses_fails_alone_and_disturbs_nobody() {
+    let bench = Bench::start(Parrot::held_up(), ROWS);
+    let running = bench.push(1, &["abcdef"]);
+    bench.model.wait_for_steps(1);
+    let refused = bench.push(2, &["x"]);
+    let neighbour = bench.push(3, &["b"]);
+    bench.model.release();
+    assert!(matches!(refused.done().await, Err(TextError::Compute(_))));
+    assert_eq!(answers(&neighbour.done().await.unwrap()), ["b"]);
+    assert_eq!(answers(&running.done().await.unwrap()), ["abcdef"]);
+    assert_eq!(bench.model.steps(), [1, 2, 2, 1, 1, 1, 1], "nothing was computed again");
+    assert_eq!(lock(&bench.model.seen).decoders, 1);
+}
+
+#[tokio::test]
 async fn a_stream_brings_each_letter_as_it_is_made() {
     let bench = Bench::start(Parrot::held_up(), ROWS);
     let pieces = Arc::default();
@@ -433,6 +453,7 @@ async fn the_same_seed_gives_the_same_text_in_any_company() {
         seed,
         num_return_sequences: Some(2),
         temperature: Some(3.0),
+        min_new_tokens: Some(10),
         max_new_tokens: Some(30),
         ..GenerateOptions::default()
     };

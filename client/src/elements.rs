@@ -1,0 +1,119 @@
+//! What small elements stand for, as 32-bit floats.
+
+use emberd_protocol::{ElementType, QuantizationRanges};
+
+/// The values of rows of `columns` elements each, as far as they can be told.
+///
+/// A quantised number stands for what its column's range says. A bit stands for the sign: 1 where
+/// the value was above 0, else -1.
+pub(crate) fn decoded(
+    bytes: &[u8],
+    columns: usize,
+    element: ElementType,
+    ranges: Option<&QuantizationRanges>,
+) -> Vec<f32> {
+    match element {
+        ElementType::F32 => {
+            bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
+        }
+        ElementType::F16 => bytes
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|value| widened(u16::from_le_bytes(*value)))
+            .collect(),
+        ElementType::U8 => spread(bytes, ranges, f32::from),
+        ElementType::I8 => spread(bytes, ranges, |byte| f32::from(byte.cast_signed()) + 128.0),
+        ElementType::Ubinary => signs(bytes, columns, 0),
+        ElementType::Binary => signs(bytes, columns, 128),
+    }
+}
+
+fn spread(
+    bytes: &[u8],
+    ranges: Option<&QuantizationRanges>,
+    steps_from_start: impl Fn(u8) -> f32,
+) -> Vec<f32> {
+    let scales = ranges.into_iter().flat_map(|ranges| ranges.starts.iter().zip(&ranges.steps));
+    // Rows are whole, so the columns come round in step with them.
+    let scales = scales.cycle();
+    let value = |(&byte, (start, step)): (&u8, (&f32, &f32))| start + step * steps_from_start(byte);
+    bytes.iter().zip(scales).map(value).collect()
+}
+
+fn signs(bytes: &[u8], columns: usize, less: u8) -> Vec<f32> {
+    let row = columns.div_ceil(8).max(1);
+    let of_row = |row: &[u8]| {
+        let bits = row.to_vec().into_iter().flat_map(move |byte| {
+            let byte = byte.wrapping_add(less);
+            (0..8).rev().map(move |bit| if byte >> bit & 1 == 1 { 1.0 } else { -1.0 })
+        });
+        bits.take(columns)
+    };
+    bytes.chunks_exact(row).flat_map(of_row).collect()
+}
+
+/// A 16-bit float as one of 32 bits, exactly.
+fn widened(half: u16) -> f32 {
+    let sign = u32::from(half & 0x8000) << 16;
+    let magnitude = u32::from(half & 0x7FFF);
+    let bits = match magnitude {
+        // Zero, and numbers without the leading one: so many times 2^-24.
+        0..0x0400 => {
+            #[expect(clippy::cast_precision_loss, reason = "ten bits")]
+            let value = magnitude as f32 / 16_777_216.0;
+            value.to_bits()
+        }
+        0x0400..0x7C00 => (magnitude << 13) + ((127 - 15) << 23),
+        // Infinity and no number.
+        _ => 0x7F80_0000 | (magnitude & 0x03FF) << 13,
+    };
+    f32::from_bits(sign | bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decoded;
+    use emberd_protocol::{ElementType, QuantizationRanges};
+
+    #[test]
+    fn halves_are_widened_exactly() {
+        for (half, wide) in [
+            (0x0000u16, 0.0f32),
+            (0x8000, -0.0),
+            (0x3C00, 1.0),
+            (0xC000, -2.0),
+            (0x3555, 0.333_251_95),
+            (0x0001, 5.960_464_5e-8),
+            (0x83FF, -6.097_555e-5),
+            (0x0400, 6.103_515_6e-5),
+            (0x7BFF, 65504.0),
+            (0x7C00, f32::INFINITY),
+            (0xFC00, f32::NEG_INFINITY),
+        ] {
+            let values = decoded(&half.to_le_bytes(), 1, ElementType::F16, None);
+            assert_eq!(values[0].to_bits(), wide.to_bits(), "{half:#06x}");
+        }
+        assert!(decoded(&0x7E00u16.to_le_bytes(), 1, ElementType::F16, None)[0].is_nan());
+    }
+
+    #[test]
+    fn quantised_numbers_stand_for_what_their_column_says() {
+        let ranges = QuantizationRanges { starts: vec![-1.0, 5.0], steps: vec![0.5, 2.0] };
+        let bytes = [0, 1, 4, 255];
+        let values = decoded(&bytes, 2, ElementType::U8, Some(&ranges));
+        assert_eq!(values, [-1.0, 7.0, 1.0, 515.0]);
+        let signed = bytes.map(|byte: u8| byte.wrapping_sub(128));
+        assert_eq!(decoded(&signed, 2, ElementType::I8, Some(&ranges)), values);
+    }
+
+    #[test]
+    fn bits_stand_for_signs() {
+        let bytes = [0b1000_0001, 0b0100_0000];
+        let values = decoded(&bytes, 8, ElementType::Ubinary, None);
+        assert_eq!(values[..8], [1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0, 1.0]);
+        assert_eq!(values[8..10], [-1.0, 1.0]);
+        let signed = bytes.map(|byte: u8| byte.wrapping_sub(128));
+        assert_eq!(decoded(&signed, 8, ElementType::Binary, None), values);
+    }
+}

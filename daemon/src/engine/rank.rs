@@ -1,0 +1,245 @@
+//! Cross-encoders and other models that classify sequences.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{Device, Result as TensorResult, Tensor};
+use emberd_protocol::ScoreActivation;
+use serde_json::Value;
+
+use super::architecture::{self, ClassifierNames, Pool, Reader, Settings};
+use super::encoder::{Encoder, RawTokenizer, Style};
+use super::folder::{read_json, read_text_limits};
+use super::layers::activation::Activation;
+use super::layers::linear::Linear;
+use super::layers::norm::Norm;
+use super::layers::read_values;
+use super::layers::spans::span_means;
+use super::load::side_by_side;
+use super::load_error::LoadError;
+use super::model::{
+    ComputeError, Computer, EmbeddingModel, ModelCard, RankHead, Sequence, check_rows,
+};
+use super::network::Network;
+use super::weights::Weights;
+use super::workspace::{Workspace, view};
+
+/// How transformers names models with such a head.
+const HEAD: &str = "ForSequenceClassification";
+
+/// Whether a folder holds a model that classifies sequences.
+#[must_use]
+pub fn holds_rank_head(path: &Path) -> bool {
+    let config = read_json::<Value>(&path.join("config.json"));
+    config.is_ok_and(|config| has_head(&config, HEAD))
+}
+
+/// Whether a configuration is of a model with a head of this kind.
+pub(super) fn has_head(config: &Value, head: &str) -> bool {
+    config["architectures"][0].as_str().is_some_and(|name| name.ends_with(head))
+}
+
+/// Loads a model that scores pairs of texts.
+///
+/// Blocks while it reads; the tokenizer and the weights are read side by side.
+///
+/// # Errors
+/// See [`LoadError`]; each names the file at fault.
+pub fn load_ranker(path: &Path) -> Result<RankHead, LoadError> {
+    let file = path.join("config.json");
+    let config: Value = read_json(&file)?;
+    let settings = Settings { file: &file, json: &config };
+    let architecture = architecture::read(&config, &file)?;
+    let facts = architecture.facts();
+    let names = architecture.classifier().filter(|_| has_head(&config, HEAD)).ok_or_else(|| {
+        let found = config["architectures"][0].as_str().unwrap_or("(none)");
+        let supported =
+            "…ForSequenceClassification of BERT, RoBERTa, DistilBERT, MPNet, ModernBERT";
+        settings.unsupported("the head", found, supported)
+    })?;
+    let labels = labels(settings)?;
+    let activation = activation(settings, labels.len())?;
+    let limits = read_text_limits(path, facts.positions)?;
+    let weights = Weights::of_folder(path)?;
+    let (tokenizer, parts) = side_by_side(
+        || RawTokenizer::open(&path.join("tokenizer.json")),
+        || {
+            let mut reader = Reader::new(&weights, &Device::Cpu);
+            let network = architecture.network(&mut reader)?;
+            reader.leave();
+            let width = facts.widths.hidden;
+            let classifier = Classifier::read(&mut reader, names, width, labels.len())?;
+            reader.tell_unread();
+            Ok((network, classifier, reader.bytes()))
+        },
+    );
+    let (network, classifier, weight_bytes) = parts?;
+    let style = Style { special_tokens: true, lower_case: limits.lower_case, pools_prompt: true };
+    let encoder = tokenizer?.fit(facts.vocabulary, limits.max_tokens, style, String::new())?;
+    let card = ModelCard {
+        architecture: facts.name.to_owned(),
+        dimension: labels.len(),
+        max_tokens: limits.max_tokens,
+        weight_bytes,
+        ..ModelCard::default()
+    };
+    let model = Arc::new(Ranker { network, encoder, classifier, card });
+    Ok(RankHead { model, labels, activation })
+}
+
+/// The names of the labels by their number. A configuration that names none has two.
+fn labels(settings: Settings<'_>) -> Result<Vec<String>, LoadError> {
+    let Some(names) = settings.json["id2label"].as_object() else {
+        return Ok(vec!["LABEL_0".to_owned(), "LABEL_1".to_owned()]);
+    };
+    let by_number = |number: usize| names.get(&number.to_string()).and_then(Value::as_str);
+    let labels: Option<Vec<String>> =
+        (0..names.len()).map(|number| by_number(number).map(str::to_owned)).collect();
+    labels.filter(|labels| !labels.is_empty()).ok_or_else(|| {
+        let found = settings.json["id2label"].to_string();
+        settings.unsupported("id2label", &found, "a name for each number from 0 on")
+    })
+}
+
+/// What is to be done with what the head puts out: as sentence-transformers decides it.
+fn activation(settings: Settings<'_>, labels: usize) -> Result<ScoreActivation, LoadError> {
+    let config = settings.json;
+    let newer = &config["sentence_transformers"]["activation_fn"];
+    let older = &config["sbert_ce_default_activation_function"];
+    let Some(class) = newer.as_str().or(older.as_str()) else {
+        let one = ScoreActivation::Sigmoid;
+        return Ok(if labels == 1 { one } else { ScoreActivation::Identity });
+    };
+    match class.rsplit('.').next() {
+        Some("Sigmoid") => Ok(ScoreActivation::Sigmoid),
+        Some("Identity") => Ok(ScoreActivation::Identity),
+        Some("Softmax") => Ok(ScoreActivation::Softmax),
+        _ => {
+            let supported = "Sigmoid, Identity, Softmax";
+            Err(settings.unsupported("the activation of scores", class, supported))
+        }
+    }
+}
+
+/// What makes the values of the labels from token rows.
+#[derive(Debug)]
+struct Classifier {
+    pool: Pool,
+    dense: Linear,
+    norm: Option<Norm>,
+    output: Linear,
+}
+
+impl Classifier {
+    fn read(
+        reader: &mut Reader<'_>,
+        names: ClassifierNames,
+        width: usize,
+        labels: usize,
+    ) -> Result<Self, LoadError> {
+        let dense = &[(names.dense.to_owned(), width)];
+        let output = &[(names.output.to_owned(), labels)];
+        let mut norm = None;
+        if let Some(names) = names.norm {
+            norm = Some(reader.layer_norm(names.name, width, names.bias, names.epsilon)?);
+        }
+        Ok(Self {
+            pool: names.pool,
+            dense: reader.linear(dense, width, names.dense_bias, names.activation)?,
+            norm,
+            output: reader.linear(output, width, true.into(), Activation::None)?,
+        })
+    }
+
+    /// One row of values for each of the packed sequences, in the workspace.
+    fn forward(
+        &self,
+        hidden: &Tensor,
+        batch: &[&Sequence],
+        workspace: &mut Workspace,
+    ) -> TensorResult<Tensor> {
+        let (count, width, labels) = (batch.len(), self.dense.outputs(), self.output.outputs());
+        let buffers = workspace.buffers(count, [width, width, labels], hidden.device())?;
+        let pooled = view(&buffers[0], count, width)?;
+        let inner = view(&buffers[1], count, width)?;
+        let values = view(&buffers[2], count, labels)?;
+        let mut end = 0;
+        let span = |sequence: &&Sequence| -> Range<usize> {
+            let start = end;
+            end += sequence.ids.len();
+            match self.pool {
+                Pool::First => start..end.min(start + 1),
+                Pool::Mean => start..end,
+            }
+        };
+        let spans: Vec<Range<usize>> = batch.iter().map(span).collect();
+        span_means(hidden, &spans, &pooled)?;
+        self.dense.forward(&pooled, &inner)?;
+        if let Some(norm) = &self.norm {
+            norm.apply(&inner)?;
+        }
+        self.output.forward(&inner, &values)?;
+        Ok(values)
+    }
+}
+
+/// A network with a head that classifies.
+#[derive(Debug)]
+struct Ranker {
+    network: Network,
+    encoder: Encoder,
+    classifier: Classifier,
+    card: ModelCard,
+}
+
+impl EmbeddingModel for Ranker {
+    fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.encode_untrimmed(text)
+    }
+
+    fn encode_pair(&self, first: &str, second: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.encode_pair(first, second)
+    }
+
+    fn computer(self: Arc<Self>) -> Box<dyn Computer> {
+        let (encoder, classifier) = <(Workspace, Workspace)>::default();
+        Box::new(RankComputer { model: self, encoder, classifier })
+    }
+}
+
+/// One worker's way through the network, and through the head.
+#[derive(Debug)]
+struct RankComputer {
+    model: Arc<Ranker>,
+    encoder: Workspace,
+    classifier: Workspace,
+}
+
+impl Computer for RankComputer {
+    fn compute(
+        &mut self,
+        batch: &[&Sequence],
+        rows: &mut [&mut [f32]],
+    ) -> Result<(), ComputeError> {
+        let model = &*self.model;
+        check_rows(&model.card, batch, rows)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let hidden = model.network.forward(batch, &mut self.encoder)?;
+        let values = model.classifier.forward(&hidden, batch, &mut self.classifier)?;
+        read_values(&values, |values| {
+            let labels = model.card.dimension;
+            for (row, values) in rows.iter_mut().zip(values.chunks_exact(labels)) {
+                row.copy_from_slice(values);
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+}

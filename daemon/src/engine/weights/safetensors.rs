@@ -1,0 +1,101 @@
+//! The header of safetensors: tensors must follow each other without gap or overlap, and end where
+//! the file ends.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::file::{Entry, TensorFile, element_bytes, len_u64};
+use crate::engine::load_error::{HeaderFault, LoadError};
+
+/// The longest header that the format allows.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+#[derive(Debug, Deserialize)]
+struct Header {
+    #[serde(rename = "__metadata__")]
+    _metadata: Option<serde_json::Value>,
+    #[serde(flatten)]
+    tensors: BTreeMap<String, Told>,
+}
+
+/// A tensor as the header tells of it.
+#[derive(Debug, Deserialize)]
+struct Told {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+/// Opens a file and checks its header.
+pub(super) fn open(file: &Path) -> Result<TensorFile, LoadError> {
+    checked(TensorFile::open(file)?)
+}
+
+/// A file inside the program.
+pub(super) fn embedded(name: &str, bytes: &'static [u8]) -> Result<TensorFile, LoadError> {
+    checked(TensorFile::embedded(name, bytes))
+}
+
+fn checked(weights: TensorFile) -> Result<TensorFile, LoadError> {
+    let file = weights.file().to_owned();
+    let header = |source| LoadError::Header { file: file.clone(), source };
+    let len = weights.len();
+    let mut prefix = [0; 8];
+    if len < 8 {
+        return Err(header(HeaderFault::Length { claimed: 8, available: len }));
+    }
+    weights.read_at(&mut prefix, 0)?;
+    let claimed = u64::from_le_bytes(prefix);
+    let available = (len - 8).min(MAX_HEADER_BYTES);
+    let Some(size) = usize::try_from(claimed).ok().filter(|_| claimed <= available) else {
+        return Err(header(HeaderFault::Length { claimed, available }));
+    };
+    let mut json = vec![0; size];
+    weights.read_at(&mut json, 8)?;
+    let parsed: Header =
+        serde_json::from_slice(&json).map_err(|source| header(HeaderFault::Json(source)))?;
+    let base = 8 + claimed;
+    let expected = base.saturating_add(check_spans(&parsed.tensors).map_err(header)?);
+    match len.cmp(&expected) {
+        std::cmp::Ordering::Less => Err(LoadError::Truncated { file, expected, found: len }),
+        std::cmp::Ordering::Greater => Err(LoadError::Excess { file, expected, found: len }),
+        std::cmp::Ordering::Equal => {
+            let placed = parsed.tensors.into_iter().map(|(name, told)| (name, told.placed(base)));
+            Ok(weights.with_tensors(placed.collect()))
+        }
+    }
+}
+
+impl Told {
+    fn placed(self, base: u64) -> Entry {
+        // The offsets were checked against each other and the file's end.
+        let (start, end) = self.data_offsets;
+        let dtype = self.dtype.into();
+        Entry { dtype, shape: self.shape, start: base + start, len_bytes: end - start }
+    }
+}
+
+/// Checks that tensors follow each other and fill what they claim; answers where the last one ends.
+fn check_spans(tensors: &BTreeMap<String, Told>) -> Result<u64, HeaderFault> {
+    let mut by_place: Vec<_> = tensors.iter().collect();
+    by_place.sort_by_key(|(_, told)| told.data_offsets);
+    let mut end_before = 0;
+    for (name, told) in by_place {
+        let (start, end) = told.data_offsets;
+        if start != end_before {
+            return Err(HeaderFault::Gap { tensor: name.clone(), start, end_before });
+        }
+        let size = element_bytes(&told.dtype);
+        let bytes = told.shape.iter().try_fold(size, |product, &n| product.checked_mul(len_u64(n)));
+        // An unknown element type has size 0 here: only its place is checked, and reading it fails.
+        let fits = size == 0 || bytes == end.checked_sub(start);
+        if !fits || end < start {
+            let shape = told.shape.clone();
+            return Err(HeaderFault::Span { tensor: name.clone(), start, end, shape });
+        }
+        end_before = end;
+    }
+    Ok(end_before)
+}
