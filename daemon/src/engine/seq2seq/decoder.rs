@@ -1,6 +1,6 @@
 //! The state of one computation: what was admitted, what was begun, and the team that computes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -43,8 +43,8 @@ struct Answer {
 pub(super) struct NetworkDecoder {
     work: Arc<Workplace>,
     team: Team,
-    /// Tokens of the inputs that are there.
-    sources: BTreeMap<u32, usize>,
+    /// The inputs that are there.
+    sources: BTreeSet<u32>,
     answers: BTreeMap<u32, Answer>,
     /// The next number to give out.
     next: u32,
@@ -76,7 +76,7 @@ impl NetworkDecoder {
         Ok(Self {
             work: Arc::new(Workplace { model, exchange, members }),
             team,
-            sources: BTreeMap::new(),
+            sources: BTreeSet::new(),
             answers: BTreeMap::new(),
             next: 0,
         })
@@ -92,7 +92,7 @@ impl NetworkDecoder {
         loop {
             let id = self.next;
             self.next = self.next.wrapping_add(1);
-            if !self.sources.contains_key(&id) && !self.answers.contains_key(&id) {
+            if !self.sources.contains(&id) && !self.answers.contains_key(&id) {
                 return id;
             }
         }
@@ -120,7 +120,7 @@ impl NetworkDecoder {
             let Some(answer) = self.answers.get(&id) else {
                 return refuse("there is no such answer");
             };
-            if !self.sources.contains_key(&answer.source) {
+            if !self.sources.contains(&answer.source) {
                 return refuse("the answer's input was forgotten");
             }
             if answer.tokens >= answer.max_tokens {
@@ -162,7 +162,7 @@ impl Decoder for NetworkDecoder {
         let mut admitted = Vec::with_capacity(inputs.len());
         for input in inputs {
             let source = self.new_id();
-            self.sources.insert(source, input.ids.len());
+            self.sources.insert(source);
             self.for_caches(|cache| cache.admit(source, input.ids.len()));
             admitted.push(Input { source, ids: input.ids.clone() });
         }
@@ -176,7 +176,7 @@ impl Decoder for NetworkDecoder {
 
     fn begin(&mut self, source: SourceId, max_tokens: usize) -> Result<HypothesisId, ComputeError> {
         let SourceId(source) = source;
-        if !self.sources.contains_key(&source) {
+        if !self.sources.contains(&source) {
             return refuse("there is no such input");
         }
         let network = &self.work.model.network;
@@ -245,7 +245,7 @@ impl Decoder for NetworkDecoder {
     }
 
     fn forget(&mut self, source: SourceId) {
-        if self.sources.remove(&source.0).is_some() {
+        if self.sources.remove(&source.0) {
             self.for_caches(|cache| cache.forget(source.0));
         }
     }
