@@ -26,5 +26,7 @@ mod segments;
 mod slots;
 /// Nobody is there, and a program is to be started.
 mod start;
+/// Texts, masks and scores, and pieces on their way.
+mod text;
 /// Rows in the hands of the program.
 mod views;

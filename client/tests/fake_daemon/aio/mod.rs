@@ -4,6 +4,8 @@
 mod cancel;
 /// Connections and runtimes that end.
 mod loss;
+/// Texts as they are made.
+mod stream;
 /// Usual conversations.
 mod talk;
 
