@@ -1,6 +1,7 @@
-use crate::support::{Daemon, example};
+use crate::support::{Daemon, emberd, eventually, example, run};
 use emberd_protocol::ModelStatus;
-use nix::unistd::{Group, User, geteuid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Group, Pid, User, geteuid};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -76,6 +77,29 @@ fn members_of_the_group_may_use_the_daemon_and_not_change_it() {
     let expected = format!("user {stranger} may not use this daemon: it is not in group {MEMBER}");
     assert!(refused.contains(&expected), "{refused}");
     assert_eq!(daemon.leases(), 0);
+}
+
+#[test]
+fn the_folder_of_a_detached_daemon_is_open_to_its_group() {
+    if !can_be_others() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("emberd.toml");
+    std::fs::write(&settings, format!("access.group = \"{MEMBER}\"\n")).unwrap();
+    let socket = folder.path().join("new/deeper/emberd.sock");
+    let mut command = emberd(&["serve", "--detach", "--settings"]);
+    command.arg(&settings).arg("--socket").arg(&socket);
+    assert!(run(command, "").status.success());
+    let client = emberd_client::Client::connect_to(&socket).unwrap();
+    let pid = client.status().unwrap().daemon.pid;
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    eventually("it ends", || kill(pid, None).is_err());
+    for made in ["new", "new/deeper"] {
+        let mode = std::fs::metadata(folder.path().join(made)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755, "{made}");
+    }
 }
 
 #[test]

@@ -1,5 +1,9 @@
 use crate::support::{Daemon, emberd, run};
 use serde_json::Value;
+use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
 fn out(output: &Output) -> String {
@@ -126,7 +130,10 @@ fn embed_says_what_it_cannot_read() {
 fn an_output_file_is_there_whole_or_not_at_all() {
     let daemon = Daemon::start();
     let file = daemon.folder.path().join("rows.npy");
-    let partial = daemon.folder.path().join("rows.npy.partial");
+    let files = || {
+        let entries = std::fs::read_dir(daemon.folder.path()).unwrap().flatten();
+        entries.filter(|e| e.file_name().to_string_lossy().starts_with("rows.npy")).count()
+    };
     let name = file.to_str().unwrap();
     // The second text is larger than a request can be.
     let lines = format!("short\n{}\n", "x".repeat(40 << 20));
@@ -134,15 +141,65 @@ fn an_output_file_is_there_whole_or_not_at_all() {
     let failed = ask(&daemon, &args, &lines);
     assert_eq!(failed.status.code(), Some(1));
     assert!(err(&failed).contains("LIMIT_EXCEEDED"), "{}", err(&failed));
-    assert!(!file.exists() && !partial.exists());
+    assert_eq!(files(), 0);
     good(&ask(&daemon, &args, "short\nlong\n"));
-    assert!(file.exists() && !partial.exists());
+    assert!(file.exists() && files() == 1);
     // Many texts that are too large for one request together.
     let lines = format!("{}\n", " ".repeat(1 << 20)).repeat(40);
     good(&ask(&daemon, &["embed", "--format", "npy", "--output", name], &lines));
     let full = ask(&daemon, &["embed", "--output", "/dev/full"], "a text\n");
     assert_eq!(full.status.code(), Some(1));
     assert!(err(&full).contains("/dev/full"), "{}", err(&full));
+}
+
+#[test]
+fn an_output_file_replaces_what_a_link_names_and_keeps_its_mode() {
+    let daemon = Daemon::start();
+    let folder = daemon.folder.path();
+    let [target, link, beside] = ["kept", "link", "kept.partial"].map(|name| folder.join(name));
+    std::fs::write(&target, "old").unwrap();
+    std::fs::set_permissions(&target, Permissions::from_mode(0o604)).unwrap();
+    std::os::unix::fs::symlink("kept", &link).unwrap();
+    std::fs::write(&beside, "of somebody else").unwrap();
+    good(&ask(&daemon, &["embed", "text", "-o", link.to_str().unwrap()], ""));
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    let metadata = std::fs::metadata(&target).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o604);
+    assert!(std::fs::read_to_string(&target).unwrap().contains("embedding"));
+    assert_eq!(std::fs::read_to_string(&beside).unwrap(), "of somebody else");
+    // What is no regular file is written as it is.
+    good(&ask(&daemon, &["embed", "text", "-o", "/dev/null"], ""));
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
+    assert!(good(&ask(&daemon, &["embed", "text", "-o", "/dev/stdout"], "")).contains("embedding"));
+}
+
+#[test]
+fn what_stands_for_settings_and_cannot_be_read_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = emberd(&["config", "show"]);
+    command.env("EMBERD_CPU_WORKERS", OsStr::from_bytes(b"\xff"));
+    let refused = run(command, "");
+    assert_eq!(refused.status.code(), Some(4));
+    assert!(err(&refused).contains("EMBERD_CPU_WORKERS is not UTF-8"), "{}", err(&refused));
+
+    let file = folder.path().join("emberd/emberd.toml");
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("/nowhere/emberd.toml", &file).unwrap();
+    let mut command = emberd(&["config", "show"]);
+    command.env("XDG_CONFIG_HOME", folder.path());
+    let refused = run(command, "");
+    assert_eq!(refused.status.code(), Some(4));
+    assert!(err(&refused).contains(file.to_str().unwrap()), "{}", err(&refused));
+}
+
+#[test]
+fn an_empty_socket_variable_names_no_socket() {
+    let daemon = Daemon::start();
+    let runtime_dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(daemon.folder.path(), runtime_dir.path().join("emberd")).unwrap();
+    let mut command = emberd(&["status"]);
+    command.env("EMBERD_SOCKET", "").env("XDG_RUNTIME_DIR", runtime_dir.path());
+    assert!(good(&run(command, "")).contains("builtin"));
 }
 
 #[test]
@@ -193,7 +250,14 @@ fn config_is_shown_checked_and_asked_for() {
     assert!(line.ends_with("default"), "{line}");
     let json = good(&run(emberd(&["config", "show", "--json"]), ""));
     assert!(serde_json::from_str::<Value>(&json).unwrap().as_array().unwrap().len() > 10);
+    let lines: Value = serde_json::from_str(&json).unwrap();
+    let of = |key| lines.as_array().unwrap().iter().find(|line| line["key"] == key).unwrap();
+    assert_eq!(of("segments.wait_ms")["value"], 2000);
+    assert_eq!(of("segments.backend")["value"], "memfd");
+    assert_eq!(of("sharing.enabled")["value"], true);
     good(&run(emberd(&["config", "check", path]), ""));
+    let told = good(&run(emberd(&["config", "check", "--json", path]), ""));
+    assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["good"], true);
 
     std::fs::write(&file, "device_preference = \"cpu\"\n[segments]\n").unwrap();
     let shown = good(&run(emberd(&["config", "show", "--settings", path]), ""));
@@ -211,6 +275,10 @@ fn config_is_shown_checked_and_asked_for() {
         assert!(said.contains("did you mean segments.wait_ms"), "{said}");
         assert!(said.contains(&format!("{path}:2: sharing.enabled: expected true or")), "{said}");
     }
+    let refused = run(emberd(&["config", "check", "--json", path]), "");
+    assert_eq!(refused.status.code(), Some(4));
+    let told: Value = serde_json::from_str(&out(&refused)).unwrap();
+    assert_eq!((&told["good"], told["problems"].as_array().unwrap().len()), (&false.into(), 2));
     let daemon = Daemon::start();
     let asked = good(&ask(&daemon, &["config", "model", "builtin"], ""));
     assert!(asked.contains("models.builtin.type = \"embedding\""), "{asked}");
@@ -226,7 +294,8 @@ fn no_daemon_is_told_with_what_to_do() {
         let output = run(command, "");
         assert_eq!(output.status.code(), Some(3), "{args:?}");
         let said = err(&output);
-        assert!(said.contains(path.to_str().unwrap()) && said.contains("emberd serve"), "{said}");
+        let todo = format!("start it with `emberd serve --socket {}`", path.display());
+        assert!(said.contains(&todo), "{said}");
     }
 }
 

@@ -134,6 +134,7 @@ fn preload_unload_and_cleanup_tell_what_they_did() {
     let held = client.embedding_model("a").unwrap();
     let failure = client.unload("a").unwrap_err();
     assert_eq!(failure.code(), Some(ErrorCode::ReferenceError), "{failure}");
+    assert!(failure.to_string().contains("1 lease holds it"), "{failure}");
     held.release().unwrap();
     let freed = client.unload("a").unwrap();
     assert_eq!((freed.models.len(), freed.bytes), (1, need));
@@ -211,6 +212,8 @@ fn a_model_that_can_never_be_there_is_refused_with_the_reason() {
         Daemon::with_settings(&models(folder.path(), &["a"], "device_preference = \"gpu\"\n"));
     let failure = daemon.client().embedding_model("a").unwrap_err();
     assert_eq!(failure.code(), Some(ErrorCode::DeviceError), "{failure}");
+    // What is built in computes on the CPU.
+    daemon.model("builtin").embed(&["a text"]).unwrap();
 }
 
 #[test]

@@ -66,6 +66,57 @@ fn a_path_that_is_too_long_for_a_socket_is_told_and_nothing_is_made() {
 }
 
 #[test]
+fn a_lock_is_put_only_beside_a_socket_and_over_nothing_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, lock, other] = ["it", "it.lock", "other"].map(|name| folder.path().join(name));
+    let refused = || {
+        let mut command = emberd(&["serve", "--socket"]);
+        command.arg(&path);
+        let output = run(command, "");
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    std::fs::write(&path, "a file").unwrap();
+    assert!(refused().contains("no socket stands there"));
+    assert!(!lock.exists());
+    std::fs::remove_file(&path).unwrap();
+
+    std::fs::write(&lock, "notes of somebody").unwrap();
+    assert!(refused().contains("it is no lock of emberd's"));
+    assert_eq!(std::fs::read_to_string(&lock).unwrap(), "notes of somebody");
+    std::fs::remove_file(&lock).unwrap();
+
+    std::fs::write(&other, "").unwrap();
+    std::os::unix::fs::symlink(&other, &lock).unwrap();
+    assert!(refused().contains("cannot lock"));
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "");
+}
+
+#[test]
+fn a_detached_daemon_keeps_nothing_open_of_its_caller() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("emberd.sock");
+    let held = folder.path().join("held");
+    let mut script = Command::new("bash");
+    script.env_clear().env("HOME", folder.path()).args([
+        "-c",
+        "exec 7>\"$1\" 250<&0; exec \"$2\" serve --detach --socket \"$3\"",
+        "script",
+    ]);
+    script.args([held.as_os_str(), EMBERD.as_ref(), socket.as_os_str()]);
+    let output = run(script, "");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let status = emberd_client::Client::connect_to(&socket).unwrap().status().unwrap();
+    let pid = Pid::from_raw(i32::try_from(status.daemon.pid).unwrap());
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let links: Vec<_> = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
+    kill(pid, Signal::SIGTERM).unwrap();
+    crate::support::eventually("it ends", || kill(pid, None).is_err());
+    assert!(held.exists() && links.len() > 3, "{links:?}");
+    assert!(!links.contains(&held), "{links:?}");
+}
+
+#[test]
 fn twenty_daemons_that_start_at_once_leave_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("emberd.sock");
