@@ -11,6 +11,8 @@ mod churn;
 mod cli;
 /// Each error code, from its cause to the value that a client sees.
 mod failure;
+/// Texts from texts, by the built-in model that can be checked exactly.
+mod generate;
 /// Peers that say nothing, say garbage, or come in crowds.
 mod hostile;
 /// Models by name.
@@ -27,6 +29,8 @@ mod options;
 mod random;
 /// Settings that are read again while the daemon runs.
 mod reload;
+/// Scores of pairs, and candidates for masks, against the reference.
+mod rerank;
 /// The daemon dies and comes back; two want the same socket.
 mod restart;
 /// Rows: inline and through shared memory, their limits and their way back.

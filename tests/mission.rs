@@ -45,14 +45,29 @@ fn every_error_code_and_request_stands_in_the_mission() {
     for code in ErrorCode::ALL {
         assert!(mission.contains(&format!("| `{code}` |")), "docs/mission.md lacks {code}");
     }
-    let client = ["client.rs", "care.rs"]
+    let client = ["client.rs", "care.rs", "text.rs", "rerank.rs"]
         .map(|file| std::fs::read_to_string(root().join("client/src").join(file)).unwrap())
         .concat();
     let connects = ["connect", "connect_to", "connect_or_start", "builder", "ping", "daemon"];
+    // What every model in the hands of a program has, and what an answer shows.
+    let small = [
+        "info",
+        "lease",
+        "client",
+        "len",
+        "is_empty",
+        "labels",
+        "row",
+        "rows",
+        "as_slice",
+        "truncated",
+        "tokens",
+    ];
     let methods =
         client.split("    pub fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
     let mut count = 0;
-    for method in methods.filter(|name| !connects.contains(name) && !name.ends_with("_with")) {
+    let is_left_out = |name: &str| connects.contains(&name) || small.contains(&name);
+    for method in methods.filter(|name| !is_left_out(name) && !name.ends_with("_with")) {
         assert!(mission.contains(&format!("| `{method}` |")), "docs/mission.md lacks {method}");
         count += 1;
     }
