@@ -215,7 +215,7 @@ fn answers_that_nobody_reads_take_no_more_than_the_credit_of_their_connection() 
     let mut looked = 0;
     eventually("all are computed or refused", || {
         looked += 1;
-        daemon.status().requests + 1 >= REQUESTS + looked
+        daemon.status().daemon.requests + 1 >= REQUESTS + looked
     });
     let mut answered = 0;
     for _ in 0..REQUESTS {
