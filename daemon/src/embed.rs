@@ -9,7 +9,7 @@ use crate::model::Embedding;
 use crate::segment::{Finished, Output};
 use crate::session::Connection;
 use emberd_protocol::{
-    Delivery, ElementType, EmbedRequest, Embedded, MAX_BODY_BYTES, MAX_FRAME_BYTES, Place,
+    Delivery, ElementType, EmbedRequest, Embedded, MAX_BODY_BYTES, MAX_FRAME_BYTES, Method, Place,
     Response, TextBlock, rows_len_bytes,
 };
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(crate) async fn embed(
     texts: TextBlock,
 ) -> Result<Answer, RequestError> {
     // It stays in memory until this request has been answered.
-    let (using, slot) = target(&shared, &connection, request.target).await?;
+    let (using, slot) = target(&shared, &connection, request.target, Method::Embed).await?;
     let (model, counters) = (&using.model, &slot.counters);
     let embedding = model.embedding()?;
 
