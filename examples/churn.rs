@@ -288,7 +288,7 @@ impl World {
         let names = std::fs::read_dir("/dev/shm")
             .map_or(0, |entries| entries.flatten().filter(is_its).count());
         Ok(Holds {
-            leases: status.leases.len() as u64,
+            leases: status.leases.len() as u64 + status.leases_left_out,
             connections: status.connections.len() as u64,
             models: status.models.iter().map(|model| u64::from(model.copies)).sum(),
             segments: u64::from(status.segments.segments),

@@ -32,7 +32,13 @@ pub(crate) fn run(mut args: Serve) -> Result<(), CommandError> {
     // Everything that can be refused is refused while there is still a terminal to say it on,
     // and paths are made absolute before the folder changes.
     make_absolute(&mut args)?;
-    let settings = settings(args.settings.as_deref(), args.models.clone())?;
+    let here = std::env::current_dir().unwrap_or_default();
+    let mut settings = settings(args.settings.as_deref(), args.models.clone())?;
+    settings.resolve_paths(&here);
+    let hub = HubSettings::from_variables(|name| hub_variable(&here, name));
+    if let Some(fault) = hub.endpoint_fault() {
+        return Err(CommandError::Usage(fault));
+    }
     let filter = EnvFilter::try_new(&args.log)
         .map_err(|error| CommandError::Usage(format!("--log {:?}: {error}", args.log)))?;
     let mut caller = Caller::none();
@@ -42,7 +48,7 @@ pub(crate) fn run(mut args: Serve) -> Result<(), CommandError> {
             Side::Background(told) => caller = told,
         }
     }
-    let result = serve(args, settings, filter, &mut caller);
+    let result = serve(args, settings, here, filter, &mut caller);
     if let Err(error) = &result {
         caller.failed(error);
     }
@@ -92,6 +98,16 @@ fn variables() -> Result<Vec<(String, String)>, CommandError> {
     Ok(variables)
 }
 
+/// A variable about the hub. A path in it is seen from where the daemon was started, which is not
+/// where it is once it has detached.
+fn hub_variable(here: &Path, name: &str) -> Option<OsString> {
+    const PATHS: [&str; 4] = ["HF_HOME", "HF_HUB_CACHE", "HF_TOKEN_PATH", "XDG_CACHE_HOME"];
+    let value = std::env::var_os(name)?;
+    let path = Path::new(&value);
+    let is_relative = path.is_relative() && !value.is_empty() && !path.starts_with("~");
+    Some(if PATHS.contains(&name) && is_relative { here.join(value).into() } else { value })
+}
+
 /// A folder that a variable names.
 fn folder(name: &str) -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os(name)?);
@@ -135,6 +151,7 @@ fn make_absolute(args: &mut Serve) -> Result<(), CommandError> {
 fn serve(
     args: Serve,
     settings: Settings,
+    here: PathBuf,
     filter: EnvFilter,
     caller: &mut Caller,
 ) -> Result<(), CommandError> {
@@ -147,10 +164,14 @@ fn serve(
         .build()
         .map_err(CommandError::io("cannot start the runtime"))?;
     let (file, models) = (args.settings, args.models);
+    // Once more: what is odd about them is said in the log.
+    let hub = HubSettings::from_variables(|name| hub_variable(&here, name));
     let read_again = move || {
-        self::settings(file.as_deref(), models.clone()).map_err(|error| exit::chain(&error))
+        let read = self::settings(file.as_deref(), models.clone());
+        let mut settings = read.map_err(|error| exit::chain(&error))?;
+        settings.resolve_paths(&here);
+        Ok(settings)
     };
-    let hub = HubSettings::from_variables(|name| std::env::var_os(name));
     let builder = Daemon::builder(settings).settings_reader(read_again).hub(hub);
     let result = runtime.block_on(listen_and_run(args.socket.socket, builder, caller));
     // Blocking tasks (segments being made) are not waited for: the process ends with them.

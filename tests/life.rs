@@ -214,6 +214,13 @@ fn a_model_that_can_never_be_there_is_refused_with_the_reason() {
     assert_eq!(failure.code(), Some(ErrorCode::DeviceError), "{failure}");
     // What is built in computes on the CPU.
     daemon.model("builtin").embed(&["a text"]).unwrap();
+    // Before anything is looked for or fetched.
+    let more = "models.b.type = \"embedding\"\nmodels.b.name = \"org/never-asked-for\"\n\
+                device_preference = \"gpu\"\n";
+    let daemon = Daemon::with_settings(&(more.to_owned() + &models(folder.path(), &["a"], "")));
+    let failure = daemon.client().embedding_model("b").unwrap_err();
+    assert_eq!(failure.code(), Some(ErrorCode::DeviceError), "{failure}");
+    assert!(failure.to_string().contains("\"auto\" or \"cpu\""), "{failure}");
 }
 
 #[test]
@@ -225,8 +232,16 @@ fn work_that_runs_ends_before_its_model_leaves() {
     std::thread::scope(|scope| {
         let unloading = scope.spawn(|| client.unload("gated").unwrap());
         eventually("it drains", || status_of(&daemon, "gated").state == ModelState::Draining);
+        // Whoever asks for it now waits for the same.
+        let other = daemon.client();
+        let again = scope.spawn(move || other.unload("gated").unwrap());
+        eventually("both wait", || {
+            let connections = daemon.status().connections;
+            connections.iter().filter(|c| c.requests_in_flight > 0).count() == 3
+        });
         daemon.open_gate();
         assert_eq!(unloading.join().unwrap().models.len(), 1);
+        assert_eq!(again.join().unwrap().models.len(), 1);
     });
     assert_eq!(asker.line(), "answered");
 }
@@ -296,4 +311,86 @@ fn batches_and_workers_are_as_many_as_the_settings_say() {
     assert_eq!((single.workers, many.workers), (3, 3));
     assert_eq!((single.texts, single.batches), (64, 64), "one text a batch");
     assert!(many.batches < 64, "{} batches of up to 32 texts", many.batches);
+}
+
+#[test]
+fn the_type_of_a_model_decides_what_may_be_asked_of_it_before_it_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = "models.b.type = \"text2text\"\nmodels.b.name = \"org/never-asked-for\"\n";
+    let daemon = Daemon::with_settings(&models(folder.path(), &["a"], more));
+    let client = daemon.client();
+    let failure = client.generate_embeddings(&texts(1), "b").unwrap_err();
+    assert_eq!(failure.code(), Some(ErrorCode::WrongModelType), "{failure}");
+    assert!(failure.to_string().contains("generate or fill-mask"), "{failure}");
+    assert_eq!(status_of(&daemon, "b").failure, None, "nobody has looked for its files");
+    let failure = client.text_model("a").map(drop).unwrap_err();
+    assert_eq!(failure.code(), Some(ErrorCode::WrongModelType), "{failure}");
+    assert_eq!(status_of(&daemon, "a").loads, 0);
+    assert_eq!(client.generate_embeddings(&texts(1), "a").unwrap().len(), 1);
+}
+
+#[test]
+fn the_models_are_told_with_their_types_sources_and_states() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = "models.b.type = \"text2text\"\nmodels.b.name = \"org/some\"\n";
+    let daemon = Daemon::with_settings(&models(folder.path(), &["a"], more));
+    let client = daemon.client();
+    let told = || -> Vec<(String, String, ModelState)> {
+        let models = client.available_models().unwrap();
+        let of = |model: emberd_protocol::ModelSummary| {
+            (format!("{} {}", model.id, model.model_type), model.source, model.state)
+        };
+        models.into_iter().map(of).collect()
+    };
+    let path = folder.path().join("a/model").display().to_string();
+    let idle = ModelState::Configured;
+    let expected = [
+        ("a embedding", path.as_str()),
+        ("b text2text", "org/some"),
+        ("builtin embedding", "builtin:static-minilm"),
+        ("builtin-t5 text2text", "builtin:verbalizer-t5"),
+    ];
+    let expected = expected.map(|(name, source)| (name.to_owned(), source.to_owned(), idle));
+    assert_eq!(told(), expected);
+    let held = client.embedding_model("a").unwrap();
+    assert_eq!(told()[0].2, ModelState::Ready);
+    held.release().unwrap();
+    assert_eq!(told()[0].2, ModelState::Idle);
+}
+
+#[test]
+fn what_does_not_fit_a_queue_is_overloaded_and_what_is_in_it_is_answered() {
+    let daemon = Daemon::gated(None);
+    let client = daemon.client();
+    let text = "x".repeat(1 << 20);
+    let most = vec![text.as_str(); 30];
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| client.generate_embeddings(&most, "gated").map(|r| r.len())))
+            .collect();
+        eventually("some are refused", || asked.iter().any(|asked| asked.is_finished()));
+        daemon.open_gate();
+        let answers: Vec<_> = asked.into_iter().map(|asked| asked.join().unwrap()).collect();
+        assert!(answers.iter().any(|answer| matches!(answer, Ok(30))), "{answers:?}");
+        for refused in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+            assert_eq!(refused.code(), Some(ErrorCode::Overloaded), "{refused}");
+        }
+        assert!(answers.iter().any(Result::is_err), "four are more than fit");
+    });
+}
+
+#[test]
+fn a_status_with_more_leases_than_fit_a_message_tells_how_many_it_leaves_out() {
+    let daemon = Daemon::with_settings("limits.leases = 100000\n");
+    let client = daemon.client();
+    let leases: Vec<_> = (0..5000).map(|_| client.model("builtin").unwrap()).collect();
+    let status = client.status().unwrap();
+    assert!(status.leases_left_out > 0 && !status.leases.is_empty());
+    assert_eq!(status.leases.len() as u64 + status.leases_left_out, 5000);
+    assert_eq!(status_of(&daemon, "builtin").leases, 5000);
+    let mut command = emberd(&["status"]);
+    command.env("EMBERD_SOCKET", daemon.socket());
+    let said = String::from_utf8(run(command, "").stdout).unwrap();
+    assert!(said.contains("more leases are not listed"), "{said}");
+    drop(leases);
 }

@@ -1,6 +1,8 @@
-use crate::support::{ClientProcess, Daemon, EMBERD, emberd, run};
+use crate::support::{ClientProcess, Daemon, EMBERD, emberd, eventually, run};
+use emberd_protocol::ErrorCode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::path::Path;
 use std::process::Command;
 
 #[test]
@@ -17,6 +19,40 @@ fn views_survive_the_daemons_death_and_calls_work_again_after_a_restart() {
     client.go_on();
     assert_eq!(client.line(), "works 1000");
     assert_eq!(daemon.leases(), 1, "the lease was taken again");
+}
+
+#[test]
+fn all_leases_are_taken_again_with_the_first_request_and_one_that_cannot_be_says_so_when_used() {
+    let daemon = Daemon::with_settings(&of_models(&["a", "b"]));
+    let client = daemon.client();
+    let [a, b] = ["a", "b"].map(|id| client.embedding_model(id).unwrap());
+    let many: Vec<_> = (0..200).map(|_| client.embedding_model("builtin").unwrap()).collect();
+    let released = client.embedding_model("builtin").unwrap();
+    released.release().unwrap();
+    daemon.signal(Signal::SIGKILL);
+    let folder = daemon.into_folder();
+    let file = folder.path().join("emberd.toml");
+    std::fs::write(&file, of_models(&["a"])).unwrap();
+    let daemon = Daemon::in_folder(folder, &["--settings", file.to_str().unwrap()]);
+    client.ping().unwrap();
+    // More than may be under way at once; whoever asks for something takes what has come.
+    eventually("all but one are there again", || client.status().unwrap().leases.len() == 201);
+    assert_eq!(a.embed(&["text"]).unwrap().len(), 1);
+    let failure = b.embed(&["text"]).unwrap_err();
+    assert_eq!(failure.code(), Some(ErrorCode::ModelNotConfigured), "{failure}");
+    let failure = released.embed(&["text"]).unwrap_err();
+    assert_eq!(failure.code(), Some(ErrorCode::ReferenceError), "{failure}");
+    drop((a, many));
+    eventually("none is left", || daemon.leases() == 0);
+}
+
+/// Settings with the tiny model under several names.
+fn of_models(ids: &[&str]) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/tests/data/bert-mean-norm");
+    let of = |id: &&str| {
+        format!("models.{id}.type = \"embedding\"\nmodels.{id}.local_path = {folder:?}\n")
+    };
+    ids.iter().map(of).collect()
 }
 
 #[test]

@@ -160,6 +160,19 @@ fn memory_that_a_client_does_not_use_is_there_for_another() {
 }
 
 #[test]
+fn a_segment_that_nobody_uses_is_given_up_after_its_time() {
+    let daemon = Daemon::with_settings("segments.idle_seconds = 1\n");
+    let model = daemon.model("builtin");
+    let held = model.embed(&texts(200)).unwrap();
+    assert!(held.is_shared());
+    let segments = || daemon.status().segments.segments;
+    assert_eq!(segments(), 1);
+    drop(held);
+    eventually("it is given up", || segments() == 0);
+    assert!(model.embed(&texts(200)).unwrap().is_shared(), "and another one is made");
+}
+
+#[test]
 fn a_result_waits_for_memory_that_is_being_given_back() {
     let daemon = Daemon::with_settings("segments.credit_mib = 4\nsegments.wait_ms = 60000\n");
     let model = Arc::new(daemon.model("builtin"));

@@ -35,6 +35,18 @@ fn sigterm_lets_running_work_end_and_takes_no_new_work() {
 }
 
 #[test]
+fn work_that_does_not_end_in_drain_seconds_is_cut_off() {
+    let mut daemon = Daemon::gated(Some("limits.drain_seconds = 1"));
+    let mut client = ClientProcess::start(&daemon, "ask-once", "gated", 3);
+    eventually("it computes", || daemon.status().models.iter().any(|model| model.busy == 1));
+    daemon.signal(Signal::SIGTERM);
+    assert!(client.line().is_empty(), "it is sent home without an answer, the gate closed");
+    // Its engine knows no end of its own.
+    daemon.open_gate();
+    daemon.wait();
+}
+
+#[test]
 fn each_signal_to_stop_ends_the_daemon_and_leaves_nothing_behind() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut daemon = Daemon::start();

@@ -161,7 +161,8 @@ impl Daemon {
 
     /// Leases on all models.
     pub(crate) fn leases(&self) -> usize {
-        self.status().leases.len()
+        let status = self.status();
+        status.leases.len() + usize::try_from(status.leases_left_out).unwrap()
     }
 
     /// The most memory that the daemon ever had.

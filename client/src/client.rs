@@ -202,6 +202,7 @@ impl Client {
         let mut tries = Tries::new(&self.line, is_safe);
         loop {
             let link = self.line.link()?;
+            self.line.take_again(&link, None);
             let mut on_event = |event: Event| {
                 tries.note(&event);
                 on_event(event);

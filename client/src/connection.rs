@@ -7,6 +7,7 @@
 
 use crate::answer::Answer;
 use crate::error::{Error, TransportError};
+use crate::held::Taker;
 use crate::lock;
 use crate::outbox::{Flushed, Outbox};
 use crate::question::Question;
@@ -125,6 +126,15 @@ impl Connection {
         }
     }
 
+    /// Asks for something that is taken when it comes, by whoever reads then. Never blocks, and takes
+    /// no room from those who wait. If the connection dies it is not asked again.
+    pub(crate) fn ask_later(&self, question: &mut Question, taker: Taker) {
+        let Ok(frame) = question.frame(self.limits()) else { return };
+        let Some(id) = lock(&self.table).enter_later(taker) else { return };
+        frame.id = id;
+        self.send_later(frame);
+    }
+
     /// Gives a slot back. Never blocks.
     pub(crate) fn free(&self, slot: SlotRef) {
         if self.process != std::process::id() {
@@ -186,7 +196,11 @@ impl Connection {
     }
 
     /// Hands an answer to whoever waits for it.
-    pub(crate) fn deliver(&self, id: u64, answer: Answer) {
+    pub(crate) fn deliver(self: &Arc<Self>, id: u64, answer: Answer) {
+        let taker = lock(&self.table).taker(id);
+        if let Some(taker) = taker {
+            return taker.take(self, answer);
+        }
         let (unwanted, wake) = lock(&self.table).answered(id, answer);
         if let Some(unwanted) = unwanted {
             self.give_back(unwanted);

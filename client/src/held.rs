@@ -1,5 +1,7 @@
 //! A lease as both faces hold it: what it is for, and which one it is now.
 
+use crate::answer::Answer;
+use crate::connection::Connection;
 use crate::error::Error;
 use crate::line::{Line, Link};
 use crate::lock;
@@ -7,7 +9,7 @@ use crate::question::Question;
 use emberd_protocol::{
     ErrorCode, Failure, LeaseId, Leased, ModelId, ModelInfo, ModelKind, Request,
 };
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 /// Released when dropped.
 #[derive(Debug)]
@@ -34,9 +36,11 @@ impl Held {
         kind: Option<ModelKind>,
         link: &Link,
         leased: Leased,
-    ) -> Self {
+    ) -> Arc<Self> {
         let present = Present { generation: link.generation, leased, is_released: false };
-        Self { line, model, kind, present: Mutex::new(present) }
+        let held = Arc::new(Self { line, model, kind, present: Mutex::new(present) });
+        held.line.note(&held);
+        held
     }
 
     pub(crate) fn info(&self) -> ModelInfo {
@@ -60,6 +64,16 @@ impl Held {
         Ok(None)
     }
 
+    /// Takes it again on this connection if it belongs to one that died. Waits for nothing.
+    pub(crate) fn take_again_later(self: &Arc<Self>, link: &Link) {
+        if matches!(self.on(link), Ok(None))
+            && let Ok(mut question) = self.question()
+        {
+            let taker = Taker { held: Arc::downgrade(self), generation: link.generation };
+            link.connection.ask_later(&mut question, taker);
+        }
+    }
+
     /// What takes it again.
     pub(crate) fn question(&self) -> Result<Question, Error> {
         Question::acquire(self.model.clone(), self.kind.clone(), false)
@@ -72,6 +86,11 @@ impl Held {
             // Meanwhile nobody wants it any more.
             link.connection.tell(&Request::Release { lease: leased.lease });
             return Err(not_alive(present.leased.lease));
+        }
+        if present.generation >= link.generation {
+            // Whoever used it meanwhile has taken it: one is enough.
+            link.connection.tell(&Request::Release { lease: leased.lease });
+            return Ok(present.leased.lease);
         }
         present.generation = link.generation;
         present.leased = leased;
@@ -89,6 +108,26 @@ impl Held {
             Some(link) => Ok(Some((link, Question::new(Request::Release { lease })?))),
             None if !was_released => Ok(None),
             None => Err(not_alive(lease)),
+        }
+    }
+}
+
+/// Waits for a lease that is taken again before anybody uses it.
+#[derive(Debug)]
+pub(crate) struct Taker {
+    held: Weak<Held>,
+    generation: u64,
+}
+
+impl Taker {
+    /// The answer has come. A failure is told when the lease is used, which asks for it once more.
+    pub(crate) fn take(self, connection: &Arc<Connection>, answer: Answer) {
+        let Some(lease) = answer.lease() else { return };
+        let link = Link { connection: Arc::clone(connection), generation: self.generation };
+        match (self.held.upgrade(), answer.leased()) {
+            // A released one has given the new one back.
+            (Some(held), Ok(leased)) => drop(held.taken(&link, leased)),
+            _ => connection.tell(&Request::Release { lease }),
         }
     }
 }

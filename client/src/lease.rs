@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 /// Keeps a model in the daemon's memory.
 ///
 /// Clones count locally; the last one dropped releases, and so does the end of the process. When
-/// the daemon was restarted, the lease is taken again with its next use.
+/// the daemon was restarted, all leases of a client are taken again with the first request to the
+/// new one. One that cannot be had again tells why when it is used.
 #[derive(Debug, Clone)]
 pub struct Lease {
     shared: Arc<Shared>,
@@ -22,7 +23,7 @@ pub struct Lease {
 #[derive(Debug)]
 struct Shared {
     client: Client,
-    held: Held,
+    held: Arc<Held>,
     /// Held by the thread that takes it again.
     taking: Mutex<()>,
 }
@@ -99,9 +100,10 @@ impl Lease {
         }
     }
 
-    /// The lease on a connection; taken again if it belongs to one that died.
+    /// The lease on a connection; taken again if it belongs to one that died, and with it all others.
     pub(crate) fn on(&self, link: &Link) -> Result<LeaseId, Error> {
         let held = &self.shared.held;
+        self.client().line().take_again(link, Some(held));
         if let Some(lease) = held.on(link)? {
             return Ok(lease);
         }

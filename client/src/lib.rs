@@ -21,7 +21,8 @@
 //!
 //! # Across a restart of the daemon
 //! A call that finds the connection dead connects again, and waits for a daemon that is on its way
-//! back ([`ClientBuilder::reconnect_patience`]). Leases are taken again when they are used. A
+//! back ([`ClientBuilder::reconnect_patience`]). All leases are taken again with the first
+//! request to the new daemon, and one that cannot be had again tells why when it is used. A
 //! request that was cut off is repeated if that changes nothing
 //! ([`ClientBuilder::repeat_requests`]). Results of the old daemon stay readable.
 //!

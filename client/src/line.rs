@@ -3,12 +3,13 @@
 use crate::builder::Options;
 use crate::connection::Connection;
 use crate::error::{ConnectError, Error};
+use crate::held::Held;
 use crate::lock;
 use crate::opening::{RESTART_PAUSE, is_absent, open_again};
 use emberd_protocol::{ErrorCode, Event};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 /// A request under which the connection died so often may be the cause.
@@ -24,6 +25,14 @@ pub(crate) struct Line {
     /// Held by the thread that connects again: since when nobody was there.
     absent_since: Mutex<Option<Instant>>,
     starter: Starter,
+    leases: Mutex<Leases>,
+}
+
+/// The leases of all who hold some, and the connection on which they were last taken again.
+#[derive(Debug, Default)]
+struct Leases {
+    held: Vec<Weak<Held>>,
+    generation: u64,
 }
 
 /// What a new connection needs before it is used.
@@ -53,7 +62,7 @@ impl Line {
         start(starter, &connection)?;
         let present = Present { link: Link { connection, generation: 0 }, is_left: false };
         let (present, absent_since) = (Mutex::new(present), Mutex::default());
-        Ok(Self { path, options, present, absent_since, starter })
+        Ok(Self { path, options, present, absent_since, starter, leases: Mutex::default() })
     }
 
     /// The present connection, made anew if the last one died (or belongs to the process that
@@ -89,6 +98,34 @@ impl Line {
         let generation = present.link.generation + 1;
         *present = Present { link: Link { connection, generation }, is_left: false };
         Ok(present.link.clone())
+    }
+
+    /// Somebody holds a lease.
+    pub(crate) fn note(&self, held: &Arc<Held>) {
+        let mut leases = lock(&self.leases);
+        if leases.held.len() == leases.held.capacity() {
+            // Before it grows: those that have gone make room.
+            leases.held.retain(|held| held.strong_count() > 0);
+        }
+        leases.held.push(Arc::downgrade(held));
+    }
+
+    /// After a restart: asks for the leases that belong to the connection that died, once for each
+    /// new one, so that their models are kept before anybody uses them. `but` is asked for by whoever
+    /// uses it.
+    pub(crate) fn take_again(&self, link: &Link, but: Option<&Arc<Held>>) {
+        let held: Vec<Arc<Held>> = {
+            let mut leases = lock(&self.leases);
+            if leases.generation >= link.generation {
+                return;
+            }
+            leases.generation = link.generation;
+            leases.held.iter().filter_map(Weak::upgrade).collect()
+        };
+        // Outside of the lock: one that was dropped meanwhile goes with this list.
+        for held in held.iter().filter(|held| !but.is_some_and(|but| Arc::ptr_eq(but, held))) {
+            held.take_again_later(link);
+        }
     }
 
     pub(crate) fn usable(&self) -> Option<Link> {

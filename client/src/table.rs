@@ -2,6 +2,7 @@
 
 use crate::answer::Answer;
 use crate::error::{Error, ProtocolError, TransportError};
+use crate::held::Taker;
 use emberd_protocol::Event;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::task::Waker;
@@ -32,6 +33,8 @@ pub(crate) enum Wants {
 pub(crate) struct Table {
     last_id: u64,
     waiting: HashMap<u64, Waiting>,
+    /// Requests for which nobody waits, and who takes their answers.
+    takers: HashMap<u64, Taker>,
     /// Futures that wait until another request may be made, by their tickets.
     for_room: BTreeMap<u64, Waker>,
     #[cfg(feature = "tokio")]
@@ -143,6 +146,21 @@ impl Table {
         Ok(Some(id))
     }
 
+    /// A number for a request whose answer is taken when it comes; `None` where none will.
+    pub(crate) fn enter_later(&mut self, taker: Taker) -> Option<u64> {
+        if self.dead.is_some() {
+            return None;
+        }
+        let id = self.next_id();
+        self.takers.insert(id, taker);
+        Some(id)
+    }
+
+    /// Who takes the answer that has come, if nobody waits for it.
+    pub(crate) fn taker(&mut self, id: u64) -> Option<Taker> {
+        self.takers.remove(&id)
+    }
+
     /// Requests that are in it.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
@@ -234,6 +252,7 @@ impl Table {
     /// The connection is dead, for this reason if it was not before.
     pub(crate) fn die(&mut self, death: &Death) -> Wake {
         self.dead.get_or_insert_with(|| death.clone());
+        self.takers.clear();
         let wakers = self.waiting.values_mut().filter_map(|waiting| waiting.waker.take());
         let for_room = std::mem::take(&mut self.for_room);
         Wake(wakers.chain(for_room.into_values()).collect())

@@ -11,8 +11,8 @@ use crate::session::Connection;
 use crate::settings::{EMBEDDING_TYPE, RERANK_TYPE, TEXT2TEXT_TYPE};
 use crate::{embed, rerank, status, text};
 use emberd_protocol::{
-    Frame, LeaseId, Leased, ModelId, ModelInfo, ModelKind, ModelSummary, Request, Response, Target,
-    TextBlock,
+    Frame, LeaseId, Leased, Method, ModelId, ModelInfo, ModelKind, ModelSummary, Request, Response,
+    Target, TextBlock,
 };
 use std::pin::Pin;
 use std::sync::Arc;
@@ -181,16 +181,32 @@ pub(crate) async fn target(
     shared: &Shared,
     connection: &Connection,
     target: Target,
+    method: Method,
 ) -> Result<(Use, Arc<ModelSlot>), RequestError> {
     let using = match target {
         Target::Lease(lease) => shared.registry.use_lease(connection.id, lease).await?,
         Target::Model(id) => {
-            find(shared, &id)?;
+            check_method(&*find(shared, &id)?, method)?;
             shared.registry.use_model(&id).await?
         }
     };
     let slot = find(shared, &using.model.info.id)?;
     Ok((using, slot))
+}
+
+/// Whether a model may do what is asked of it, as far as its type tells: before a load of minutes.
+fn check_method(slot: &ModelSlot, wanted: Method) -> Result<(), RequestError> {
+    let offered: &[Method] = match slot.settings().model_type.as_str() {
+        EMBEDDING_TYPE => &[Method::Embed, Method::Rerank],
+        RERANK_TYPE => &[Method::Rerank],
+        TEXT2TEXT_TYPE => &[Method::Generate, Method::FillMask],
+        _ => return Ok(()),
+    };
+    if offered.contains(&wanted) {
+        return Ok(());
+    }
+    let offered: Vec<String> = offered.iter().map(Method::to_string).collect();
+    Err(RequestError::NotOffered { model: slot.id.clone(), wanted, offered: offered.join(" or ") })
 }
 
 /// Whether a model is what the client takes it for.

@@ -15,7 +15,7 @@ use crate::lookup::{Found, Lookup};
 use crate::model::{Embedding, LoadedModel};
 use crate::segment::Finished;
 use crate::session::Connection;
-use emberd_protocol::{EmbedRequest, Embedded, Place, Response, TextBlock};
+use emberd_protocol::{EmbedRequest, Embedded, Method, Place, Response, TextBlock};
 use home::{Encoded, Homes};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,7 +31,7 @@ pub(crate) async fn embed(
     texts: TextBlock,
 ) -> Result<Answer, RequestError> {
     // It stays in memory until this request has been answered.
-    let (using, slot) = target(&shared, &connection, request.target).await?;
+    let (using, slot) = target(&shared, &connection, request.target, Method::Embed).await?;
     let (model, counters) = (&using.model, &slot.counters);
     let embedding = model.embedding()?;
 

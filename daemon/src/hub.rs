@@ -14,6 +14,7 @@ mod choice;
 mod download;
 mod endpoint;
 mod error;
+mod http_date;
 mod listing;
 mod name;
 mod part;
@@ -26,6 +27,7 @@ mod tests;
 mod whole;
 
 pub use error::HubError;
+pub(crate) use name::is_revision;
 pub use settings::{HubSettings, Token};
 
 use cache::ModelCache;

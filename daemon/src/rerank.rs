@@ -8,7 +8,7 @@ use crate::job::Job;
 use crate::segment::{Finished, Output};
 use crate::session::Connection;
 use emberd_protocol::{
-    ElementType, Pairing, RerankRequest, Reranked, Response, ScoreActivation, TextBlock,
+    ElementType, Method, Pairing, RerankRequest, Reranked, Response, ScoreActivation, TextBlock,
     rows_len_bytes,
 };
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(crate) async fn rerank(
     texts: TextBlock,
 ) -> Result<Answer, RequestError> {
     let pairs = pairs(request.texts, request.pairs)?;
-    let (using, slot) = target(&shared, &connection, request.target).await?;
+    let (using, slot) = target(&shared, &connection, request.target, Method::Rerank).await?;
     let ranking = using.model.ranking()?;
     let shape = ranking.shape;
     let labels = u32::try_from(shape.used).unwrap_or(u32::MAX);

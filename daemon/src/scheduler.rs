@@ -702,6 +702,13 @@ impl Scheduler {
             return self.note_wait(id);
         }
         self.note_wait(id);
+        if let Some(placement) = placement::refuse_unseen(self.choice(&model), &self.devices) {
+            let mut told = self.told(&model, Need::default(), &placement);
+            told.need_bytes = 0;
+            self.journal.note(told, now);
+            let Placement { verdict, reasons, .. } = placement;
+            return self.refuse(id, WaitError::Refused { verdict, reasons });
+        }
         let Some(state) = self.models.get_mut(&model) else { return };
         let Some(need) = state.need else {
             if !state.is_preparing {

@@ -342,6 +342,20 @@ impl Settings {
         table::lines(self)
     }
 
+    /// The keys that have no value, ordered and as they stand in a file.
+    #[must_use]
+    pub fn unset(&self) -> Vec<String> {
+        table::unset(self)
+    }
+
+    /// Makes relative paths absolute, as seen from a folder. Those of a file are seen from its own.
+    pub fn resolve_paths(&mut self, here: &Path) {
+        let of_models = self.models.values_mut().filter_map(|model| model.local_path.as_mut());
+        for path in of_models.chain(self.cache.file.as_mut()) {
+            *path = here.join(&*path);
+        }
+    }
+
     /// The keys of one model without their `models.<id>.`, and their values as TOML.
     #[must_use]
     pub fn model_lines(&self, id: &ModelId) -> Vec<(String, String)> {

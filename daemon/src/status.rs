@@ -18,6 +18,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// What a list of the status may take of its message; models and the rest need room, too.
+const MAX_LIST_BYTES: usize = 256 << 10;
+
+/// What an item takes beside its texts, and more.
+const ITEM_BYTES: usize = 100;
+
+/// The first items of a list, and how many are left out.
+fn listed<T>(items: impl Iterator<Item = T>, texts_bytes: impl Fn(&T) -> usize) -> (Vec<T>, u64) {
+    let (mut list, mut bytes, mut left_out) = (Vec::new(), 0, 0);
+    for item in items {
+        bytes += ITEM_BYTES + texts_bytes(&item);
+        if bytes <= MAX_LIST_BYTES {
+            list.push(item);
+        } else {
+            left_out += 1;
+        }
+    }
+    (list, left_out)
+}
+
 /// A model's state in the protocol's words: that of its copy which is furthest on its way in.
 #[must_use]
 pub(crate) fn state(seen: &Seen) -> ModelState {
@@ -58,6 +78,10 @@ pub(crate) fn of(shared: &Shared) -> Status {
             age_ms: millis(now.saturating_duration_since(lease.since)),
         })
     });
+    let lease_bytes = |lease: &LeaseStatus| lease.model.as_str().len() + lease.client.len();
+    let (leases, leases_left_out) = listed(leases, lease_bytes);
+    let of_connections = connections.iter().map(|c| connection(c, now));
+    let (of_connections, connections_left_out) = listed(of_connections, |c| c.client.len());
     let devices = overview.devices.into_iter().map(|(figures, used_bytes)| DeviceStatus {
         device: figures.device.to_string(),
         name: figures.name,
@@ -76,9 +100,11 @@ pub(crate) fn of(shared: &Shared) -> Status {
             requests: load(&shared.requests),
             reload_error: lock(&shared.reload_error).clone(),
         },
-        leases: leases.collect(),
+        leases,
+        leases_left_out,
         models: shared.registry.slots().iter().map(|slot| model(shared, slot, now)).collect(),
-        connections: connections.iter().map(|c| connection(c, now)).collect(),
+        connections: of_connections,
+        connections_left_out,
         segments: SegmentStatus {
             backend: settings.segments.backend,
             segments: shared.credit.segments(),
@@ -184,6 +210,7 @@ fn connection(connection: &Connection, now: Instant) -> ConnectionStatus {
         segments: pool.map_or(0, crate::segment::SegmentPool::segments),
         segment_bytes: pool.map_or(0, crate::segment::SegmentPool::segment_bytes),
         held_bytes: pool.map_or(0, crate::segment::SegmentPool::held_bytes),
+        credit_bytes: pool.map_or(0, crate::segment::SegmentPool::credit_bytes),
     }
 }
 

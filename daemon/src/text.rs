@@ -6,7 +6,7 @@ use crate::error::RequestError;
 use crate::generate::{GenerationConfig, TextJob};
 use crate::news::Pieces;
 use crate::session::Connection;
-use emberd_protocol::{FillMaskRequest, GenerateRequest, Response, TextBlock};
+use emberd_protocol::{FillMaskRequest, GenerateRequest, Method, Response, TextBlock};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ pub(crate) async fn generate(
     pieces: Option<Pieces>,
 ) -> Result<Answer, RequestError> {
     let GenerateRequest { target: wanted, options, stream, .. } = request;
-    let (using, slot) = target(&shared, &connection, wanted).await?;
+    let (using, slot) = target(&shared, &connection, wanted, Method::Generate).await?;
     let generation = using.model.generation()?;
     let defaults = generation.model.defaults();
     let config = GenerationConfig::resolve(&options, stream, defaults, generation.limits)?;
@@ -41,7 +41,7 @@ pub(crate) async fn fill_mask(
     request: FillMaskRequest,
     texts: TextBlock,
 ) -> Result<Answer, RequestError> {
-    let (using, slot) = target(&shared, &connection, request.target).await?;
+    let (using, slot) = target(&shared, &connection, request.target, Method::FillMask).await?;
     let queue = &using.model.masks()?.queue;
     let filled = queue.push(connection.id, texts, request.top_k)?.done().await?;
     slot.counters.requests.fetch_add(1, Ordering::Relaxed);

@@ -14,12 +14,16 @@ pub struct Status {
     /// The models, ordered by id.
     #[serde(deserialize_with = "bounded::list")]
     pub models: Vec<ModelStatus>,
-    /// The leases, ordered by id.
+    /// The leases, ordered by id; the first of them, where all would not fit a message.
     #[serde(deserialize_with = "bounded::list")]
     pub leases: Vec<LeaseStatus>,
-    /// The connections, ordered by age.
+    /// Leases that are not listed.
+    pub leases_left_out: u64,
+    /// The connections, ordered by age; the first of them, where all would not fit a message.
     #[serde(deserialize_with = "bounded::list")]
     pub connections: Vec<ConnectionStatus>,
+    /// Connections that are not listed.
+    pub connections_left_out: u64,
     /// Shared memory of all connections.
     pub segments: SegmentStatus,
     /// The embedding cache.
@@ -153,6 +157,8 @@ pub struct ConnectionStatus {
     pub segment_bytes: u64,
     /// Bytes of results that it has not freed.
     pub held_bytes: u64,
+    /// Bytes of results that it may hold unfreed.
+    pub credit_bytes: u64,
 }
 
 /// Shared memory.

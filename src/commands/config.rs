@@ -10,21 +10,29 @@ use serde_json::json;
 pub(super) fn run(args: Config) -> Result<(), CommandError> {
     match args {
         Config::Show { settings, json } => {
-            let lines = serve::settings(settings.as_deref(), Vec::new())?.lines();
+            let settings = serve::settings(settings.as_deref(), Vec::new())?;
+            let (lines, unset) = (settings.lines(), settings.unset());
             if json {
+                let unset =
+                    unset.iter().map(|key| json!({"key": key, "value": null, "origin": "not set"}));
                 let keys: Vec<_> = lines
                     .iter()
                     .map(|line| {
                         let origin = line.origin.to_string();
-                        json!({"key": line.key, "value": line.json_value(), "origin": origin})
+                        json!({"key": line.toml_key(), "value": line.json_value(), "origin": origin})
                     })
+                    .chain(unset)
                     .collect();
                 return output::json(&keys);
             }
             let row = |line: emberd_daemon::settings::KeyLine| {
-                vec![line.key, line.value, line.origin.to_string()]
+                vec![line.toml_key(), line.value, line.origin.to_string()]
             };
-            let rows: Vec<_> = lines.into_iter().map(row).collect();
+            // Nothing can be put into a file for these: a key has a value, or is left out.
+            let unset = unset
+                .into_iter()
+                .map(|key| vec![format!("# {key}"), String::new(), "not set".into()]);
+            let rows: Vec<_> = lines.into_iter().map(row).chain(unset).collect();
             output::table(&["KEY", "VALUE", "FROM"], &rows)
         }
         Config::Check { file, json } => {

@@ -61,12 +61,13 @@ fn text(status: &Status) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "cache: {} of {} rows, {}, {} hits ({} %), {} evicted, {} expired, {} on disk{}",
+            "cache: {} of {} rows, {}, {} hits ({} %), {} misses, {} evicted, {} expired, {} on disk{}",
             cache.entries,
             cache.max_entries,
             size(cache.bytes),
             cache.hits,
             100 * cache.hits / asked,
+            cache.misses,
             cache.evictions,
             cache.expired,
             cache.persisted_entries,
@@ -78,6 +79,11 @@ fn text(status: &Status) -> String {
     }
     if let Some(failure) = &cache.failure {
         let _ = writeln!(text, "CACHE_ERROR: {failure}");
+    }
+    for model in &status.models {
+        if let Some(failure) = &model.failure {
+            let _ = writeln!(text, "{} cannot be loaded: {failure}", model.id);
+        }
     }
     if let Some(error) = &daemon.reload_error {
         let _ = writeln!(text, "the last reload changed nothing: {error}");
@@ -117,9 +123,20 @@ fn text(status: &Status) -> String {
         status.leases.iter().map(lease).collect(),
     );
     add(
-        &["PROCESS", "USER", "CLIENT", "CONNECTED", "IN FLIGHT", "SEGMENTS", "HELD"],
+        &["PROCESS", "USER", "CLIENT", "CONNECTED", "IN FLIGHT", "SEGMENTS", "HELD", "CREDIT"],
         status.connections.iter().map(connection).collect(),
     );
+    let left_out =
+        [(status.leases_left_out, "leases"), (status.connections_left_out, "connections")];
+    for (count, what) in left_out.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = writeln!(text, "\n{count} more {what} are not listed");
+    }
+    let mut add = |header: &[&str], rows: Vec<Vec<String>>| {
+        if !rows.is_empty() {
+            text.push('\n');
+            text.push_str(&table_text(header, &rows));
+        }
+    };
     add(
         &["REQUEST", "COUNT", "HALF WITHIN", "90 %", "99 %", "LONGEST"],
         status.latencies.iter().map(latency).collect(),
@@ -190,6 +207,7 @@ fn connection(connection: &ConnectionStatus) -> Vec<String> {
         connection.requests_in_flight.to_string(),
         format!("{} ({})", connection.segments, size(connection.segment_bytes)),
         size(connection.held_bytes),
+        size(connection.credit_bytes),
     ]
 }
 

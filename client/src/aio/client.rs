@@ -281,6 +281,7 @@ impl Client {
         let mut tries = Tries::new(self.line(), is_safe);
         loop {
             let link = self.link().await?;
+            self.line().take_again(&link, None);
             let mut on_event = |event: Event| {
                 tries.note(&event);
                 on_event(event);

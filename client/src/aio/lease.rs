@@ -22,7 +22,7 @@ pub struct Lease {
 #[derive(Debug)]
 struct Shared {
     client: Client,
-    held: Held,
+    held: Arc<Held>,
     /// Held by the future that takes it again.
     taking: Mutex<()>,
 }
@@ -101,9 +101,10 @@ impl Lease {
         }
     }
 
-    /// The lease on a connection; taken again if it belongs to one that died.
+    /// The lease on a connection; taken again if it belongs to one that died, and with it all others.
     pub(super) async fn on(&self, link: &Link) -> Result<LeaseId, Error> {
         let held = &self.shared.held;
+        self.client().line().take_again(link, Some(held));
         if let Some(lease) = held.on(link)? {
             return Ok(lease);
         }

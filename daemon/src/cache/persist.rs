@@ -125,6 +125,7 @@ impl Persistence {
             store: None,
             refused_at: None,
             damaged: 0,
+            was_removed: false,
             has_read: false,
             clears: false,
         };
@@ -225,6 +226,8 @@ struct Writer {
     /// When the system refused something, and the file was given up for a while.
     refused_at: Option<Instant>,
     damaged: usize,
+    /// The file was removed under this process; told until all is cleared.
+    was_removed: bool,
     has_read: bool,
     /// Whether the file is to be emptied as soon as it can be.
     clears: bool,
@@ -288,7 +291,7 @@ impl Writer {
             return;
         }
         let mut result = self.attempt(round);
-        if let Err(StoreError::Damaged(_)) = result {
+        if let Err(StoreError::Damaged(_) | StoreError::Removed) = result {
             self.give_up(&result, round);
             if self.damaged >= MAX_DAMAGED {
                 return;
@@ -307,7 +310,8 @@ impl Writer {
     fn carry_out(&mut self, round: &Round) -> Result<(), StoreError> {
         self.clears |= round.clear;
         let mut store = match self.store.take() {
-            Some(store) => store,
+            Some(store) if store.is_at(&self.path) || self.clears => store,
+            Some(_) => return Err(StoreError::Removed),
             None => Store::open(&self.path)?,
         };
         if self.clears {
@@ -326,8 +330,9 @@ impl Writer {
         store.write(&round.records, round.max_entries, oldest.unwrap_or(SystemTime::UNIX_EPOCH))?;
         let mut state = lock(&self.inbox.state);
         state.stats.entries = store.len();
-        // A damaged file is told of until somebody has cleared it all.
-        if self.damaged == 0 || self.clears {
+        // A damaged or lost file is told of until somebody has cleared it all.
+        if (self.damaged == 0 && !self.was_removed) || self.clears {
+            self.was_removed = false;
             state.stats.error = None;
         }
         drop(state);
@@ -360,15 +365,24 @@ impl Writer {
             // Rows that were read before the damage was met are whole, and stay.
             self.has_read = true;
             told = match self.set_aside() {
-                Ok(aside) => format!("{told}; it was set aside as {}", aside.display()),
+                Ok(aside) => format!(
+                    "{told}; it was set aside as {}, and a new one is begun",
+                    aside.display()
+                ),
                 Err(error) => {
                     self.refused_at = Some(Instant::now());
-                    format!("{told}; it cannot be set aside: {error}")
+                    format!(
+                        "{told}; it cannot be set aside ({error}): remove it, or set embedding_cache.file to another place"
+                    )
                 }
             };
             if self.damaged >= MAX_DAMAGED {
-                told.push_str("; too many were damaged, and nothing more is persisted");
+                told.push_str(
+                    "; too many were damaged, and nothing more is persisted: check the disk",
+                );
             }
+        } else if let StoreError::Removed = error {
+            self.was_removed = true;
         } else {
             self.refused_at = Some(Instant::now());
         }

@@ -6,9 +6,9 @@ use super::key::RowKey;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,11 +31,17 @@ pub(super) enum StoreError {
     /// Its content is wrong.
     #[error("the file is damaged: {0}")]
     Damaged(String),
+    /// It is not there any more, or another one is.
+    #[error("the file was removed or replaced; a new one is begun")]
+    Removed,
     /// Another process works with it.
-    #[error("another process holds the file")]
+    #[error("another process holds the file: give each daemon its own with embedding_cache.file")]
     Held,
     /// The system refused.
-    #[error("the system refused it")]
+    #[error(
+        "the file cannot be used: make room and give the daemon the right to write it, or set \
+         embedding_cache.file to another place, or embedding_cache.persist_to_disk = false"
+    )]
     System(#[from] io::Error),
 }
 
@@ -52,19 +58,29 @@ pub(super) struct Record {
 pub(super) struct Store {
     database: Database,
     births: BTreeSet<(u64, RowKey)>,
+    /// Of its file.
+    identity: (u64, u64),
 }
 
 impl Store {
     /// Opens or begins a file that only its user can read, and checks every record in it. A file
     /// that was not closed is first brought back to its last commit.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let file = FileBackend::new(open_file(path)?).map_err(redb::Error::from)?;
+        let file = open_file(path)?;
+        let identity = identity(&file.metadata()?);
+        let file = FileBackend::new(file).map_err(redb::Error::from)?;
         let mut builder = Builder::new();
         builder.set_cache_size(PAGE_CACHE_BYTES);
         let database = builder.create_with_backend(file).map_err(redb::Error::from)?;
-        let mut store = Self { database, births: BTreeSet::new() };
+        let mut store = Self { database, births: BTreeSet::new(), identity };
         store.births = store.read_births()?;
         Ok(store)
+    }
+
+    /// Whether its file is still the one at this path: a removed one can be written for ever, and
+    /// nobody finds the rows.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|there| identity(&there) == self.identity)
     }
 
     /// How many rows there are.
@@ -163,6 +179,11 @@ pub(super) fn set_aside(path: &Path, now: SystemTime) -> io::Result<PathBuf> {
     }
     std::fs::rename(path, &aside)?;
     Ok(aside)
+}
+
+/// What tells a file from all others: its device and its number there.
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 /// Opens the file for this user alone, with the folders that it is in.

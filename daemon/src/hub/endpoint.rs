@@ -8,6 +8,7 @@ use super::settings::{HubSettings, Token};
 use hf_hub::Cache;
 use hf_hub::api::tokio::{Api, ApiBuilder, ApiError};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect::Policy};
+use std::time::SystemTime;
 use tokio::time::{sleep, timeout};
 
 /// More than the largest repositories list.
@@ -94,7 +95,8 @@ impl Endpoint {
         file: &str,
     ) -> Result<Content, HubError> {
         let request = self.head_client.head(self.address(model, commit, file));
-        let response = self.ask(request, model, Missing::File).await?;
+        let response = self.ask(request, model, Missing::File).await;
+        let response = response.map_err(|error| error.of_file(file))?;
         let header = |name: &str| response.headers().get(name)?.to_str().ok();
         if header("x-repo-commit").is_some_and(|other| other != commit) {
             return Err(self.odd("a file comes from another commit"));
@@ -124,7 +126,7 @@ impl Endpoint {
         if from > 0 {
             request = request.header("range", format!("bytes={from}-"));
         }
-        self.ask(request, model, Missing::File).await
+        self.ask(request, model, Missing::File).await.map_err(|error| error.of_file(file))
     }
 
     /// The next piece of an answer; none at its end.
@@ -212,10 +214,10 @@ impl Endpoint {
                     _ => missing,
                 };
                 let (name, revision) = (model.name.clone(), model.revision.clone());
-                Some(HubError::NotFound { what, name, revision, endpoint })
+                Some(HubError::NotFound { what, file: None, name, revision, endpoint })
             }
             StatusCode::TOO_MANY_REQUESTS => {
-                let after = wanted_pause(response.headers());
+                let after = wanted_pause(response.headers(), SystemTime::now());
                 let after = after.unwrap_or_else(|| self.patience.after(failures));
                 Some(HubError::TooManyRequests { endpoint, after })
             }

@@ -42,12 +42,15 @@ pub enum HubError {
     },
     /// The hub does not know it.
     #[error(
-        "{endpoint} has no {what} for model {name}, revision {revision}: check both in the settings{}",
+        "{endpoint} has no {what}{} for model {name}, revision {revision}: check both in the settings{}",
+        file.as_ref().map(|file| format!(" {file}")).unwrap_or_default(),
         private_hint(what)
     )]
     NotFound {
         /// The repository, the revision, or a file.
         what: Missing,
+        /// Which file, where it is one.
+        file: Option<String>,
         /// Of the model.
         name: String,
         /// Of the model.
@@ -200,6 +203,15 @@ impl HubError {
             | Self::Escapes { .. }
             | Self::NotAModel { .. } => false,
         }
+    }
+
+    /// Names the file that was asked for, where it is the one that is missing.
+    #[must_use]
+    pub(super) fn of_file(mut self, asked: &str) -> Self {
+        if let Self::NotFound { what: Missing::File, file, .. } = &mut self {
+            *file = Some(asked.to_owned());
+        }
+        self
     }
 
     /// The way to say that the cache could not be written.

@@ -25,9 +25,7 @@ impl HubModel {
         if !is_name {
             return Err(HubError::BadName { name: name.into() });
         }
-        let is_revision = revision.len() <= 200
-            && revision.split('/').all(|part| is_plain(part) && !part.ends_with(".lock"));
-        if !is_revision {
+        if !is_revision(revision) {
             return Err(HubError::BadRevision { revision: revision.into() });
         }
         Ok(Self { name: name.into(), revision: revision.into() })
@@ -42,6 +40,12 @@ impl HubModel {
     pub(super) fn at(&self, revision: &str) -> Repo {
         Repo::with_revision(self.name.clone(), RepoType::Model, revision.to_owned())
     }
+}
+
+/// Whether a text can be a branch, a tag or a commit.
+pub(crate) fn is_revision(revision: &str) -> bool {
+    revision.len() <= 200
+        && revision.split('/').all(|part| is_plain(part) && !part.ends_with(".lock"))
 }
 
 /// Whether this is the full name of a commit, as the hub writes it.

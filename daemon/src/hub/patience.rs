@@ -1,7 +1,8 @@
 //! How long a hub is waited for.
 
+use super::http_date;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How long to bear with a hub. hf-hub tries once, and waits for ever.
 #[derive(Debug, Clone, Copy)]
@@ -30,11 +31,14 @@ impl Patience {
     }
 }
 
-/// `Retry-After: 30`, or the hub's own `RateLimit: "api";r=0;t=30`.
-pub(super) fn wanted_pause(headers: &HeaderMap) -> Option<Duration> {
+/// `Retry-After: 30` or with a moment, or the hub's own `RateLimit: "api";r=0;t=30`.
+pub(super) fn wanted_pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let seconds = |text: &str| text.trim().parse().ok().map(Duration::from_secs);
     let text = |value: &reqwest::header::HeaderValue| value.to_str().ok().map(str::to_owned);
-    let after = headers.get(RETRY_AFTER).and_then(text).and_then(|text| seconds(&text));
+    // A moment that has passed asks for no pause.
+    let until = |text: &str| Some(http_date::read(text)?.duration_since(now).unwrap_or_default());
+    let after = headers.get(RETRY_AFTER).and_then(text);
+    let after = after.and_then(|text| seconds(&text).or_else(|| until(&text)));
     after.or_else(|| {
         let limit = headers.get("ratelimit").and_then(text)?;
         limit.split(';').find_map(|part| seconds(part.trim().strip_prefix("t=")?))
@@ -46,10 +50,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hub_says_when_to_come_back_in_two_ways() {
+    fn the_hub_says_when_to_come_back_in_three_ways() {
+        let now = http_date::read("Wed, 21 Oct 2026 07:27:00 GMT").unwrap();
         for (name, value, seconds) in [
             ("retry-after", "30", Some(30)),
-            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", None),
+            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", Some(60)),
+            ("retry-after", "Wed, 21 Oct 2026 07:26:00 GMT", Some(0)),
+            ("retry-after", "tomorrow", None),
             ("ratelimit", "\"api\";r=0;t=55", Some(55)),
             ("ratelimit", "nonsense", None),
         ] {
@@ -57,7 +64,7 @@ mod tests {
                 reqwest::header::HeaderName::from_static(name),
                 value.parse().unwrap(),
             )]);
-            assert_eq!(wanted_pause(&headers), seconds.map(Duration::from_secs), "{value}");
+            assert_eq!(wanted_pause(&headers, now), seconds.map(Duration::from_secs), "{value}");
         }
     }
 

@@ -53,6 +53,21 @@ impl HubSettings {
     }
 }
 
+impl HubSettings {
+    /// What is wrong with the address of the hub, if no request could be made to it.
+    #[must_use]
+    pub fn endpoint_fault(&self) -> Option<String> {
+        let is_address = reqwest::Url::parse(&self.endpoint)
+            .is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+        (!is_address).then(|| {
+            format!(
+                "HF_ENDPOINT is \"{}\": give the address of a hub, such as {DEFAULT_ENDPOINT}",
+                self.endpoint
+            )
+        })
+    }
+}
+
 impl Token {
     /// A token without the blanks around it; none if nothing is left, or if it has characters that
     /// no token has, which could not be sent.
@@ -116,6 +131,17 @@ mod tests {
     fn the_endpoint_loses_its_last_slash() {
         assert_eq!(settings(&[]).endpoint, "https://huggingface.co");
         assert_eq!(settings(&[("HF_ENDPOINT", "http://h:1/")]).endpoint, "http://h:1");
+    }
+
+    #[test]
+    fn an_endpoint_that_no_request_can_go_to_is_told() {
+        for sound in ["https://hub.example", "http://127.0.0.1:8080", "http://[::1]:1/mirror"] {
+            assert_eq!(settings(&[("HF_ENDPOINT", sound)]).endpoint_fault(), None, "{sound}");
+        }
+        for wrong in ["hub.example", "ftp://hub.example", "http://", "file:///hub", "https:// x"] {
+            let fault = settings(&[("HF_ENDPOINT", wrong)]).endpoint_fault().unwrap();
+            assert!(fault.contains("HF_ENDPOINT") && fault.contains(wrong.trim()), "{fault}");
+        }
     }
 
     #[test]

@@ -153,14 +153,7 @@ fn candidates<'a>(
         }
         candidates.push((figures, bytes));
     }
-    if !there.iter().any(|figures| wish.choice.allows(figures.device)) {
-        let all: Vec<_> = there.iter().map(|figures| figures.device.to_string()).collect();
-        reasons.push(format!(
-            "it is to be on \"{}\", and there is no such device (there is {})",
-            wish.choice,
-            all.join(", ")
-        ));
-    }
+    reasons.extend(no_device(wish.choice, devices));
     // GPUs before the CPU; among them the one with the most room, which spreads models.
     let free = |figures: &DeviceFigures| {
         figures.capacity_bytes().saturating_sub(used_bytes(figures.device, residents))
@@ -169,6 +162,30 @@ fn candidates<'a>(
         (figures.device == Device::Cpu, std::cmp::Reverse(free(figures)), figures.device)
     });
     candidates
+}
+
+/// Why a model that is to be on such a device has no place, if there is none.
+fn no_device(choice: DeviceChoice, devices: &Devices) -> Option<String> {
+    let there = &devices.figures;
+    if there.iter().any(|figures| choice.allows(figures.device)) {
+        return None;
+    }
+    let all: Vec<_> = there.iter().map(|figures| figures.device.to_string()).collect();
+    Some(format!(
+        "it is to be on \"{choice}\", and there is no such device (there is {}): set its device to \
+         \"auto\" or \"cpu\"",
+        all.join(", ")
+    ))
+}
+
+/// The refusal of a model that has no place whatever it takes: for this nothing needs to be fetched.
+/// `None` as long as GPUs may still be found.
+pub(super) fn refuse_unseen(choice: DeviceChoice, devices: &Devices) -> Option<Placement> {
+    let is_gpu = |figures: &DeviceFigures| figures.device != Device::Cpu;
+    let were_looked_for = !devices.missing.is_empty() || devices.figures.iter().any(is_gpu);
+    let reason = no_device(choice, devices).filter(|_| were_looked_for)?;
+    let reasons = devices.missing.iter().cloned().chain([reason]).collect();
+    Some(Placement { verdict: PlacementVerdict::Never, device: None, reasons })
 }
 
 /// What our models take of a device.

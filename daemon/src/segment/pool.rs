@@ -178,6 +178,12 @@ impl SegmentPool {
         retired
     }
 
+    /// Bytes of slots that may be taken at once.
+    #[must_use]
+    pub fn credit_bytes(&self) -> u64 {
+        self.credit_bytes
+    }
+
     /// Bytes of slots that are not free.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {

@@ -15,6 +15,9 @@ use toml::de::{DeTable, DeValue};
 /// What variables that are settings begin with.
 const VARIABLE_PREFIX: &str = "EMBERD_";
 
+/// Of a key that is given more than once.
+const TWICE: &str = "this key stands twice: keep one of them";
+
 /// Stands for a dot in the name of a variable.
 const VARIABLE_DOT: &str = "__";
 
@@ -70,9 +73,24 @@ pub(super) fn read(
     custom_types: &[String],
 ) -> Result<Settings, SettingsError> {
     let Some(path) = path else { return parse(None, variables, custom_types) };
-    let text = std::fs::read_to_string(path)
+    let bytes = std::fs::read(path)
         .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let problem = Problem {
+            path: path.to_owned(),
+            line: line_at(sound),
+            key: String::new(),
+            message: "this line is not UTF-8: save the file as UTF-8".into(),
+        };
+        SettingsError::Wrong(vec![problem])
+    })?;
     parse(Some((&text, path)), variables, custom_types)
+}
+
+/// The line, from 1, on which a text goes on.
+fn line_at(before: &[u8]) -> usize {
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
 }
 
 pub(super) fn parse(
@@ -101,6 +119,11 @@ pub(super) fn parse(
         return Ok(reader.settings);
     }
     reader.problems.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
+    // What cannot be read is told once for each line.
+    let is_text = |problem: &Problem| problem.key.is_empty();
+    reader.problems.dedup_by(|b, a| {
+        a == b || (is_text(a) && is_text(b) && (&a.path, a.line) == (&b.path, b.line))
+    });
     Err(SettingsError::Wrong(reader.problems))
 }
 
@@ -125,8 +148,16 @@ impl Layer<'_> {
         if self.variable.is_some() {
             return 0;
         }
-        let before = &self.text.as_bytes()[..at.start.min(self.text.len())];
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
+        line_at(&self.text.as_bytes()[..at.start.min(self.text.len())])
+    }
+
+    /// The key of a line, or the table that it begins.
+    fn key(&self, at: &Range<usize>) -> &str {
+        let start =
+            self.text.get(..at.start).map_or(0, |text| text.rfind('\n').map_or(0, |at| at + 1));
+        let line = self.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let key = line.split_once('=').map_or(line, |(key, _)| key);
+        key.trim().trim_start_matches('[').trim_end_matches(']').trim()
     }
 
     fn origin(&self, at: &Range<usize>) -> Origin {
@@ -150,7 +181,10 @@ impl Reader<'_> {
         let (document, errors) = DeTable::parse_recoverable(layer.text);
         for error in errors {
             let at = error.span().unwrap_or(0..0);
-            self.problem(layer, &at, "", error.message().to_owned());
+            match error.message() {
+                "duplicate key" => self.problem(layer, &at, layer.key(&at), TWICE.to_owned()),
+                message => self.problem(layer, &at, "", message.to_owned()),
+            }
         }
         document
     }
@@ -171,6 +205,7 @@ impl Reader<'_> {
                 (name, _) => flatten(name.to_owned(), value, &mut flat),
             }
         }
+        self.refuse_doubles(layer, "", &mut flat);
         let keys = table::top_keys();
         // Out of `self`, so that problems can be added while it is changed.
         let mut settings = std::mem::replace(&mut self.settings, Settings::without_models());
@@ -183,6 +218,21 @@ impl Reader<'_> {
         for (id, (at, model)) in models {
             self.model(layer, &id, &at, model);
         }
+    }
+
+    /// A key in quotes (`"sharing.enabled"`) and one in a table may be the same one, of which the
+    /// parser knows nothing.
+    fn refuse_doubles(&mut self, layer: &Layer<'_>, prefix: &str, flat: &mut Vec<Flat<'_>>) {
+        let mut known = BTreeSet::new();
+        flat.sort_by_key(|entry| entry.at.start);
+        flat.retain(|entry| {
+            let is_new = known.insert(entry.key.clone());
+            if !is_new {
+                let key = format!("{prefix}{}", entry.key);
+                self.problem(layer, &entry.at, &key, TWICE.to_owned());
+            }
+            is_new
+        });
     }
 
     fn model(
@@ -209,6 +259,7 @@ impl Reader<'_> {
         for (name, value) in table {
             flatten(name.get_ref().to_string(), value, &mut flat);
         }
+        self.refuse_doubles(layer, &format!("{key}."), &mut flat);
         let keys = table::model_keys();
         let mut model = self.settings.models.get(&model_id).cloned().unwrap_or_default();
         let mut origins = BTreeMap::new();
@@ -281,6 +332,10 @@ impl Reader<'_> {
         let key = match parts.as_slice() {
             [single] => {
                 let key = single.to_lowercase();
+                if let Some(message) = group_fault(&key) {
+                    self.problems.push(Problem { path: name.into(), line: 0, key, message });
+                    return;
+                }
                 if !table::top_keys().iter().any(|known| known.name == key) {
                     if let Some(meant) = meant_by(name) {
                         let message = format!("there is no such setting: did you mean {meant}?");
@@ -298,17 +353,12 @@ impl Reader<'_> {
             ["MODELS", id, key] => format!("models.\"{id}\".{}", key.to_lowercase()),
             parts => parts.join(".").to_lowercase(),
         };
-        // As it would stand in a file: a number or a yes where it is one, else a text.
-        let bare = format!("{key} = {value}");
-        let is_number_or_yes = |value: &Spanned<DeValue<'_>>| {
-            matches!(value.get_ref(), DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_))
+        // As it would stand in a file: a number or a yes where the key wants one, else a text.
+        let text = if !wants_text(&parts) && is_number_or_yes(value) {
+            format!("{key} = {value}")
+        } else {
+            format!("{key} = {}", toml::Value::String(value.into()))
         };
-        let as_value = format!("x = {value}");
-        let is_bare = !value.contains('\n')
-            && DeTable::parse(&as_value)
-                .is_ok_and(|table| table.get_ref().get("x").is_some_and(is_number_or_yes));
-        let text =
-            if is_bare { bare } else { format!("{key} = {}", toml::Value::String(value.into())) };
         let layer =
             Layer { text: &text, path: Path::new(name), base: Path::new(""), variable: Some(name) };
         let document = self.document(&layer);
@@ -361,6 +411,46 @@ impl Reader<'_> {
         };
         self.problems.push(Problem { path, line, key: key.into(), message });
     }
+}
+
+/// Whether a variable's setting is a text, which may look like a number.
+fn wants_text(parts: &[&str]) -> bool {
+    let is_text = |known: &str, key: &str, is_text: bool| is_text && known == key;
+    match parts {
+        ["MODELS", _, key] => {
+            let key = key.to_lowercase();
+            table::model_keys().iter().any(|known| is_text(known.name, &key, known.rule.is_text()))
+        }
+        parts => {
+            let key = parts.join(".").to_lowercase();
+            table::top_keys().iter().any(|known| is_text(known.name, &key, known.rule.is_text()))
+        }
+    }
+}
+
+fn is_number_or_yes(value: &str) -> bool {
+    let text = format!("x = {value}");
+    let is_it = |value: &Spanned<DeValue<'_>>| {
+        matches!(value.get_ref(), DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_))
+    };
+    !value.contains('\n')
+        && DeTable::parse(&text).is_ok_and(|table| table.get_ref().get("x").is_some_and(is_it))
+}
+
+/// What is wrong with a variable that names a group of settings (`EMBERD_SHARING`).
+fn group_fault(key: &str) -> Option<String> {
+    if key == "models" {
+        let example = format!("{VARIABLE_PREFIX}MODELS__<id>__NAME");
+        return Some(format!("this is a group of settings: set one of them, such as {example}"));
+    }
+    let inner = table::top_keys().into_iter().find_map(|known| {
+        known.name.strip_prefix(key)?.strip_prefix('.').is_some().then(|| variable_of(known.name))
+    })?;
+    Some(format!("this is a group of settings: set one of them, such as {inner}"))
+}
+
+fn variable_of(key: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", key.to_uppercase().replace('.', VARIABLE_DOT))
 }
 
 /// The variable of a setting that one without any dot is nearly: mistyped, or with one underscore
@@ -447,11 +537,22 @@ fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
-/// The most similar name, if one is similar enough to have been meant.
+/// The most similar name, if one is similar enough to have been meant. The last segments decide:
+/// what stands before them is the same for many.
 fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = names.map(|name| (strsim::jaro_winkler(given, name), name));
-    let (score, name) = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (score > 0.8).then_some(name)
+    let given = given.to_lowercase();
+    let segments = |key: &str| match key.rsplit_once('.') {
+        Some((group, last)) => (group.to_owned(), last.to_owned()),
+        None => (String::new(), key.to_owned()),
+    };
+    let (group, last) = segments(&given);
+    let scored = names.filter_map(|name| {
+        let (its_group, its_last) = segments(name);
+        let likeness = strsim::jaro_winkler(&last, &its_last);
+        let of_group = strsim::jaro_winkler(&group, &its_group);
+        (likeness > 0.8).then_some((likeness + of_group / 4.0, name))
+    });
+    scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 
 /// What is wrong with a name that means a model inside the program.
@@ -469,6 +570,7 @@ fn builtin_fault(model: &ModelSettings) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::KeyLine;
     use super::*;
 
     fn parse(text: &str) -> Result<Settings, Vec<String>> {
@@ -643,6 +745,113 @@ mod tests {
         ] {
             assert!(told.contains(expected), "{expected}: {told}");
         }
+    }
+
+    #[test]
+    fn a_variable_of_a_text_is_taken_as_it_is() {
+        let file = "models.x.type = \"embedding\"\nmodels.x.name = \"a/b\"\n";
+        let variables = [
+            ("EMBERD_MODELS__x__REVISION", "2024"),
+            ("EMBERD_MODELS__x__NAME", "2024"),
+            ("EMBERD_MODELS__x__LOCAL_PATH", "true"),
+            ("EMBERD_EMBEDDING_CACHE__FILE", "1.5"),
+        ];
+        let mut settings = with_variables(file, &variables).unwrap();
+        let model = settings.models[&id("x")].clone();
+        assert_eq!((model.revision.as_str(), model.name.as_deref()), ("2024", Some("2024")));
+        // Paths in variables are seen from where the program is, not from the file.
+        settings.resolve_paths(Path::new("/here"));
+        assert_eq!(settings.models[&id("x")].local_path, Some("/here/true".into()));
+        assert_eq!(settings.cache.file, Some("/here/1.5".into()));
+        let problems = with_variables("", &[("EMBERD_ACCESS__GROUP", "0")]).unwrap_err();
+        assert!(
+            problems[0].contains("\"0\" is not possible: give the name of a group"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn a_variable_that_names_a_group_of_settings_is_refused() {
+        for (name, example) in [
+            ("EMBERD_SHARING", "EMBERD_SHARING__ENABLED"),
+            ("EMBERD_EMBEDDING_CACHE", "EMBERD_EMBEDDING_CACHE__"),
+            ("EMBERD_MODELS", "EMBERD_MODELS__<id>__NAME"),
+        ] {
+            let problems = with_variables("", &[(name, "false")]).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].contains("a group of settings"), "{problems:?}");
+            assert!(problems[0].contains(example), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_told_by_name_however_it_is_written() {
+        for (text, line, key) in [
+            ("cpu_workers = 1\ncpu_workers = 2\n", 2, "cpu_workers"),
+            ("sharing.enabled = true\nsharing.enabled = true\n", 2, "sharing.enabled"),
+            ("[sharing]\nenabled = true\n[sharing]\n", 3, "sharing"),
+            ("\"sharing.enabled\" = true\n[sharing]\nenabled = false\n", 3, "sharing.enabled"),
+            ("[models.a]\ntype = \"mine\"\n\"type\" = \"mine\"\n", 3, "\"type\""),
+        ] {
+            let problems = parse(text).unwrap_err();
+            let start = format!("/etc/emberd/x.toml:{line}: {key}: this key stands twice");
+            assert!(problems.iter().any(|problem| problem.starts_with(&start)), "{problems:#?}");
+        }
+        // A quoted one alone is the same as a dotted one.
+        assert!(!parse("\"sharing.enabled\" = false").unwrap().sharing.enabled);
+    }
+
+    #[test]
+    fn the_key_that_was_meant_is_found_by_its_last_part_whatever_its_case() {
+        for (given, meant) in [
+            ("sharing.Max_Shared_Models", Some("sharing.max_shared_models")),
+            ("CPU_WORKERS", Some("cpu_workers")),
+            ("wait_ms", Some("segments.wait_ms")),
+            ("cache.ttl_seconds", Some("embedding_cache.ttl_seconds")),
+            ("sharing.enable", Some("sharing.enabled")),
+            ("sharing.colour", None),
+        ] {
+            let keys = table::top_keys();
+            assert_eq!(nearest(given, keys.iter().map(|key| key.name)), meant, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.toml");
+        let told = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let error = super::read(Some(&path), [], &[]).unwrap_err();
+            error.to_string().replace(&*path.to_string_lossy(), "x.toml")
+        };
+        let latin = b"cpu_workers = 1\n# gr\xfc\xdfe\n";
+        assert_eq!(told(latin), "x.toml:2: this line is not UTF-8: save the file as UTF-8");
+        let many = told("= = = = = = = = = = = = =\n".repeat(2).as_bytes());
+        assert_eq!(many.lines().count(), 2, "{many}");
+    }
+
+    #[test]
+    fn a_revision_that_no_hub_has_is_refused() {
+        for revision in ["..", "a/../b", "a b", "a\\tb", "", "/main"] {
+            let text = format!(
+                "models.a.type = \"embedding\"\nmodels.a.name = \"a/b\"\nmodels.a.revision = \"{revision}\"\n"
+            );
+            let problems = parse(&text).unwrap_err();
+            assert!(problems[0].contains(":3: models.a.revision:"), "{revision}: {problems:?}");
+            assert!(problems[0].contains("a branch, a tag or a commit"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_with_dots_is_shown_as_a_file_would_have_it() {
+        let settings = parse("models.\"v1.5\".type = \"mine\"\n").unwrap();
+        let keys: Vec<_> = settings.lines().iter().map(KeyLine::toml_key).collect();
+        assert!(keys.contains(&"models.\"v1.5\".type".to_owned()), "{keys:?}");
+        assert!(keys.contains(&"models.builtin.type".to_owned()));
+        let unset = settings.unset();
+        assert!(unset.contains(&"models.\"v1.5\".local_path".to_owned()), "{unset:?}");
+        assert!(unset.contains(&"access.group".to_owned()));
     }
 
     #[test]

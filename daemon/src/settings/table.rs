@@ -60,6 +60,21 @@ impl KeyLine {
         let value = read.ok().and_then(|mut line| line.remove("value"));
         value.unwrap_or_else(|| self.value.clone().into())
     }
+
+    /// The key as it stands in a file: an id with dots is in quotes.
+    #[must_use]
+    pub fn toml_key(&self) -> String {
+        toml_key(&self.key)
+    }
+}
+
+/// A key as it stands in a file: an id with dots is in quotes.
+pub(super) fn toml_key(key: &str) -> String {
+    let of_model = key.strip_prefix("models.").and_then(|rest| rest.rsplit_once('.'));
+    match of_model {
+        Some((id, own)) if id.contains('.') => format!("models.\"{id}\".{own}"),
+        _ => key.to_owned(),
+    }
 }
 
 /// A key below `T`: the settings, or one model.
@@ -77,6 +92,13 @@ pub(super) enum Rule<T: 'static> {
     Flag { set: fn(&mut T, bool), get: fn(&T) -> bool },
     /// A number above the start of the range, up to its end.
     Fraction { range: (f64, f64), set: fn(&mut T, f64), get: fn(&T) -> f64 },
+}
+
+impl<T> Rule<T> {
+    /// Whether values are texts.
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self, Self::Text { .. })
+    }
 }
 
 const MIB: u64 = 1 << 20;
@@ -293,7 +315,7 @@ pub(super) fn model_keys() -> Vec<Key<ModelSettings>> {
         text(
             "revision",
             |m, value, _| {
-                if value.is_empty() {
+                if !crate::hub::is_revision(value) {
                     return Err("give a branch, a tag or a commit of the model's repository".into());
                 }
                 value.clone_into(&mut m.revision);
@@ -357,27 +379,34 @@ pub(super) fn concerns(key: &str, model_type: &str) -> bool {
     }
 }
 
-/// Every key with its value and origin.
+/// Every key with its value and origin, but for those that have none.
 pub(super) fn lines(settings: &Settings) -> Vec<KeyLine> {
-    let mut lines = Vec::new();
-    let mut push = |key: String, value: Option<String>| {
-        if let Some(value) = value {
-            let origin = settings.origins.get(&key).cloned().unwrap_or(Origin::Default);
-            lines.push(KeyLine { key, value, origin });
-        }
+    let line = |(key, value): (String, Option<String>)| {
+        let origin = settings.origins.get(&key).cloned().unwrap_or(Origin::Default);
+        Some(KeyLine { key, value: value?, origin })
     };
-    for key in top_keys() {
-        push(key.name.to_owned(), value(&key.rule, settings));
-    }
-    for (id, model) in &settings.models {
-        for key in model_keys() {
-            if concerns(key.name, &model.model_type) {
-                push(format!("models.{id}.{}", key.name), value(&key.rule, model));
-            }
-        }
-    }
+    let mut lines: Vec<_> = all(settings).into_iter().filter_map(line).collect();
     lines.sort_by(|a, b| a.key.cmp(&b.key));
     lines
+}
+
+/// The keys that have no value.
+pub(super) fn unset(settings: &Settings) -> Vec<String> {
+    let is_unset = |(key, value): (String, Option<String>)| value.is_none().then(|| toml_key(&key));
+    let mut keys: Vec<_> = all(settings).into_iter().filter_map(is_unset).collect();
+    keys.sort();
+    keys
+}
+
+fn all(settings: &Settings) -> Vec<(String, Option<String>)> {
+    let top = top_keys().into_iter();
+    let mut all: Vec<_> =
+        top.map(|key| (key.name.to_owned(), value(&key.rule, settings))).collect();
+    for (id, model) in &settings.models {
+        let own = model_keys().into_iter().filter(|key| concerns(key.name, &model.model_type));
+        all.extend(own.map(|key| (format!("models.{id}.{}", key.name), value(&key.rule, model))));
+    }
+    all
 }
 
 fn value<T>(rule: &Rule<T>, target: &T) -> Option<String> {

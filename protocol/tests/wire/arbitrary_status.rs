@@ -35,10 +35,24 @@ pub(crate) fn status() -> impl Strategy<Value = Status> {
         vec(device(), 0..3),
         vec(latency(), 0..3),
     );
-    (daemon, lists, segments, cache()).prop_map(|(daemon, lists, segments, cache)| {
-        let (models, leases, connections, devices, latencies) = lists;
-        Status { daemon, models, leases, connections, segments, cache, devices, latencies }
-    })
+    let left_out = any::<(u64, u64)>();
+    (daemon, lists, segments, cache(), left_out).prop_map(
+        |(daemon, lists, segments, cache, (leases_left_out, connections_left_out))| {
+            let (models, leases, connections, devices, latencies) = lists;
+            Status {
+                daemon,
+                models,
+                leases,
+                leases_left_out,
+                connections,
+                connections_left_out,
+                segments,
+                cache,
+                devices,
+                latencies,
+            }
+        },
+    )
 }
 
 fn lease_status() -> impl Strategy<Value = LeaseStatus> {
@@ -91,7 +105,7 @@ fn model_status() -> impl Strategy<Value = ModelStatus> {
 }
 
 fn connection_status() -> impl Strategy<Value = ConnectionStatus> {
-    (text(), any::<[u64; 4]>(), any::<[u32; 4]>()).prop_map(|(client, long, short)| {
+    (text(), any::<[u64; 5]>(), any::<[u32; 4]>()).prop_map(|(client, long, short)| {
         ConnectionStatus {
             connection: long[0],
             pid: short[0],
@@ -102,6 +116,7 @@ fn connection_status() -> impl Strategy<Value = ConnectionStatus> {
             segments: short[3],
             segment_bytes: long[2],
             held_bytes: long[3],
+            credit_bytes: long[4],
         }
     })
 }

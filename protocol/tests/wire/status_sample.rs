@@ -25,6 +25,7 @@ pub(crate) fn status() -> Status {
             client: "demo".into(),
             age_ms: 3_003,
         }],
+        leases_left_out: 3_004,
         connections: vec![ConnectionStatus {
             connection: 4_001,
             pid: 4_002,
@@ -35,7 +36,9 @@ pub(crate) fn status() -> Status {
             segments: 4_006,
             segment_bytes: 4_007,
             held_bytes: 4_008,
+            credit_bytes: 4_009,
         }],
+        connections_left_out: 4_010,
         segments: SegmentStatus {
             backend: SegmentBackend::Memfd,
             segments: 5_001,

@@ -51,7 +51,7 @@ async fn what_is_not_there_is_named() {
     scene.server.change(|state| state.also_listed.push("vocab.txt".into()));
     let error = scene.folder("main").await.unwrap_err();
     let is_it = matches!(error, HubError::NotFound { what: Missing::File, .. });
-    check(&error, is_it, false, &[NAME]);
+    check(&error, is_it, false, &[NAME, "file vocab.txt"]);
 }
 
 #[tokio::test]
