@@ -35,6 +35,7 @@ fn int8(rows: &[Vec<f32>]) -> (Vec<i8>, QuantizationRanges) {
     let ends: Vec<f32> =
         (0..columns).map(|c| column(c).fold(f32::NEG_INFINITY, f32::max)).collect();
     let steps: Vec<f32> = starts.iter().zip(&ends).map(|(min, max)| (max - min) / 255.0).collect();
+    #[expect(clippy::cast_possible_truncation, reason = "numpy cuts the fraction off, too")]
     let byte = |(c, value): (usize, &f32)| ((value - starts[c]) / steps[c] - 128.0) as i8;
     let bytes = rows.iter().flat_map(|row| row.iter().enumerate().map(byte)).collect();
     (bytes, QuantizationRanges { starts, steps })

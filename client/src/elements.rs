@@ -43,14 +43,9 @@ fn spread(
 
 fn signs(bytes: &[u8], columns: usize, less: u8) -> Vec<f32> {
     let row = columns.div_ceil(8).max(1);
-    let of_row = |row: &[u8]| {
-        let bits = row.to_vec().into_iter().flat_map(move |byte| {
-            let byte = byte.wrapping_add(less);
-            (0..8).rev().map(move |bit| if byte >> bit & 1 == 1 { 1.0 } else { -1.0 })
-        });
-        bits.take(columns)
-    };
-    bytes.chunks_exact(row).flat_map(of_row).collect()
+    let bit = |row: &[u8], at: usize| row[at / 8].wrapping_add(less) >> (7 - at % 8) & 1 == 1;
+    let sign = |is_set| if is_set { 1.0 } else { -1.0 };
+    bytes.chunks_exact(row).flat_map(|row| (0..columns).map(move |at| sign(bit(row, at)))).collect()
 }
 
 /// A 16-bit float as one of 32 bits, exactly.

@@ -37,6 +37,7 @@ impl From<Response> for Answer {
 pub(crate) type Work = Pin<Box<dyn Future<Output = Result<Answer, RequestError>> + Send>>;
 
 /// How a request is answered.
+#[expect(clippy::large_enum_variant, reason = "it is moved once, to where it is answered")]
 pub(crate) enum Handled {
     /// At once: nothing is waited for.
     Now(Result<Answer, RequestError>),

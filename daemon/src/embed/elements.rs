@@ -31,18 +31,29 @@ pub(crate) fn write(
                 *bytes = f16::from_f32(value).to_le_bytes();
             }
         }
-        // A cast to an integer cuts off the fraction, ends at the type's bounds, and makes 0 of
-        // what is no number: that is a column of equal values, divided by its span of 0.
-        ElementType::U8 => {
-            return quantize(values, columns, ranges, bytes, |number| number as u8);
-        }
+        ElementType::U8 => return quantize(values, columns, ranges, bytes, unsigned),
         ElementType::I8 => {
-            return quantize(values, columns, ranges, bytes, |number| (number - 128.0) as i8 as u8);
+            return quantize(values, columns, ranges, bytes, |number| signed(number - 128.0));
         }
         ElementType::Ubinary => pack(values, bytes, 0),
         ElementType::Binary => pack(values, bytes, 128),
     }
     None
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast cuts off the fraction, ends at the type's bounds, and makes 0 of what is no \
+              number: that is a column of equal values, divided by its span of 0"
+)]
+fn unsigned(number: f32) -> u8 {
+    number as u8
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "as `unsigned`")]
+fn signed(number: f32) -> u8 {
+    (number as i8).cast_unsigned()
 }
 
 fn quantize(

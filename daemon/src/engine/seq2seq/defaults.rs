@@ -175,14 +175,14 @@ mod tests {
     const BART: ClassDefaults =
         ClassDefaults { decoder_start: 2, eos: 2, pad: 1, forced_eos: Some(2) };
 
-    fn of(generation: Option<Value>, config: &Value) -> GenerationDefaults {
-        read(Path::new("folder"), generation.as_ref(), config, BART).unwrap()
+    fn of(generation: Option<&Value>, config: &Value) -> GenerationDefaults {
+        read(Path::new("folder"), generation, config, BART).unwrap()
     }
 
     #[test]
     fn the_generation_file_counts_alone_where_there_is_one() {
         let config = json!({"num_beams": 4, "forced_eos_token_id": 2, "max_length": 142});
-        let got = of(Some(json!({"eos_token_id": [2, 5], "pad_token_id": 1})), &config);
+        let got = of(Some(&json!({"eos_token_id": [2, 5], "pad_token_id": 1})), &config);
         assert_eq!((got.num_beams, got.forced_eos, got.max_new_tokens), (1, None, None));
         assert_eq!((got.eos, got.pad, got.decoder_start), (vec![2, 5], 1, 2));
     }
@@ -214,15 +214,15 @@ mod tests {
 
     #[test]
     fn the_start_is_the_first_token_of_texts_where_nothing_else_is_said() {
-        assert_eq!(of(Some(json!({"bos_token_id": 7})), &json!({})).decoder_start, 7);
+        assert_eq!(of(Some(&json!({"bos_token_id": 7})), &json!({})).decoder_start, 7);
         let both = json!({"bos_token_id": 7, "decoder_start_token_id": 9});
-        assert_eq!(of(Some(both), &json!({})).decoder_start, 9);
+        assert_eq!(of(Some(&both), &json!({})).decoder_start, 9);
     }
 
     #[test]
     fn words_of_one_token_are_kept_out_but_for_the_end() {
         let said = json!({"bad_words_ids": [[9], [2], [4, 5]], "suppress_tokens": [6, 9]});
-        assert_eq!(of(Some(said), &json!({})).suppressed, [6, 9]);
+        assert_eq!(of(Some(&said), &json!({})).suppressed, [6, 9]);
     }
 
     #[test]

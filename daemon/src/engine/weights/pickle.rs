@@ -34,6 +34,9 @@ pub(super) struct Storage {
     pub(super) len: u64,
 }
 
+/// Tensors as a dict holds them.
+type NamedTensors = Vec<(Rc<str>, Rc<TorchTensor>)>;
+
 /// What a pickle makes.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
@@ -46,7 +49,7 @@ pub(super) enum Value {
     /// Of a list only texts are kept.
     Texts(Rc<RefCell<Vec<Rc<str>>>>),
     /// Of a dict only the tensors are kept, by name.
-    Tensors(Rc<RefCell<Vec<(Rc<str>, Rc<TorchTensor>)>>>),
+    Tensors(Rc<RefCell<NamedTensors>>),
     Storage(Rc<Storage>),
     Tensor(Rc<TorchTensor>),
     /// Whatever is of no interest here.
