@@ -247,7 +247,7 @@ pub(crate) enum EarlyStoppingArg {
 }
 
 /// Every argument is a text; without any, every line of the file or of standard input is one. A mask
-/// is spelled as the model's tokenizer has it, such as [MASK] or <mask>.
+/// is spelled as the model's tokenizer has it, such as `[MASK]` or `<mask>`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples (with `models.bert.type = \"text2text\"` and a BERT-like model in the settings):

@@ -9,7 +9,12 @@
 //! threads (which tells something on a machine that others use too); and how fast the same threads
 //! read memory.
 
-#![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a benchmark prints figures")]
+#![expect(
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "a benchmark prints figures, of small numbers"
+)]
 
 use std::error::Error;
 use std::fs::File;
@@ -72,7 +77,7 @@ fn main() -> Outcome<()> {
         );
     }
     println!(
-        "{:#}",
+        "{}",
         json!({
             "threads": threads, "file_bytes": file_bytes, "load_ms": load_ms,
             "peak_growth_over_file": (after - before) as f64 / file_bytes as f64,
