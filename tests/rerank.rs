@@ -30,6 +30,22 @@ fn daemon() -> Daemon {
     ))
 }
 
+/// The numbers of a tensor that transformers or sentence-transformers made.
+fn numbers(model: &str, tensor: &str) -> Vec<f32> {
+    let file = std::fs::read(data("expected").join(format!("{model}.safetensors"))).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let bytes = tensors.tensor(tensor).unwrap().data();
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+#[track_caller]
+fn close(found: &[f32], wanted: &[f32]) {
+    assert_eq!(found.len(), wanted.len());
+    for (found, wanted) in found.iter().zip(wanted) {
+        assert!((found - wanted).abs() < 1e-5, "{found}, not {wanted}");
+    }
+}
+
 fn pairs(expected: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let pairs = expected["pairs"].as_array().unwrap();
@@ -46,11 +62,14 @@ fn pairs_have_the_scores_of_the_reference_and_documents_their_order() {
     assert_eq!((info.kind, info.methods), (ModelKind::Rerank, vec![Method::Rerank]));
     assert_eq!(info.labels.len(), 1);
     let logits = model.scores(&pairs, ScoreActivation::Identity).unwrap();
-    let squashed = model.scores(&pairs, ScoreActivation::Sigmoid).unwrap();
     assert_eq!((logits.len(), logits.labels().len()), (pairs.len(), 1));
-    for (logit, score) in logits.as_slice().iter().zip(squashed.as_slice()) {
-        assert!((1.0 / (1.0 + (-logit).exp()) - score).abs() < 1e-6);
-    }
+    close(logits.as_slice(), &numbers("cross-encoder", "logits"));
+    // As the folder names it.
+    let scores = model.scores(&pairs, ScoreActivation::Model).unwrap();
+    close(scores.as_slice(), &numbers("cross-encoder", "cross_encoder_predict"));
+    let squashed = model.scores(&pairs, ScoreActivation::Sigmoid).unwrap();
+    let sigmoid = |logit: &f32| 1.0 / (1.0 + (-logit).exp());
+    close(squashed.as_slice(), &logits.as_slice().iter().map(sigmoid).collect::<Vec<_>>());
     // A query with its documents, in one request or by itself.
     let (query, documents): (_, Vec<_>) = (&pairs[0].0, pairs.iter().map(|p| &p.1).collect());
     let ranking = model.rerank(query, &documents).unwrap();
