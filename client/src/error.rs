@@ -3,8 +3,7 @@
 use crate::builder::serve_command;
 use crate::start::StartError;
 use emberd_protocol::{
-    CodecError, ErrorCode, Failure, FrameError, PROTOCOL_VERSION, Refusal, RefusalReason,
-    SegmentId, SocketPaths, default_socket_paths,
+    CodecError, ErrorCode, Failure, FrameError, PROTOCOL_VERSION, Refusal, RefusalReason, SegmentId,
 };
 use std::io;
 use std::path::PathBuf;
