@@ -215,6 +215,16 @@ fn socket_paths() -> Vec<PathBuf> {
     })
 }
 
+/// What starts a daemon at a path. Where it is a usual one, nothing needs to be said.
+pub(crate) fn serve_command(path: &Path) -> String {
+    let runtime_dir = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let usual = default_socket_paths(&SocketPaths { explicit: None, runtime_dir });
+    if usual.iter().any(|usual| usual == path) {
+        return "emberd serve".into();
+    }
+    format!("emberd serve --socket {}", path.display())
+}
+
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }

@@ -1,12 +1,12 @@
 //! What can go wrong between a program and its daemon.
 
+use crate::builder::serve_command;
 use crate::start::StartError;
 use emberd_protocol::{
-    CodecError, ErrorCode, Failure, FrameError, PROTOCOL_VERSION, Refusal, RefusalReason,
-    SegmentId, SocketPaths, default_socket_paths,
+    CodecError, ErrorCode, Failure, FrameError, PROTOCOL_VERSION, Refusal, RefusalReason, SegmentId,
 };
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why a call did not give what was asked for.
@@ -125,16 +125,6 @@ impl ConnectError {
             _ => None,
         }
     }
-}
-
-/// What starts a daemon at a path. Where it is the usual one, nothing needs to be said.
-fn serve_command(path: &Path) -> String {
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let usual = default_socket_paths(&SocketPaths { explicit: None, runtime_dir });
-    if usual.iter().any(|usual| usual == path) {
-        return "emberd serve".into();
-    }
-    format!("emberd serve --socket {}", path.display())
 }
 
 /// How a connection died.

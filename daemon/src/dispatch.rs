@@ -24,7 +24,7 @@ pub(crate) struct Answer {
     /// Inline rows.
     pub(crate) tail: Vec<u8>,
     /// The right to hold them, until they are written.
-    pub(crate) inline: Option<InlineShare>,
+    pub(crate) inline: Option<Box<InlineShare>>,
 }
 
 impl From<Response> for Answer {

@@ -85,7 +85,7 @@ pub(crate) async fn embed(
         }
         Finished::Lost(error) => return Err(error.into()),
     };
-    Ok(Answer { response: Response::Embedded(answer), tail, inline })
+    Ok(Answer { response: Response::Embedded(answer), tail, inline: inline.map(Box::new) })
 }
 
 /// Where rows of this model may be found that were computed for this user, or for any.
