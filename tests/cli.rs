@@ -162,7 +162,13 @@ fn config_is_shown_checked_and_asked_for() {
     let line = shown.lines().find(|line| line.starts_with("limits.leases")).unwrap();
     assert!(line.ends_with("default"), "{line}");
     let json = good(&run(emberd(&["config", "show", "--json"]), ""));
-    assert!(serde_json::from_str::<Value>(&json).unwrap().as_array().unwrap().len() > 10);
+    let keys = serde_json::from_str::<Value>(&json).unwrap();
+    let line = |key: &str| keys.as_array().unwrap().iter().find(|line| line["key"] == key).cloned();
+    assert!(line("access.group").unwrap()["value"].is_null());
+    assert!(!line("limits.leases").unwrap()["value"].is_null());
+    assert!(
+        shown.lines().any(|line| line.starts_with("# access.group") && line.ends_with("not set"))
+    );
     good(&run(emberd(&["config", "check", path]), ""));
 
     std::fs::write(&file, "device_preference = \"cpu\"\n[segments]\n").unwrap();
@@ -207,6 +213,15 @@ fn usage_is_taught() {
     let wrong = run(emberd(&["serve", "--model", "no-folder"]), "");
     assert_eq!(wrong.status.code(), Some(2));
     assert!(err(&wrong).contains("ID=FOLDER"), "{}", err(&wrong));
+    let mut nowhere = emberd(&["serve"]);
+    nowhere.env("HF_ENDPOINT", "hub.example");
+    let wrong = run(nowhere, "");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(
+        err(&wrong).contains("HF_ENDPOINT is \"hub.example\": give the address"),
+        "{}",
+        err(&wrong)
+    );
     let wrong = run(emberd(&["serve", "--model", "builtin=/tmp"]), "");
     assert_eq!(wrong.status.code(), Some(2));
     let help = good(&run(emberd(&["--help"]), ""));
