@@ -203,6 +203,25 @@ fn rows_on_disk_outlive_a_daemon_that_is_killed() {
 }
 
 #[test]
+fn a_file_that_is_removed_under_the_daemon_is_noticed_and_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::with_settings(&kept_in(folder.path()));
+    let model = daemon.model("builtin");
+    model.embed(&texts(20)).unwrap();
+    eventually("they are written behind", || cache(&daemon).persisted_entries == 20);
+    let file = folder.path().join("rows.redb");
+    std::fs::remove_file(&file).unwrap();
+    model.embed(&["another"]).unwrap();
+    eventually("it is there again", || file.exists() && cache(&daemon).persisted_entries == 1);
+    let told = cache(&daemon).failure.unwrap();
+    assert!(told.contains("rows.redb") && told.contains("removed"), "{told}");
+    assert!(daemon.log().contains("CACHE_ERROR"), "{}", daemon.log());
+    assert_eq!(cache(&daemon).entries, 21, "the memory keeps what it has");
+    daemon.client().clear_embedding_cache().unwrap();
+    eventually("it is forgotten", || cache(&daemon).failure.is_none());
+}
+
+#[test]
 fn what_was_cleared_does_not_come_back_though_the_daemon_is_killed_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let settings = kept_in(folder.path());

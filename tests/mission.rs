@@ -1,5 +1,5 @@
 //! `docs/mission.md` against the program: no setting, method or error code may be missing there,
-//! and every proof that it names must be a test.
+//! none may stand there that is no more, and every proof that it names must be a test.
 
 use crate::support::{emberd, run};
 use emberd_protocol::ErrorCode;
@@ -14,11 +14,19 @@ fn mission() -> String {
     std::fs::read_to_string(root().join("docs/mission.md")).unwrap()
 }
 
-#[test]
-fn every_setting_stands_in_the_mission() {
+/// The first name in quotes of each row of a table, by the heading above it.
+fn rows(heading: &str, column: usize) -> BTreeSet<String> {
+    let mission = mission();
+    let (_, table) = mission.split_once(&format!("## {heading}\n")).unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let name = |row: &str| Some(row.split('|').nth(column)?.split('`').nth(1)?.to_owned());
+    table.lines().filter(|line| line.starts_with("| ")).filter_map(name).collect()
+}
+
+/// Every key of the settings, with a value or without.
+fn keys() -> BTreeSet<String> {
     let output = run(emberd(&["config", "show", "--json"]), "");
     let lines: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let mission = mission();
     let mut keys = BTreeSet::new();
     for line in lines.as_array().unwrap() {
         let key = line["key"].as_str().unwrap();
@@ -27,15 +35,29 @@ fn every_setting_stands_in_the_mission() {
             None => key.to_owned(),
         });
     }
-    // Where a folder is given, there is one more.
-    keys.insert("models.<id>.local_path".into());
-    assert!(keys.len() > 25, "{keys:?}");
-    for key in &keys {
-        assert!(mission.contains(&format!("| `{key}` |")), "docs/mission.md lacks {key}");
-    }
-    for row in mission.lines().filter_map(|line| line.strip_prefix("| `models.<id>.")) {
-        let key = format!("models.<id>.{}", row.split('`').next().unwrap());
-        assert!(keys.contains(&key), "docs/mission.md has {key}, which is no setting");
+    keys
+}
+
+#[test]
+fn every_setting_stands_in_the_mission_and_nothing_else_does() {
+    let keys = keys();
+    assert!(keys.contains("models.<id>.local_path") && keys.contains("access.group"), "{keys:?}");
+    assert_eq!(keys, rows("Settings", 1));
+}
+
+#[test]
+fn no_method_or_code_stands_in_the_mission_that_is_no_more() {
+    let codes: BTreeSet<String> = ErrorCode::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(codes, rows("Error codes", 1));
+    let sources = std::fs::read_dir(root().join("client/src")).unwrap().flatten();
+    let sources = sources.map(|entry| entry.path()).filter(|path| path.is_file());
+    let client: String = sources.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let methods = rows("Methods", 2);
+    assert!(methods.len() >= 15, "{methods:?}");
+    for method in methods {
+        let is_there =
+            ["(", "<"].iter().any(|end| client.contains(&format!("pub fn {method}{end}")));
+        assert!(is_there, "docs/mission.md has {method}, which is no method of the client");
     }
 }
 

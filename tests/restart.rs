@@ -1,4 +1,4 @@
-use crate::support::{ClientProcess, Daemon, EMBERD, emberd, eventually, run};
+use crate::support::{ClientProcess, Daemon, EMBERD, emberd, eventually, run, tiny_model};
 use emberd_protocol::ErrorCode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -197,6 +197,31 @@ fn a_detached_daemon_is_ready_when_the_command_returns() {
     kill(pid, Signal::SIGTERM).unwrap();
     crate::support::eventually("it ends", || kill(pid, None).is_err());
     assert!(!socket.exists());
+}
+
+#[test]
+fn paths_in_variables_are_seen_from_where_a_detached_daemon_was_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny_model(folder.path());
+    let socket = folder.path().join("emberd.sock");
+    let mut command =
+        emberd(&["serve", "--detach", "--log-file", "log", "--socket", "emberd.sock"]);
+    command.current_dir(folder.path());
+    command.env("EMBERD_MODELS__near__TYPE", "embedding").env("HF_HUB_OFFLINE", "1");
+    command.env("EMBERD_MODELS__near__LOCAL_PATH", model.file_name().unwrap());
+    command.env("EMBERD_MODELS__far__TYPE", "embedding").env("HF_HOME", "hub-home");
+    command.env("EMBERD_MODELS__far__NAME", "org/absent");
+    let output = run(command, "");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let client = emberd_client::Client::connect_to(&socket).unwrap();
+    let pid = Pid::from_raw(i32::try_from(client.status().unwrap().daemon.pid).unwrap());
+    let near = client.generate_embeddings(&["text"], "near").map(|rows| rows.len());
+    let far = client.generate_embeddings(&["text"], "far").map(drop);
+    kill(pid, Signal::SIGTERM).unwrap();
+    eventually("it ends", || kill(pid, None).is_err());
+    assert_eq!(near.unwrap(), 1);
+    let far = far.unwrap_err().to_string();
+    assert!(far.contains(folder.path().join("hub-home").to_str().unwrap()), "{far}");
 }
 
 #[test]

@@ -46,7 +46,8 @@ pub(super) fn run(args: Config) -> Result<(), CommandError> {
                 read => read?,
             };
             if json {
-                let models: Vec<_> = settings.models.keys().map(ModelId::as_str).collect();
+                let models: Vec<_> =
+                    settings.models.keys().map(emberd_protocol::ModelId::as_str).collect();
                 return output::json(&json!({"good": true, "problems": [], "models": models}));
             }
             output::line(&format!("{}: good, {} models", file.display(), settings.models.len()))
