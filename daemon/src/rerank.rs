@@ -65,7 +65,7 @@ pub(crate) async fn rerank(
         tail = finished.map_err(|_| RequestError::Defect("an activation panicked"))?;
     }
     slot.counters.requests.fetch_add(1, Ordering::Relaxed);
-    Ok(Answer { response: Response::Reranked(answer), tail, inline: Some(share) })
+    Ok(Answer { response: Response::Reranked(answer), tail, inline: Some(Box::new(share)) })
 }
 
 /// How many pairs so many texts form.
