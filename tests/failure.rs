@@ -1,8 +1,8 @@
 use crate::support::{Daemon, Raw, code, code_of, eventually, texts, tiny_model};
 use emberd_client::Error;
 use emberd_protocol::{
-    Delivery, EmbedRequest, ErrorCode, Frame, FrameKind, ModelId, ModelKind, ModelState, Request,
-    Response, Target, TextBuilder,
+    Delivery, EmbedOptions, EmbedRequest, ErrorCode, Frame, FrameKind, ModelId, ModelKind,
+    ModelState, Request, Response, Target, TextBuilder,
 };
 use std::path::Path;
 
@@ -128,6 +128,7 @@ fn texts_that_contradict_their_request_are_invalid_and_the_connection_goes_on() 
             target: Target::Model(id("builtin")),
             texts,
             delivery: Delivery::Auto,
+            options: EmbedOptions::default(),
         })
     };
     let mut builder = TextBuilder::default();
@@ -203,6 +204,7 @@ fn a_cancelled_request_is_told_so_and_frees_what_it_held() {
         target: Target::Model(id("gated")),
         texts: 500,
         delivery: Delivery::Auto,
+        options: EmbedOptions::default(),
     });
     let mut frame = Frame::message(FrameKind::Request, 77, &request).unwrap();
     frame.tail = builder.into_bytes();
@@ -242,7 +244,12 @@ fn a_connection_with_all_its_requests_in_flight_is_still_heard() {
     let mut raw = Raw::welcomed(&daemon);
     let embed = |id: u64| {
         let target = Target::Model(ModelId::new("gated").unwrap());
-        let request = EmbedRequest { target, texts: 1, delivery: Delivery::Auto };
+        let request = EmbedRequest {
+            target,
+            texts: 1,
+            delivery: Delivery::Auto,
+            options: EmbedOptions::default(),
+        };
         let mut frame = Frame::message(FrameKind::Request, id, &Request::Embed(request)).unwrap();
         let mut builder = TextBuilder::default();
         builder.push("text").unwrap();

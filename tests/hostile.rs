@@ -154,6 +154,7 @@ fn a_request_id_used_twice_ends_the_connection_and_a_flood_is_slowed_down() {
             target: emberd_protocol::Target::Model(emberd_protocol::ModelId::new("gated").unwrap()),
             texts: 1,
             delivery: emberd_protocol::Delivery::Inline,
+            options: emberd_protocol::EmbedOptions::default(),
         });
         let mut builder = emberd_protocol::TextBuilder::default();
         builder.push("text").unwrap();

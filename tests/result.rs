@@ -1,8 +1,8 @@
 use crate::support::{ClientProcess, Daemon, Raw, code_of, eventually, minilm, texts};
 use emberd_client::{Client, Embeddings};
 use emberd_protocol::{
-    Delivery, ElementType, EmbedRequest, Embedded, ErrorCode, Frame, FrameKind, Free, ModelId,
-    Place, Request, Response, Target, TextBuilder,
+    Delivery, ElementType, EmbedOptions, EmbedRequest, Embedded, ErrorCode, Frame, FrameKind, Free,
+    ModelId, Place, Request, Response, Target, TextBuilder,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -178,6 +178,7 @@ fn slots_are_reused_and_late_doubled_and_invented_frees_do_nothing() {
         target: Target::Model(ModelId::new("builtin").unwrap()),
         texts: 200,
         delivery: Delivery::Auto,
+        options: EmbedOptions::default(),
     });
     let mut frame = Frame::message(FrameKind::Request, 1, &request).unwrap();
     frame.tail = tail.clone();
