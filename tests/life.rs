@@ -365,7 +365,9 @@ fn what_does_not_fit_a_queue_is_overloaded_and_what_is_in_it_is_answered() {
         let asked: Vec<_> = (0..4)
             .map(|_| scope.spawn(|| client.generate_embeddings(&most, "gated").map(|r| r.len())))
             .collect();
-        eventually("some are refused", || asked.iter().any(|asked| asked.is_finished()));
+        eventually("some are refused", || {
+            asked.iter().any(std::thread::ScopedJoinHandle::is_finished)
+        });
         daemon.open_gate();
         let answers: Vec<_> = asked.into_iter().map(|asked| asked.join().unwrap()).collect();
         assert!(answers.iter().any(|answer| matches!(answer, Ok(30))), "{answers:?}");
