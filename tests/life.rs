@@ -359,29 +359,6 @@ fn the_models_are_told_with_their_types_sources_and_states() {
 }
 
 #[test]
-fn what_does_not_fit_a_queue_is_overloaded_and_what_is_in_it_is_answered() {
-    let daemon = Daemon::gated(None);
-    let client = daemon.client();
-    let text = "x".repeat(1 << 20);
-    let most = vec![text.as_str(); 30];
-    std::thread::scope(|scope| {
-        let asked: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| client.generate_embeddings(&most, "gated").map(|r| r.len())))
-            .collect();
-        eventually("some are refused", || {
-            asked.iter().any(std::thread::ScopedJoinHandle::is_finished)
-        });
-        daemon.open_gate();
-        let answers: Vec<_> = asked.into_iter().map(|asked| asked.join().unwrap()).collect();
-        assert!(answers.iter().any(|answer| matches!(answer, Ok(30))), "{answers:?}");
-        for refused in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-            assert_eq!(refused.code(), Some(ErrorCode::Overloaded), "{refused}");
-        }
-        assert!(answers.iter().any(Result::is_err), "four are more than fit");
-    });
-}
-
-#[test]
 fn a_status_with_more_leases_than_fit_a_message_tells_how_many_it_leaves_out() {
     let daemon = Daemon::with_settings("limits.leases = 100000\n");
     let client = daemon.client();

@@ -154,6 +154,34 @@ fn a_lease_of_a_lost_connection_is_taken_again_when_it_is_used() {
 }
 
 #[test]
+fn all_leases_are_taken_again_with_the_first_request_on_a_new_connection() {
+    let daemon = Daemon::run(|listener| {
+        let mut peer = listener.welcome();
+        (1..=3).for_each(|lease| peer.grant(lease));
+        peer.ping();
+        drop(peer);
+        let mut peer = listener.welcome();
+        // One of the three was dropped before.
+        (7..=8).for_each(|lease| peer.grant(lease));
+        peer.pong();
+        assert_eq!(peer.release().1, 8);
+        peer.pong();
+        assert_eq!(peer.release().1, 7);
+        peer.silence();
+    });
+    let client = daemon.client();
+    let [kept, gone, dropped] = ["a", "b", "c"].map(|id| client.model(id).unwrap());
+    client.ping().unwrap_err();
+    drop(gone);
+    client.ping().unwrap();
+    assert_eq!((kept.id().0, dropped.id().0), (7, 8));
+    drop(dropped);
+    client.ping().unwrap();
+    drop((kept, client));
+    daemon.end();
+}
+
+#[test]
 fn a_lease_that_ended_with_its_connection_releases_nothing_on_the_next() {
     let daemon = Daemon::run(|listener| {
         let mut peer = listener.welcome();
@@ -162,6 +190,11 @@ fn a_lease_that_ended_with_its_connection_releases_nothing_on_the_next() {
         peer.ping();
         drop(peer);
         let mut peer = listener.welcome();
+        for _ in 0..2 {
+            let (id, request) = peer.request();
+            assert!(matches!(request, Request::Acquire { .. }), "{request:?}");
+            peer.fail(id, ErrorCode::ModelLoadError);
+        }
         peer.pong();
         peer.pong();
         peer.silence();

@@ -68,7 +68,9 @@ fn what_changes_nothing_is_asked_again_and_leases_are_taken_again() {
             assert!(matches!(request, Request::Unload { .. }), "{request:?}");
             drop(next);
             let mut peer = listener.welcome();
+            peer.grant(10);
             peer.pong();
+            assert_eq!(peer.release().1, 10);
             peer.silence();
         });
         runtime.block_on(async {
@@ -96,7 +98,9 @@ fn a_runtime_that_ends_takes_its_connections_with_it_and_the_next_one_connects_a
         peer.ping();
         peer.silence();
         let mut peer = listener.welcome();
+        peer.grant(2);
         peer.pong();
+        assert_eq!(peer.release().1, 2);
         peer.silence();
     });
     let [first, second] = runtimes();
