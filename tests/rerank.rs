@@ -123,7 +123,10 @@ fn masks_are_filled_as_the_reference_fills_them() {
             }
         }
     }
-    for (text, top_k) in [("no mask", 5), ("[MASK]", 0), ("[MASK]", u32::MAX)] {
+    // More than any message holds.
+    let refused = code_of(model.fill_mask(&["[MASK]"], u32::MAX));
+    assert_eq!(refused, ErrorCode::LimitExceeded);
+    for (text, top_k) in [("no mask", 5), ("[MASK]", 0), ("[MASK]", 5_000)] {
         let refused = code_of(model.fill_mask(&[text], top_k));
         assert_eq!(refused, ErrorCode::InvalidRequest, "{text} {top_k}");
     }

@@ -119,7 +119,8 @@ impl Machine {
     fn look(&self) -> Found {
         let found = (self.find)();
         for reason in &found.missing {
-            tracing::warn!(reason, "a GPU cannot be used");
+            // Most machines have none; a model that needs one is told.
+            tracing::info!(reason, "no GPU is used");
         }
         for (number, gpu) in &found.gpus {
             let (device, bytes) = (Device::Cuda(*number), self.kept_bytes(&**gpu));

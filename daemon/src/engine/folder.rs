@@ -64,10 +64,6 @@ impl Layout {
         if config["model_type"] == "model2vec" {
             return Ok(Self::Static(StaticLayout::from_model2vec(folder.to_owned(), config)?));
         }
-        tracing::warn!(
-            folder = %folder.display(),
-            "no modules.json: the rows of this model are the mean of its token rows, not normalised"
-        );
         let head = HeadLayout { pooling: Pooling::mean(), pools_prompt: true, tail: Vec::new() };
         Ok(Self::Transformer { folder: folder.to_owned(), head })
     }

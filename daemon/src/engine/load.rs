@@ -40,7 +40,15 @@ pub fn load_folder(path: &Path) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
 pub fn load_folder_on(path: &Path, device: &Device) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let settings = SentenceSettings::read(path)?;
     match Layout::read(path)? {
-        Layout::Transformer { folder, head } => load_transformer(&folder, &head, settings, device),
+        Layout::Transformer { folder, head } => {
+            if !path.join("modules.json").exists() {
+                tracing::warn!(
+                    folder = %path.display(),
+                    "no modules.json: the rows of this model are the mean of its token rows, not normalised"
+                );
+            }
+            load_transformer(&folder, &head, settings, device)
+        }
         Layout::Static(layout) => load_static(&layout, settings),
     }
 }
