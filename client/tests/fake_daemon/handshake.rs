@@ -39,7 +39,8 @@ fn refuse(peer: &mut Peer, reason: RefusalReason, message: &str) {
 fn without_a_socket_the_error_names_the_path_and_says_how_to_start_the_daemon() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("emberd.sock");
-    let expected = format!("no daemon at {}: start it with `emberd serve`", path.display());
+    let named = path.display();
+    let expected = format!("no daemon at {named}: start it with `emberd serve --socket {named}`");
     let error = refused_at(&path);
     assert!(matches!(&error, ConnectError::NoDaemon { path: named } if *named == path));
     assert_eq!(error.to_string(), expected);

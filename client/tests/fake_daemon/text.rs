@@ -102,6 +102,7 @@ fn a_stream_is_asked_again_before_its_first_piece_and_never_afterwards() {
         peer.event(id, &piece(0, "x", 1));
         drop(peer);
         let mut peer = listener.welcome();
+        peer.grant(3);
         peer.pong();
         peer.drain();
     });

@@ -70,6 +70,11 @@ impl TotalCredit {
         &self.freed
     }
 
+    /// Whether `len_bytes` are left now.
+    pub(super) fn has_room(&self, len_bytes: u64) -> bool {
+        self.used_bytes().checked_add(len_bytes).is_some_and(|sum| sum <= self.limit_bytes())
+    }
+
     /// Takes `len_bytes` for one segment, if that much is left.
     pub(super) fn share(self: &Arc<Self>, len_bytes: u64) -> Option<Share> {
         let limit = self.limit_bytes();

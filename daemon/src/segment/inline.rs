@@ -66,16 +66,22 @@ impl InlineCredit {
     }
 
     fn take(&self, len_bytes: u64) -> Result<InlineShare, SegmentError> {
+        // Looked at first: a share that is taken and given back would wake whoever waits for it, this
+        // one too.
+        let total_is_full = || SegmentError::Total {
+            len_bytes,
+            used_bytes: self.total.used_bytes(),
+            limit_bytes: self.total.limit_bytes(),
+        };
+        if self.own.has_room(len_bytes) && !self.total.has_room(len_bytes) {
+            return Err(total_is_full());
+        }
         let own = self.own.share(len_bytes).ok_or_else(|| SegmentError::Credit {
             len_bytes,
             held_bytes: self.own.used_bytes(),
             credit_bytes: self.own.limit_bytes(),
         })?;
-        let total = self.total.share(len_bytes).ok_or_else(|| SegmentError::Total {
-            len_bytes,
-            used_bytes: self.total.used_bytes(),
-            limit_bytes: self.total.limit_bytes(),
-        })?;
+        let total = self.total.share(len_bytes).ok_or_else(total_is_full)?;
         Ok(InlineShare { _own: own, _total: total })
     }
 }

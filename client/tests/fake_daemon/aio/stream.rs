@@ -52,6 +52,7 @@ fn a_stream_that_is_dropped_cancels_and_one_that_is_cut_after_a_piece_is_not_rep
             peer.event(id, &piece(1, "z", 1));
             drop(peer);
             let mut peer = listener.welcome();
+            peer.grant(2);
             peer.pong();
             peer.drain();
         });
