@@ -93,13 +93,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, id: ConnectionId)
     let greeting = timeout(patience, handshake(&shared, &mut reader, &writer, peer));
     let greeted = tokio::select! {
         biased;
-        greeted = greeting => greeted,
-        // A stopping daemon does not wait for those that have not said hello. It says so: they may
-        // have come for the next one.
-        _ = draining.wait_for(|is_draining| *is_draining) => {
-            let _ = refuse(&writer, RefusalReason::ShuttingDown, "the daemon is stopping").await;
-            return;
-        }
+        greeted = greeting => Some(greeted),
+        // A stopping daemon does not wait for those that have not said hello.
+        () = async { drop(draining.wait_for(|is_draining| *is_draining).await) } => None,
+    };
+    let Some(greeted) = greeted else {
+        // It says so: they may have come for the next one.
+        let _ = refuse(&writer, RefusalReason::ShuttingDown, "the daemon is stopping").await;
+        return;
     };
     let hello = match greeted {
         Ok(Ok(Some(hello))) => hello,
