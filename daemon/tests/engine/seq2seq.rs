@@ -168,6 +168,27 @@ fn logits_are_those_of_the_reference() {
     }
 }
 
+/// transformers 5 writes of every T5 that it is tied, and beside it whether the output is scaled.
+#[test]
+fn a_t5_that_a_newer_library_saved_answers_the_same() {
+    for (name, is_scaled) in [("flan-t5-gated-untied", false), ("t5-relu-tied", true)] {
+        let folder = crate::support::copy_of(name);
+        let mut config = json(&format!("{name}/config.json"));
+        config["tie_word_embeddings"] = true.into();
+        config["scale_decoder_outputs"] = is_scaled.into();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let saved = load_seq2seq(folder.path()).unwrap();
+        let [first, again] = [load(name), saved].map(|model| {
+            let cases = cases(&*model, name);
+            let mut decoder = Arc::clone(&model).decoder(1).unwrap();
+            let source = admit(&mut *decoder, &cases[1].input);
+            let answer = decoder.begin(source, 4).unwrap();
+            step(&mut *decoder, answer, 0)
+        });
+        assert_eq!(first, again, "{name}");
+    }
+}
+
 #[test]
 fn the_little_t5_inside_the_program_answers_as_it_was_measured() {
     let model = builtin_verbalizer_t5().unwrap();
