@@ -154,8 +154,8 @@ pub(crate) struct Embed {
 #[command(after_help = "\
 Examples:
   emberd generate \"number: four hundred and seven\"     the built-in model writes numbers
-  emberd generate \"words: 1999\" \"date: 3 March 2021\"   and dates, and the other way round
-  emberd generate --stream --json \"words: 407\"         each piece as it is made
+  emberd generate \"spell: 1999\" \"date: 3 March 2021\"   and dates, and the other way round
+  emberd generate --stream --json \"spell: 407\"         each piece as it is made
   emberd generate --num-beams 4 --num-return-sequences 2 \"number: nine\"
   emberd generate --model t5_summarizer --max-new-tokens 60 --file articles.txt
 

@@ -90,6 +90,8 @@ fn shape(
     let is_cut = used < available;
     let is_normalized = info.normalized;
     let renormalize = match normalize {
+        // As the settings have it.
+        None if dimension.is_none() => usual.renormalize,
         None => is_normalized && is_cut,
         // Rows that have length 1 as they are made keep their bits.
         Some(true) => is_cut || !is_normalized,

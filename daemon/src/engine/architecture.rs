@@ -112,7 +112,8 @@ pub(super) struct Facts {
 /// # Errors
 /// When it is none, or asks for what is not supported.
 pub(super) fn read(config: &Value, file: &Path) -> Result<Box<dyn Architecture>, LoadError> {
-    const SUPPORTED: &str = "bert, roberta, xlm-roberta, camembert, distilbert, mpnet, model2vec";
+    const SUPPORTED: &str = "bert, roberta, xlm-roberta, camembert, distilbert, mpnet, modernbert, \
+        nomic_bert, qwen3, gemma3_text, t5, mt5, model2vec";
     let settings = Settings { file, json: config };
     let model_type = settings.text("model_type").unwrap_or("(none)");
     if config["is_decoder"] == true {

@@ -69,6 +69,14 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// That of a folder whose transformer has a head of its own.
+    pub(super) fn of_head(folder: &Path) -> Self {
+        let head = HeadLayout { pooling: Pooling::mean(), pools_prompt: true, tail: Vec::new() };
+        Self::Transformer { folder: folder.to_owned(), head }
+    }
+}
+
 impl StaticLayout {
     /// A table in a folder, of whose texts everything is read.
     pub(super) fn of_folder(folder: PathBuf, tail: Vec<StepLayout>) -> Self {

@@ -88,7 +88,12 @@ pub fn folder_need(
     batch_tokens: usize,
     gpu_batch_tokens: usize,
 ) -> Result<Need, LoadError> {
-    let (folder, scratch, gpu_scratch) = match Layout::read(path)? {
+    // A head stands beside its configuration, whatever modules there are.
+    let layout = match holds_rank_head(path) || holds_masked_head(path) {
+        true => Layout::of_head(path),
+        false => Layout::read(path)?,
+    };
+    let (folder, scratch, gpu_scratch) = match layout {
         Layout::Transformer { folder, .. } => {
             let facts = read_architecture(&folder)?.facts();
             let token = facts.widths.total().saturating_mul(4);

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::architecture::{self, ClassifierNames, Pool, Reader, Settings};
 use super::encoder::{Encoder, RawTokenizer, Style};
-use super::folder::{read_json, read_text_limits};
+use super::folder::{read_json, read_json_if_there, read_text_limits};
 use super::layers::activation::Activation;
 use super::layers::linear::Linear;
 use super::layers::norm::Norm;
@@ -24,6 +24,9 @@ use super::model::{
 use super::network::Network;
 use super::weights::Weights;
 use super::workspace::{Workspace, view};
+
+/// More are a mistake: each is a name in the answer.
+const MOST_LABELS: usize = 100_000;
 
 /// How transformers names models with such a head.
 const HEAD: &str = "ForSequenceClassification";
@@ -59,7 +62,7 @@ pub fn load_ranker(path: &Path) -> Result<RankHead, LoadError> {
         settings.unsupported("the head", found, supported)
     })?;
     let labels = labels(settings)?;
-    let activation = activation(settings, labels.len())?;
+    let activation = activation(path, settings, labels.len())?;
     let limits = read_text_limits(path, facts.positions)?;
     let weights = Weights::of_folder(path)?;
     let (tokenizer, parts) = side_by_side(
@@ -88,10 +91,16 @@ pub fn load_ranker(path: &Path) -> Result<RankHead, LoadError> {
     Ok(RankHead { model, labels, activation })
 }
 
-/// The names of the labels by their number. A configuration that names none has two.
+/// The names of the labels by their number. A configuration that names none has two, unless it says
+/// how many.
 fn labels(settings: Settings<'_>) -> Result<Vec<String>, LoadError> {
     let Some(names) = settings.json["id2label"].as_object() else {
-        return Ok(vec!["LABEL_0".to_owned(), "LABEL_1".to_owned()]);
+        let count = settings.size_or("num_labels", 2)?;
+        if count > MOST_LABELS {
+            let wanted = format!("at most {MOST_LABELS}");
+            return Err(settings.setting("num_labels", count, wanted));
+        }
+        return Ok((0..count).map(|number| format!("LABEL_{number}")).collect());
     };
     let by_number = |number: usize| names.get(&number.to_string()).and_then(Value::as_str);
     let labels: Option<Vec<String>> =
@@ -102,12 +111,24 @@ fn labels(settings: Settings<'_>) -> Result<Vec<String>, LoadError> {
     })
 }
 
-/// What is to be done with what the head puts out: as sentence-transformers decides it.
-fn activation(settings: Settings<'_>, labels: usize) -> Result<ScoreActivation, LoadError> {
+/// What is to be done with what the head puts out: as sentence-transformers decides it. Since version
+/// 6 it writes that where it has a file of its own; a class that is not of torch it does not trust.
+fn activation(
+    path: &Path,
+    settings: Settings<'_>,
+    labels: usize,
+) -> Result<ScoreActivation, LoadError> {
     let config = settings.json;
+    let own = if path.join("modules.json").exists() {
+        read_json_if_there::<Value>(&path.join("config_sentence_transformers.json"))?
+    } else {
+        None
+    };
+    let newest = own.as_ref().map_or(&Value::Null, |own| &own["activation_fn"]);
     let newer = &config["sentence_transformers"]["activation_fn"];
     let older = &config["sbert_ce_default_activation_function"];
-    let Some(class) = newer.as_str().or(older.as_str()) else {
+    let said = newest.as_str().or(newer.as_str()).or(older.as_str());
+    let Some(class) = said.filter(|class| class.starts_with("torch.")) else {
         let one = ScoreActivation::Sigmoid;
         return Ok(if labels == 1 { one } else { ScoreActivation::Identity });
     };

@@ -30,6 +30,10 @@ pub struct GenerationDefaults {
     /// See `GenerateOptions`.
     pub num_beams: usize,
     /// See `GenerateOptions`.
+    pub num_return_sequences: usize,
+    /// Where an answer ends (`stop_strings`); counts where a request names none.
+    pub stop: Vec<String>,
+    /// See `GenerateOptions`.
     pub length_penalty: f32,
     /// See `GenerateOptions`.
     pub early_stopping: emberd_protocol::EarlyStopping,
@@ -60,6 +64,8 @@ impl Default for GenerationDefaults {
             max_new_tokens: None,
             min_new_tokens: 0,
             num_beams: 1,
+            num_return_sequences: 1,
+            stop: Vec::new(),
             length_penalty: 1.0,
             early_stopping: emberd_protocol::EarlyStopping::No,
             do_sample: false,

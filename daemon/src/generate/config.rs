@@ -143,7 +143,7 @@ impl GenerationConfig {
         let search = Search::resolve(options, defaults, limits.rows)?;
         let return_sequences = match options.num_return_sequences {
             Some(count) => search.check_return_sequences(count, limits.rows)?,
-            None => 1,
+            None => search.return_sequences(defaults.num_return_sequences, limits.rows),
         };
         if stream {
             check_stream(&search, return_sequences)?;
@@ -161,7 +161,10 @@ impl GenerationConfig {
             no_repeat_ngram_size: options
                 .no_repeat_ngram_size
                 .map_or(defaults.no_repeat_ngram_size, |size| size as usize),
-            stop: options.stop.clone(),
+            stop: match options.stop.is_empty() {
+                true => defaults.stop.iter().take(MAX_STOPS).cloned().collect(),
+                false => options.stop.clone(),
+            },
         };
         config.check_stops()?;
         Ok(config)
@@ -242,6 +245,16 @@ impl Search {
             top_p,
             seed: options.seed,
         })
+    }
+
+    /// As many of those that a folder asks for as there can be.
+    fn return_sequences(&self, wanted: usize, rows: usize) -> usize {
+        let most = match *self {
+            Self::Beams { count, .. } => count,
+            Self::Sample { .. } => rows,
+            Self::Greedy => 1,
+        };
+        wanted.clamp(1, most.max(1))
     }
 
     fn check_return_sequences(&self, count: u32, rows: usize) -> Result<usize, OptionError> {

@@ -27,6 +27,9 @@ mod architectures;
 /// What the files of a model may say, and how they are understood.
 mod folders;
 
+/// Folders as newer versions of the libraries write them.
+mod newer_library;
+
 /// Damaged and foreign files are typed errors that name the file.
 mod load_errors;
 

@@ -71,8 +71,12 @@ impl Gemma3 {
             positions: settings.size("max_position_embeddings")?,
             bias: settings.flag_or("attention_bias", false)?.into(),
             epsilon: settings.positive_or("rms_norm_eps", 1e-6)?,
-            global_base: settings.rotary_base("rope_theta", 1_000_000.0)?,
-            local_base: settings.positive_or("rope_local_base_freq", 10_000.0)?,
+            global_base: settings.rotary_base_of("full_attention", "rope_theta", 1_000_000.0)?,
+            local_base: settings.rotary_base_of(
+                "sliding_attention",
+                "rope_local_base_freq",
+                10_000.0,
+            )?,
         })
     }
 
@@ -133,27 +137,15 @@ impl Gemma3 {
 /// Which blocks look at all tokens: as `layer_types` lists them, or one in so many.
 fn global_blocks(settings: Settings<'_>) -> Result<Vec<bool>, LoadError> {
     let layers = settings.size("num_hidden_layers")?;
-    let Some(kinds) = settings.json["layer_types"].as_array() else {
-        let pattern = settings.size_or("_sliding_window_pattern", 6)?;
-        if layers > MOST_LAYERS {
-            let wanted = format!("at most {MOST_LAYERS}");
-            return Err(settings.setting("num_hidden_layers", layers, wanted));
-        }
-        return Ok((1..=layers).map(|layer| layer.is_multiple_of(pattern)).collect());
-    };
-    if kinds.len() != layers {
-        let wanted = format!("{}, as many as layer_types has", kinds.len());
+    if let Some(blocks) = settings.global_blocks()? {
+        return Ok(blocks);
+    }
+    let pattern = settings.size_or("_sliding_window_pattern", 6)?;
+    if layers > MOST_LAYERS {
+        let wanted = format!("at most {MOST_LAYERS}");
         return Err(settings.setting("num_hidden_layers", layers, wanted));
     }
-    let is_global = |kind: &Value| match kind.as_str() {
-        Some("full_attention") => Ok(true),
-        Some("sliding_attention") => Ok(false),
-        other => {
-            let supported = "full_attention, sliding_attention";
-            Err(settings.unsupported("layer_types", other.unwrap_or("(none)"), supported))
-        }
-    };
-    kinds.iter().map(is_global).collect()
+    Ok((1..=layers).map(|layer| layer.is_multiple_of(pattern)).collect())
 }
 
 impl Architecture for Gemma3 {

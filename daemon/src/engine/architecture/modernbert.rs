@@ -27,6 +27,8 @@ pub(super) struct ModernBert {
     feed_bias: Bias,
     /// Every so many blocks one looks at all tokens; the first one does.
     global_every: usize,
+    /// Which ones do, where that is said of each.
+    global_blocks: Option<Vec<bool>>,
     /// How far the others look, on either side.
     near: usize,
     global_base: f32,
@@ -42,7 +44,8 @@ impl ModernBert {
         let width = settings.size("hidden_size")?;
         let heads = settings.size("num_attention_heads")?;
         settings.even_heads("hidden_size", settings.parts("hidden_size", width, heads)?)?;
-        let global_base = settings.positive_or("global_rope_theta", 160_000.0)?;
+        let global_base =
+            settings.rotary_base_of("full_attention", "global_rope_theta", 160_000.0)?;
         let pool = match settings.text("classifier_pooling").unwrap_or("cls") {
             "cls" => Pool::First,
             "mean" => Pool::Mean,
@@ -65,9 +68,14 @@ impl ModernBert {
             attention_bias: settings.flag_or("attention_bias", false)?.into(),
             feed_bias: settings.flag_or("mlp_bias", false)?.into(),
             global_every: settings.size_or("global_attn_every_n_layers", 3)?,
+            global_blocks: settings.global_blocks()?,
             near: settings.size_or("local_attention", 128)? / 2,
             global_base,
-            local_base: settings.positive_or("local_rope_theta", global_base)?,
+            local_base: settings.rotary_base_of(
+                "sliding_attention",
+                "local_rope_theta",
+                global_base,
+            )?,
             pool,
             head_bias: settings.flag_or("classifier_bias", false)?.into(),
             head_activation,
@@ -82,7 +90,10 @@ impl ModernBert {
     fn block(&self, reader: &mut Reader<'_>, i: usize) -> Result<Block, LoadError> {
         let (width, inner) = (self.width, self.inner);
         let name = |part: &str| format!("layers.{i}.{part}");
-        let is_global = i.is_multiple_of(self.global_every);
+        let is_global = match &self.global_blocks {
+            Some(blocks) => blocks[i],
+            None => i.is_multiple_of(self.global_every),
+        };
         let shape = Attention::full(self.heads, width / self.heads);
         let reach = if is_global { Reach::All } else { Reach::Near(self.near) };
         let bias = self.attention_bias;

@@ -29,7 +29,11 @@ impl<'a> Settings<'a> {
     }
 
     /// A size that another value stands in for.
-    pub(super) fn size_or(self, setting: &'static str, other: usize) -> Result<usize, LoadError> {
+    pub(in crate::engine) fn size_or(
+        self,
+        setting: &'static str,
+        other: usize,
+    ) -> Result<usize, LoadError> {
         Ok(self.size_if_there(setting)?.unwrap_or(other))
     }
 
@@ -79,6 +83,39 @@ impl<'a> Settings<'a> {
         let nested = Self { json: &self.json["rope_parameters"], ..self };
         nested.only("rope_type", &"default".into(), "default")?;
         self.positive_or(setting, nested.positive_or("rope_theta", other)?)
+    }
+
+    /// The base of rotary positions for blocks of one kind, which newer versions of transformers
+    /// write for each kind by itself.
+    pub(super) fn rotary_base_of(
+        self,
+        kind: &str,
+        setting: &'static str,
+        other: f32,
+    ) -> Result<f32, LoadError> {
+        self.only("rope_scaling", &Value::Null, "null")?;
+        let nested = Self { json: &self.json["rope_parameters"][kind], ..self };
+        nested.only("rope_type", &"default".into(), "default")?;
+        nested.positive_or("rope_theta", self.positive_or(setting, other)?)
+    }
+
+    /// Which blocks look at all tokens, by `layer_types`, where that is said.
+    pub(super) fn global_blocks(self) -> Result<Option<Vec<bool>>, LoadError> {
+        let layers = self.size("num_hidden_layers")?;
+        let Some(kinds) = self.json["layer_types"].as_array() else { return Ok(None) };
+        if kinds.len() != layers {
+            let wanted = format!("{}, as many as layer_types has", kinds.len());
+            return Err(self.setting("num_hidden_layers", layers, wanted));
+        }
+        let is_global = |kind: &Value| match kind.as_str() {
+            Some("full_attention") => Ok(true),
+            Some("sliding_attention") => Ok(false),
+            other => {
+                let supported = "full_attention, sliding_attention";
+                Err(self.unsupported("layer_types", other.unwrap_or("(none)"), supported))
+            }
+        };
+        kinds.iter().map(is_global).collect::<Result<_, _>>().map(Some)
     }
 
     /// Buckets of distances.
@@ -172,7 +209,12 @@ impl<'a> Settings<'a> {
     }
 
     /// The error for a size that does not fit.
-    pub(super) fn setting(self, setting: &'static str, found: usize, wanted: String) -> LoadError {
+    pub(in crate::engine) fn setting(
+        self,
+        setting: &'static str,
+        found: usize,
+        wanted: String,
+    ) -> LoadError {
         LoadError::Setting { file: self.file.to_owned(), setting, found, wanted }
     }
 

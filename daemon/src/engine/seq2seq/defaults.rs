@@ -39,6 +39,8 @@ struct Said {
     min_new_tokens: Option<usize>,
     min_length: Option<usize>,
     num_beams: Option<usize>,
+    num_return_sequences: Option<usize>,
+    stop_strings: Option<Texts>,
     length_penalty: Option<f32>,
     early_stopping: Option<Stopping>,
     do_sample: Option<bool>,
@@ -54,6 +56,48 @@ struct Said {
 enum OneOrMore {
     One(u32),
     More(Vec<u32>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Texts {
+    One(String),
+    More(Vec<String>),
+}
+
+impl From<Texts> for Vec<String> {
+    fn from(texts: Texts) -> Self {
+        let mut texts = match texts {
+            Texts::One(text) => vec![text],
+            Texts::More(texts) => texts,
+        };
+        texts.retain(|text| !text.is_empty());
+        texts
+    }
+}
+
+/// What changes answers in transformers and is not done here.
+const NOT_DONE: [&str; 9] = [
+    "renormalize_logits",
+    "encoder_repetition_penalty",
+    "encoder_no_repeat_ngram_size",
+    "begin_suppress_tokens",
+    "exponential_decay_length_penalty",
+    "sequence_bias",
+    "num_beam_groups",
+    "penalty_alpha",
+    "typical_p",
+];
+
+/// Says what of a file is left out, where it asks for more than nothing.
+fn warn_of_what_is_not_done(file: &Path, said: &Value) {
+    let is_nothing = |value: &Value| {
+        value.is_null() || value == false || value.as_f64().is_some_and(|x| x == 0.0 || x == 1.0)
+    };
+    for key in NOT_DONE.into_iter().filter(|key| !is_nothing(&said[key])) {
+        let (file, value) = (file.display(), said[key].to_string());
+        tracing::warn!(%file, key, value, "this way of making texts is not done: it is left out");
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,6 +127,7 @@ pub(super) fn read(
     let file = folder.join(name);
     let said = Said::deserialize(generation.unwrap_or(config))
         .map_err(|source| LoadError::Json { file: file.clone(), source })?;
+    warn_of_what_is_not_done(&file, generation.unwrap_or(config));
     let early_stopping = match &said.early_stopping {
         None | Some(Stopping::At(false)) => EarlyStopping::No,
         Some(Stopping::At(true)) => EarlyStopping::Yes,
@@ -125,6 +170,8 @@ pub(super) fn read(
             .unwrap_or(0)
             .max(said.min_length.unwrap_or(0).saturating_sub(1)),
         num_beams: said.num_beams.unwrap_or(usual.num_beams),
+        num_return_sequences: said.num_return_sequences.unwrap_or(usual.num_return_sequences),
+        stop: said.stop_strings.map_or_else(Vec::new, Vec::from),
         length_penalty: said.length_penalty.unwrap_or(usual.length_penalty),
         early_stopping,
         do_sample: said.do_sample.unwrap_or(usual.do_sample),
@@ -177,6 +224,14 @@ mod tests {
 
     fn of(generation: Option<&Value>, config: &Value) -> GenerationDefaults {
         read(Path::new("folder"), generation, config, BART).unwrap()
+    }
+
+    #[test]
+    fn several_answers_and_stops_are_taken_from_the_file() {
+        let got = of(Some(&json!({"num_return_sequences": 3, "stop_strings": "."})), &json!({}));
+        assert_eq!((got.num_return_sequences, got.stop), (3, vec![".".to_owned()]));
+        let got = of(Some(&json!({"stop_strings": ["", "e"]})), &json!({}));
+        assert_eq!((got.num_return_sequences, got.stop), (1, vec!["e".to_owned()]));
     }
 
     #[test]

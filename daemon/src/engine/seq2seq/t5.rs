@@ -54,9 +54,19 @@ struct Said {
     dense_act_fn: Option<String>,
     is_gated_act: Option<bool>,
     tie_word_embeddings: Option<bool>,
-    /// Written since version 5 of transformers, which says of every T5 that it is tied: a table for
-    /// the output counts then where the file has one.
+    /// Written since version 5 of transformers, which says of every T5 and mT5 that it is tied: a
+    /// table for the output counts then where the file has one.
     scale_decoder_outputs: Option<bool>,
+    transformers_version: Option<String>,
+}
+
+impl Said {
+    /// Whether version 5 of transformers, or a later one, wrote it.
+    fn is_of_version_5(&self) -> bool {
+        let version = self.transformers_version.as_deref().unwrap_or_default();
+        let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        self.scale_decoder_outputs.is_some() || major.is_some_and(|major| major >= 5)
+    }
 }
 
 fn buckets() -> usize {
@@ -166,7 +176,8 @@ impl Reader<'_> {
             if self.config.is_tied { "lm_head.weight" } else { "shared.weight" },
         ]);
         let has_both = loader.has("lm_head.weight") && loader.has("shared.weight");
-        let is_untied_anyhow = self.config.said.scale_decoder_outputs.is_some() && has_both;
+        let is_new = self.config.said.is_of_version_5();
+        let is_untied_anyhow = is_new && has_both;
         let (tokens, output) = if self.config.is_tied && !is_untied_anyhow {
             let output = Arc::new(loader.output(table, vocabulary, width)?);
             (Table::Tied(Arc::clone(&output)), output)
@@ -207,7 +218,7 @@ impl Reader<'_> {
             output,
             output_scale: match self.config.said.scale_decoder_outputs {
                 Some(false) => 1.0,
-                None if !self.config.is_tied => 1.0,
+                None if is_new || !self.config.is_tied => 1.0,
                 Some(true) | None => 1.0 / as_f32(width).sqrt(),
             },
             weight_bytes: self.loader.bytes(),
