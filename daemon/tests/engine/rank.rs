@@ -86,7 +86,7 @@ fn the_folder_names_the_activation_in_the_newer_and_the_older_way() {
     assert_eq!(head.unwrap().activation, ScoreActivation::Identity);
     let head = load_with("sbert_ce_default_activation_function", value!(identity));
     assert_eq!(head.unwrap().activation, ScoreActivation::Identity);
-    let error = load_with("sentence_transformers", value!({ "activation_fn": "x.Mish" }));
+    let error = load_with("sentence_transformers", value!({ "activation_fn": "torch.nn.Mish" }));
     let error = error.unwrap_err().to_string();
     assert!(error.contains("Mish") && error.contains("Sigmoid"), "{error}");
 }
