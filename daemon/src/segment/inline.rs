@@ -45,6 +45,10 @@ impl InlineCredit {
         if len_bytes > limit_bytes {
             return Err(SegmentError::NeverFits { len_bytes, limit_bytes });
         }
+        // Nearly always there is room, and then nothing is set up to wait with.
+        if let Ok(share) = self.take(len_bytes) {
+            return Ok(share);
+        }
         let mut patience_ends = pin!(sleep(patience));
         loop {
             let mut own_freed = pin!(self.own.freed().notified());
