@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! bench_client inference SOCKET MODEL CORPUS.jsonl   throughput, then latency of short queries
-//! bench_client dump SOCKET MODEL TEXTS.json OUT.f32 [single|batch]   rows as raw floats
+//! bench_client answers SOCKET JOBS.json OUT.json [single|batch]   rows, scores and made texts, each
+//!                                                    text asked for alone or all of a job at once
 //! bench_client hold SOCKET MODEL                     lease, embed, wait for the end of stdin
 //! bench_client cache SOCKET MODEL CORPUS.jsonl       texts computed, then the same from the cache
 //! bench_client rounds SOCKET MODEL                   round trips: status; lease and release
@@ -13,7 +14,10 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "the figures are this program's output")]
 
-use emberd_client::{Client, Error, GenerateOptions};
+use emberd_client::{
+    Client, ElementType, EmbedOptions, Error, GenerateOptions, Prompt, ScoreActivation,
+};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
@@ -36,8 +40,8 @@ fn main() -> Outcome {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         ["inference", socket, model, corpus] => inference(socket, model, corpus),
-        ["dump", socket, model, texts, out] => dump(socket, model, texts, out, "batch"),
-        ["dump", socket, model, texts, out, how] => dump(socket, model, texts, out, how),
+        ["answers", socket, jobs, out, "single"] => answers(socket, jobs, out, 1),
+        ["answers", socket, jobs, out, "batch"] => answers(socket, jobs, out, usize::MAX),
         ["cache", socket, model, corpus] => cache(socket, model, corpus),
         ["rounds", socket, model] => rounds(socket, model),
         ["load", socket, model, corpus] => load(socket, model, corpus),
@@ -45,7 +49,7 @@ fn main() -> Outcome {
         ["hold", socket, model] => hold(socket, model),
         ["first", socket, model] => first(socket, model),
         _ => {
-            Err("usage: bench_client inference|dump|cache|rounds|load|generate|hold|first SOCKET MODEL ..."
+            Err("usage: bench_client inference|answers|cache|rounds|load|generate|hold|first SOCKET ..."
                 .into())
         }
     }
@@ -199,23 +203,86 @@ fn load(socket: &str, model: &str, corpus: &str) -> Outcome {
     Ok(())
 }
 
-fn dump(socket: &str, model: &str, texts: &str, out: &str, how: &str) -> Outcome {
-    let texts: Vec<String> = serde_json::from_str(&std::fs::read_to_string(texts)?)?;
-    let model = Client::connect_to(Path::new(socket))?.embedding_model(model)?;
-    let mut values = Vec::new();
-    match how {
-        "batch" => values.extend_from_slice(model.embed(&texts)?.as_slice()),
-        "single" => {
-            for text in &texts {
-                values.extend_from_slice(model.embed_one(text)?.as_slice());
+/// What there is to ask for: the same for us and for the peer.
+#[derive(Deserialize)]
+struct Job {
+    model: String,
+    task: String,
+    #[serde(default)]
+    texts: Vec<String>,
+    #[serde(default)]
+    pairs: Vec<(String, String)>,
+    options: Value,
+}
+
+/// Works off jobs, so many texts (or pairs) a request.
+fn answers(socket: &str, jobs: &str, out: &str, at_once: usize) -> Outcome {
+    let jobs: Vec<Job> = serde_json::from_str(&std::fs::read_to_string(jobs)?)?;
+    let client = Client::connect_to(Path::new(socket))?;
+    let made: Result<Vec<Value>, _> = jobs.iter().map(|job| answer(&client, job, at_once)).collect();
+    std::fs::write(out, serde_json::to_vec(&made?)?)?;
+    println!("{}", json!({"jobs": jobs.len()}));
+    Ok(())
+}
+
+fn answer(client: &Client, job: &Job, at_once: usize) -> Result<Value, Box<dyn StdError>> {
+    let texts = job.texts.chunks(at_once);
+    let mut made = Vec::new();
+    match job.task.as_str() {
+        "embed" => {
+            let model = client.embedding_model(&job.model)?;
+            let mut options = EmbedOptions::default();
+            if let Some(name) = job.options["prompt"].as_str() {
+                options.prompt = Prompt::Named(name.to_owned());
+            }
+            let is_int8 = job.options["element"] == "int8";
+            if is_int8 {
+                options.element = ElementType::I8;
+            }
+            for texts in texts {
+                let rows = model.embed_with(texts, &options)?;
+                if is_int8 {
+                    let values = rows.as_i8().ok_or("rows that are not int8")?;
+                    made.extend(values.chunks_exact(rows.dimension()).map(|row| json!(row)));
+                } else {
+                    made.extend(rows.rows().map(|row| json!(row)));
+                }
+            }
+            return Ok(json!({ "rows": made }));
+        }
+        "rerank" => {
+            let model = client.rerank_model(&job.model)?;
+            for pairs in job.pairs.chunks(at_once) {
+                let scores = model.scores(pairs, ScoreActivation::Model)?;
+                made.extend(scores.rows().map(|row| json!(row)));
+            }
+            return Ok(json!({ "rows": made }));
+        }
+        "fill_mask" => {
+            let top_k = job.options["top_k"].as_u64().and_then(|k| k.try_into().ok()).unwrap_or(5);
+            let model = client.text_model(&job.model)?;
+            for texts in texts {
+                for text in model.fill_mask(texts, top_k)?.texts {
+                    let masks = text.masks.into_iter().map(|mask| json!(mask.candidates));
+                    made.push(masks.collect());
+                }
             }
         }
-        _ => return Err("expected single or batch".into()),
+        "generate" => {
+            let mut options = job.options.clone();
+            options["stop"] = json!([]);
+            let options: GenerateOptions = serde_json::from_value(options)?;
+            let model = client.text_model(&job.model)?;
+            for texts in texts {
+                for text in model.generate(texts, &options)?.texts {
+                    let ids: Vec<_> = text.sequences.into_iter().map(|made| made.ids).collect();
+                    made.push(json!({ "ids": ids }));
+                }
+            }
+        }
+        other => return Err(format!("no task: {other}").into()),
     }
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    std::fs::write(out, bytes)?;
-    println!("{}", json!({"rows": texts.len(), "dimension": model.dimension()}));
-    Ok(())
+    Ok(json!({ "texts": made }))
 }
 
 /// Rounds of a generation; the fastest counts, since others on the machine only slow down.

@@ -1,8 +1,9 @@
-"""Makes the models of `scripts/bench generation` and `scripts/bench memory`: real shapes, random
+"""Makes models of `scripts/bench generation`, `memory` and `parity`: real shapes, random
 weights (seeded), so that nothing need be fetched.
 
 usage: make_models.py t5 OUT            flan-t5-small's shape, and a tokenizer with one word a token
        make_models.py grow TINY OUT     the architecture of a tiny model, some 150 MB large
+       make_models.py nomic TINY OUT    a small Nomic-BERT with the tokenizer and pooling of a tiny model
 """
 
 import json
@@ -83,12 +84,31 @@ def grow(tiny, out):
             {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}))
 
 
+def nomic(tiny, out):
+    torch.manual_seed(0)
+    vocabulary = json.loads((tiny / "config.json").read_text())["vocab_size"]
+    config = transformers.NomicBertConfig(
+        vocab_size=vocabulary, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=64)
+    model = transformers.NomicBertModel(config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # Wide: with small weights attention is the same everywhere, and hides errors.
+            wide = 1.6 / parameter.shape[-1] ** 0.5 if parameter.dim() > 1 else 0.2
+            parameter.normal_(float("norm" in name and name.endswith("weight")), wide, generator=generator)
+    shutil.copytree(tiny, out, dirs_exist_ok=True)
+    model.save_pretrained(out)
+
+
 def main():
     match sys.argv[1:]:
         case ["t5", out]:
             t5(Path(out))
         case ["grow", tiny, out]:
             grow(Path(tiny), Path(out))
+        case ["nomic", tiny, out]:
+            nomic(Path(tiny), Path(out))
         case _:
             sys.exit(__doc__)
 

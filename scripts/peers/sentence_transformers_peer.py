@@ -1,7 +1,6 @@
 """sentence-transformers on the CPU, as one would use it. Threads by OMP_NUM_THREADS.
 
 usage: sentence_transformers_peer.py inference MODEL CORPUS.jsonl SAMPLES
-       sentence_transformers_peer.py dump MODEL TEXTS.json ROWS_OUT.f32 [single|batch]
        sentence_transformers_peer.py hold MODEL      {"ready":true} after 32 texts, then waits for
                                                      the end of standard input
        sentence_transformers_peer.py first MODEL     {"done":true} after one text
@@ -31,10 +30,6 @@ def main():
         embed([f"{TEXT} Number {number}." for number in range(32)])
         print(json.dumps({"ready": True}), flush=True)
         sys.stdin.read()
-    elif mode == "dump":
-        texts, out, *how = rest
-        with open(texts, encoding="utf-8") as file:
-            embed(json.load(file), 1 if how == ["single"] else 32).astype("<f4").tofile(out)
     elif mode == "inference":
         from measure import measure
 

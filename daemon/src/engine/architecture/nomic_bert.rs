@@ -1,4 +1,7 @@
 //! Nomic-BERT: BERT's blocks with rotary places and a gated feed-forward.
+//!
+//! Its settings have two spellings: that of the code which came with the first models, and that of
+//! transformers since version 5. The tensors have the same names in both.
 
 use super::reader::{Bias, Reader};
 use super::settings::Settings;
@@ -31,6 +34,11 @@ pub(super) struct NomicBert {
 
 impl NomicBert {
     pub(super) fn read(settings: Settings<'_>) -> Result<Self, LoadError> {
+        if settings.json["n_embd"].is_null() { Self::newer(settings) } else { Self::first(settings) }
+    }
+
+    /// As the first models spell it.
+    fn first(settings: Settings<'_>) -> Result<Self, LoadError> {
         settings.only("activation_function", &"swiglu".into(), "swiglu")?;
         for (setting, value, supported) in [
             ("prenorm", false.into(), "false"),
@@ -64,6 +72,33 @@ impl NomicBert {
             down_bias: settings.flag_or("mlp_fc2_bias", false)?.into(),
             base: settings.positive_or("rotary_emb_base", 10_000.0)?,
             turned: settings.even_heads("rotary_emb_fraction", part(head_width, fraction))?,
+        })
+    }
+
+    /// As transformers spells it.
+    fn newer(settings: Settings<'_>) -> Result<Self, LoadError> {
+        settings.only("hidden_act", &"silu".into(), "silu")?;
+        let width = settings.size("hidden_size")?;
+        let heads = settings.size("num_attention_heads")?;
+        let head_width = settings.parts("hidden_size", width, heads)?;
+        let said = settings.size_or("head_dim", head_width)?;
+        if said != head_width {
+            return Err(settings.setting("head_dim", said, format!("{head_width}, a head's part")));
+        }
+        Ok(Self {
+            vocabulary: settings.size("vocab_size")?,
+            width,
+            layers: settings.size("num_hidden_layers")?,
+            heads,
+            inner: settings.size("intermediate_size")?,
+            positions: settings.size("max_position_embeddings")?,
+            segments: settings.size_or("type_vocab_size", 2)?,
+            epsilon: settings.positive_or("layer_norm_eps", 1e-12)?,
+            attention_bias: Bias::None,
+            up_bias: Bias::None,
+            down_bias: Bias::None,
+            base: settings.rotary_base("rope_theta", 1000.0)?,
+            turned: settings.even_heads("hidden_size", head_width)?,
         })
     }
 
@@ -117,7 +152,7 @@ impl Architecture for NomicBert {
 
     fn network(&self, reader: &mut Reader<'_>) -> Result<Network, LoadError> {
         let tokens = "embeddings.word_embeddings.weight";
-        reader.enter(&["bert."], tokens);
+        reader.enter(&["bert.", "nomic_bert."], tokens);
         let width = self.width;
         let segments = "embeddings.token_type_embeddings.weight";
         let embedding = Embedding {
