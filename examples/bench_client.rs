@@ -219,7 +219,8 @@ struct Job {
 fn answers(socket: &str, jobs: &str, out: &str, at_once: usize) -> Outcome {
     let jobs: Vec<Job> = serde_json::from_str(&std::fs::read_to_string(jobs)?)?;
     let client = Client::connect_to(Path::new(socket))?;
-    let made: Result<Vec<Value>, _> = jobs.iter().map(|job| answer(&client, job, at_once)).collect();
+    let made: Result<Vec<Value>, _> =
+        jobs.iter().map(|job| answer(&client, job, at_once)).collect();
     std::fs::write(out, serde_json::to_vec(&made?)?)?;
     println!("{}", json!({"jobs": jobs.len()}));
     Ok(())

@@ -112,7 +112,7 @@ pub(crate) struct Embed {
     #[command(flatten)]
     pub(crate) socket: SocketArg,
     /// The model [default: `embedding` where settings name one or it is loaded, else `builtin`]
-    #[arg(long, short, value_name = "ID")]
+    #[arg(long, short, value_name = "ID", value_parser = model_id)]
     pub(crate) model: Option<ModelId>,
     /// Texts.
     #[arg(conflicts_with = "file")]
@@ -165,7 +165,7 @@ pub(crate) struct Generate {
     #[command(flatten)]
     pub(crate) socket: SocketArg,
     /// The model, one of type text2text.
-    #[arg(long, short, value_name = "ID", default_value = "builtin-t5")]
+    #[arg(long, short, value_name = "ID", default_value = "builtin-t5", value_parser = model_id)]
     pub(crate) model: ModelId,
     /// Texts.
     #[arg(conflicts_with = "file")]
@@ -214,19 +214,19 @@ pub(crate) struct GenerateArgs {
           value_name = "BOOL")]
     pub(crate) do_sample: Option<bool>,
     /// Above 1 evens the odds, below 1 sharpens them.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f32>,
     /// Draw from the so many likeliest tokens; 0 for all.
     #[arg(long, value_name = "COUNT")]
     pub(crate) top_k: Option<u32>,
     /// Draw from the likeliest tokens that together have this probability.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f32>,
     /// The same seed, the same text.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) seed: Option<u64>,
     /// Above 1 makes tokens less likely that stand in the text already.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub(crate) repetition_penalty: Option<f32>,
     /// No run of so many tokens comes twice; 0 for no such rule.
     #[arg(long, value_name = "COUNT")]
@@ -259,7 +259,7 @@ pub(crate) struct FillMask {
     #[command(flatten)]
     pub(crate) socket: SocketArg,
     /// The model: a masked language model, of type text2text.
-    #[arg(long, short, value_name = "ID")]
+    #[arg(long, short, value_name = "ID", value_parser = model_id)]
     pub(crate) model: ModelId,
     /// Texts.
     #[arg(conflicts_with = "file")]
@@ -290,7 +290,7 @@ pub(crate) struct Rerank {
     #[command(flatten)]
     pub(crate) socket: SocketArg,
     /// The model: one of type rerank, or an embedding model whose folder has such a head.
-    #[arg(long, short, value_name = "ID")]
+    #[arg(long, short, value_name = "ID", value_parser = model_id)]
     pub(crate) model: ModelId,
     /// What the documents are compared with.
     #[arg(long, short, value_name = "TEXT")]
@@ -358,6 +358,7 @@ pub(crate) struct StatusArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct OfModel {
     /// Its id.
+    #[arg(value_parser = model_id)]
     pub(crate) id: ModelId,
     #[command(flatten)]
     pub(crate) reading: Reading,
@@ -385,10 +386,17 @@ pub(crate) enum Config {
     /// Ask the daemon how a model is configured.
     Model {
         /// Its id.
+        #[arg(value_parser = model_id)]
         id: ModelId,
         #[command(flatten)]
         reading: Reading,
     },
+}
+
+/// An id, or the name of a built-in model for its id.
+fn model_id(text: &str) -> Result<ModelId, String> {
+    let id = emberd_daemon::settings::builtin_id(text).unwrap_or(text);
+    ModelId::new(id).map_err(|error| error.to_string())
 }
 
 fn model_folder(text: &str) -> Result<(ModelId, PathBuf), String> {
@@ -408,6 +416,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_built_in_model_may_be_called_by_its_name() {
+        for (name, id) in [
+            ("builtin:static-minilm", "builtin"),
+            ("builtin:verbalizer-t5", "builtin-t5"),
+            ("builtin-t5", "builtin-t5"),
+            ("mine", "mine"),
+        ] {
+            assert_eq!(model_id(name).unwrap().as_str(), id);
+        }
+        assert!(model_id("builtin:other").is_err());
     }
 
     #[test]

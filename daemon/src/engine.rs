@@ -30,6 +30,7 @@ mod seq2seq;
 mod static_table;
 mod tail;
 mod team;
+mod text_limits;
 pub mod text_model;
 mod transformer;
 mod weights;
@@ -40,7 +41,7 @@ pub use builtin::{
 };
 pub use device_memory::{DeviceMemory, is_out_of_memory};
 pub use fingerprint::ModelFingerprint;
-pub use load::{folder_need, holds_model, load_folder, load_folder_on};
+pub use load::{folder_need, holds_model, load_folder, load_folder_on, load_folder_with_ranker};
 pub use load_error::{HeaderFault, LoadError, TorchFault};
 pub use masked::{holds_masked_head, load_masked};
 pub(crate) use pooling::normalize;

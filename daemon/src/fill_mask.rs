@@ -98,7 +98,7 @@ impl fmt::Debug for FillWaiting {
 }
 
 impl FillWorkers {
-    /// Starts `count` threads.
+    /// Starts `count` threads. `max_tokens` are read of a text, at most.
     ///
     /// # Errors
     /// When the system gives no more threads.
@@ -106,6 +106,7 @@ impl FillWorkers {
         name: &str,
         count: usize,
         model: &Arc<dyn MaskedModel>,
+        max_tokens: usize,
         limits: BatchLimits,
         queue: &Arc<FillQueue>,
         done: &Arc<WorkDone>,
@@ -114,6 +115,7 @@ impl FillWorkers {
         for number in 0..count {
             let worker = Worker {
                 model: Arc::clone(model),
+                max_tokens,
                 limits,
                 queue: Arc::clone(queue),
                 done: Arc::clone(done),
@@ -145,6 +147,7 @@ impl Drop for FillWorkers {
 
 struct Worker {
     model: Arc<dyn MaskedModel>,
+    max_tokens: usize,
     limits: BatchLimits,
     queue: Arc<FillQueue>,
     done: Arc<WorkDone>,
@@ -197,7 +200,7 @@ impl Worker {
         if masks.saturating_mul(top_k as usize) > MAX_BODY_BYTES / CANDIDATE_BYTES {
             return Err(TextError::TooLarge { limit: MAX_BODY_BYTES });
         }
-        guarded(|| Ok(self.model.encode(text.as_str())?))
+        guarded(|| Ok(self.model.encode(text.as_str(), self.max_tokens)?))
     }
 
     fn compute(&mut self, mut batch: Vec<Entry>) {

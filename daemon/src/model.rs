@@ -114,6 +114,9 @@ impl LoadedModel {
             self.info.max_tokens = number(generation.limits.max_input_tokens);
             self.info.max_output_tokens = number(generation.limits.max_new_tokens);
         }
+        if let Some(masks) = &self.masks {
+            self.info.max_tokens = number(masks.max_tokens);
+        }
         self
     }
 
@@ -236,7 +239,9 @@ impl ModelSlot {
         let ranking = parts.rank.map(|head| Ranking::start(name, head, limits, threads, work));
         let generation =
             parts.generate.map(|model| Generation::start(name, model, settings, threads, texts));
-        let masks = parts.fill_mask.map(|model| Masks::start(name, &model, limits, threads, work));
+        let masks = parts
+            .fill_mask
+            .map(|model| Masks::start(name, &model, settings, limits, threads, work));
         let started = LoadedModel {
             embedding: embedding.transpose().map_err(LoadFailure::Threads)?,
             ranking: ranking.transpose().map_err(LoadFailure::Threads)?,

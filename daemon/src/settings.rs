@@ -42,6 +42,12 @@ pub fn is_builtin_id(id: &str) -> bool {
     BUILTINS.iter().any(|(builtin, ..)| *builtin == id)
 }
 
+/// The id under which the built-in model of this name, such as `builtin:static-minilm`, is offered.
+#[must_use]
+pub fn builtin_id(name: &str) -> Option<&'static str> {
+    BUILTINS.iter().find(|(_, builtin, _)| *builtin == name).map(|(id, ..)| *id)
+}
+
 /// The type of models that turn texts into rows.
 pub const EMBEDDING_TYPE: &str = "embedding";
 

@@ -101,8 +101,10 @@ pub(super) struct Facts {
     pub(super) name: &'static str,
     /// Rows of the token table.
     pub(super) vocabulary: usize,
-    /// Tokens of a sequence at most.
+    /// Tokens of a sequence, where the folder says nothing else.
     pub(super) positions: usize,
+    /// Whether there is none for more of them: they are rows of a table.
+    pub(super) positions_end: bool,
     /// Of its activations.
     pub(super) widths: Widths,
 }

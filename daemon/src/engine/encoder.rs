@@ -1,6 +1,7 @@
 //! Texts to token sequences, with the limits of the model rather than the tokenizer's own.
 
 mod pair;
+mod truncation;
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,9 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 use super::folder::read_file;
 use super::load_error::LoadError;
 use super::model::{ComputeError, Sequence};
+use super::text_limits::TextLimits;
 use pair::PairTemplate;
+pub(super) use truncation::TruncationSide;
 
 /// Text is read in pieces of about this size where that changes no token: the tokenizer keeps some
 /// hundred bytes for each byte that it looks at, and most of a very long text is cut off anyway.
@@ -47,6 +50,8 @@ pub(super) struct Encoder {
     pair: Option<PairTemplate>,
     /// Tokens of the text itself, at most.
     max_tokens: usize,
+    /// Which end of a text goes where it has more.
+    side: TruncationSide,
     /// Where a text may be cut, or `None` where its tokens are not those of its words.
     cuts: Option<Cuts>,
 }
@@ -82,6 +87,16 @@ pub(super) struct Style {
     pub(super) lower_case: bool,
     /// Whether a prompt's tokens are pooled like others.
     pub(super) pools_prompt: bool,
+    /// Which end of a text is cut off; `None` as the tokenizer's file says.
+    pub(super) side: Option<TruncationSide>,
+}
+
+impl Style {
+    /// That of a transformer.
+    pub(super) fn of(limits: TextLimits, pools_prompt: bool) -> Self {
+        let TextLimits { lower_case, side, .. } = limits;
+        Self { special_tokens: true, lower_case, pools_prompt, side }
+    }
 }
 
 /// A tokenizer as its file says, not yet fitted to a model.
@@ -121,6 +136,7 @@ impl RawTokenizer {
         style: Style,
         prompt: String,
     ) -> Result<Encoder, LoadError> {
+        let side = style.side.unwrap_or_else(|| TruncationSide::of(&self.tokenizer));
         self.tokenizer.with_padding(None);
         let failed = |source| LoadError::Tokenizer { file: self.file.clone(), source };
         self.tokenizer.with_truncation(None).map_err(failed)?;
@@ -151,7 +167,18 @@ impl RawTokenizer {
         let max_tokens = max_tokens - added;
         let pair = PairTemplate::of(&self.tokenizer).ok().filter(|_| style.special_tokens);
         let tokenizer = self.tokenizer;
-        Ok(Encoder { tokenizer, style, prompt, special, before, after, pair, max_tokens, cuts })
+        Ok(Encoder {
+            tokenizer,
+            style,
+            prompt,
+            special,
+            before,
+            after,
+            pair,
+            max_tokens,
+            side,
+            cuts,
+        })
     }
 }
 
@@ -252,8 +279,14 @@ impl Encoder {
 
     /// The tokens of a text with the blanks around it, and without a prompt.
     pub(super) fn encode_untrimmed(&self, text: &str) -> Result<Sequence, ComputeError> {
+        self.encode_at_most(text, usize::MAX)
+    }
+
+    /// The same, and no more than so many tokens, the special ones among them.
+    pub(super) fn encode_at_most(&self, text: &str, most: usize) -> Result<Sequence, ComputeError> {
+        let room = most.saturating_sub(self.before.len() + self.after.len());
         let mut ids = self.before.clone();
-        let truncated = self.append(text, self.max_tokens, &mut ids)?;
+        let truncated = self.append(text, room.min(self.max_tokens), &mut ids)?;
         ids.extend_from_slice(&self.after);
         Ok(Sequence { ids, truncated, ..Sequence::default() })
     }
@@ -270,35 +303,46 @@ impl Encoder {
 
     /// Appends the tokens of a text, at most so many; answers whether some were left out.
     fn append(&self, text: &str, most: usize, ids: &mut Vec<u32>) -> Result<bool, ComputeError> {
-        let (mut text, mut is_skipped) = (text, false);
-        let end = ids.len().saturating_add(most);
+        let start = ids.len();
+        let (mut text, mut is_cut) = self.worth_reading(text);
         loop {
             let Piece { read, end: next } = self.first_piece(text);
-            is_skipped |= read < next;
+            is_cut |= read < next;
             let (piece, rest) = (&text[..read], &text[next..]);
             let lowered = self.style.lower_case.then(|| piece.to_lowercase());
             let encoding = self
                 .tokenizer
                 .encode_fast(lowered.as_deref().unwrap_or(piece), false)
                 .map_err(ComputeError::Tokenizer)?;
-            let (room, tokens) = (end - ids.len(), encoding.get_ids());
-            ids.extend_from_slice(&tokens[..tokens.len().min(room)]);
-            if tokens.len() > room {
-                return Ok(true);
+            ids.extend_from_slice(encoding.get_ids());
+            if ids.len() - start > most {
+                is_cut = true;
+                self.side.keep(ids, start, most);
+                if self.side == TruncationSide::Right {
+                    return Ok(true);
+                }
             }
             if rest.is_empty() {
-                return Ok(is_skipped);
+                return Ok(is_cut);
             }
             text = rest;
         }
     }
 
-    fn first_piece(&self, text: &str) -> Piece {
-        if let Some(cuts) = &self.cuts {
-            return cuts.first(text);
+    /// The part of a text in which its tokens lie for certain, and whether that is not all of it.
+    fn worth_reading<'a>(&self, text: &'a str) -> (&'a str, bool) {
+        if self.cuts.is_some() {
+            // It is read piece by piece.
+            return (text, false);
         }
         let most = self.max_tokens.saturating_mul(LONGEST_TOKEN_BYTES).max(PIECE_BYTES);
-        Piece { read: text.floor_char_boundary(most), end: text.len() }
+        let part = self.side.part(text, most);
+        (part, part.len() < text.len())
+    }
+
+    fn first_piece(&self, text: &str) -> Piece {
+        let all = Piece { read: text.len(), end: text.len() };
+        self.cuts.as_ref().map_or(all, |cuts| cuts.first(text))
     }
 }
 
@@ -336,7 +380,7 @@ mod tests {
         fn tokens_do_not_depend_on_the_pieces(
             text in text(), piece in 1usize..40, max in 4usize..80, lower_case: bool,
         ) {
-            let style = Style { special_tokens: true, lower_case, pools_prompt: true };
+            let style = Style { special_tokens: true, lower_case, pools_prompt: true, side: None };
             let mut encoder = encoder(max, style);
             let cuts = encoder.cuts.as_mut().unwrap();
             cuts.piece_bytes = piece;
@@ -357,8 +401,10 @@ mod tests {
 
     #[test]
     fn most_of_a_very_long_text_is_not_looked_at() {
-        let encoder =
-            encoder(16, Style { special_tokens: true, lower_case: false, pools_prompt: true });
+        let encoder = encoder(
+            16,
+            Style { special_tokens: true, lower_case: false, pools_prompt: true, side: None },
+        );
         for part in ["word ", "word,", ",", "漢", " ", "word"] {
             let text = part.repeat(40 * PIECE_BYTES / part.len());
             let piece = encoder.first_piece(&text);
@@ -380,8 +426,10 @@ mod tests {
 
     #[test]
     fn the_places_to_cut_are_between_words() {
-        let encoder =
-            encoder(16, Style { special_tokens: true, lower_case: false, pools_prompt: true });
+        let encoder = encoder(
+            16,
+            Style { special_tokens: true, lower_case: false, pools_prompt: true, side: None },
+        );
         let mut cuts = encoder.cuts.unwrap();
         (cuts.piece_bytes, cuts.longest_word_bytes) = (1, 4);
         let piece = |read, end| Piece { read, end };
@@ -395,13 +443,18 @@ mod tests {
 
     #[test]
     fn a_tokenizer_of_another_kind_reads_no_further_than_its_last_token_can_lie() {
-        let mut encoder =
-            encoder(16, Style { special_tokens: true, lower_case: false, pools_prompt: true });
+        let mut encoder = encoder(
+            16,
+            Style { special_tokens: true, lower_case: false, pools_prompt: true, side: None },
+        );
         encoder.cuts = None;
         let text = "word ".repeat(PIECE_BYTES);
-        assert_eq!(encoder.first_piece(&text).read, PIECE_BYTES);
+        assert_eq!(encoder.worth_reading(&text), (&text[..PIECE_BYTES], true));
         encoder.max_tokens = 100;
-        assert_eq!(encoder.first_piece(&text).read, 100 * LONGEST_TOKEN_BYTES);
+        assert_eq!(encoder.worth_reading(&text), (&text[..100 * LONGEST_TOKEN_BYTES], true));
         assert!(encoder.encode(&text).unwrap().truncated);
+        encoder.side = TruncationSide::Left;
+        let (part, is_cut) = encoder.worth_reading(&text);
+        assert!(is_cut && text.ends_with(part) && part.len() == 100 * LONGEST_TOKEN_BYTES);
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::load_error::LoadError;
 use super::modules::{HeadLayout, Module};
@@ -31,20 +32,8 @@ pub(super) struct StaticLayout {
     pub(super) max_tokens: usize,
 }
 
-/// What the settings of a transformer's texts are called: `sentence_…_config.json`. The library takes
-/// the first that is there, whatever the model.
-const SENTENCE_CONFIGS: [&str; 7] =
-    ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"];
-
 /// What a static model reads of a text where its files set no limit.
 const STATIC_MAX_TOKENS: usize = 1_000_000;
-
-#[derive(Debug, Default, Deserialize)]
-struct SentenceConfig {
-    max_seq_length: Option<usize>,
-    #[serde(default)]
-    do_lower_case: bool,
-}
 
 #[derive(Debug, Deserialize)]
 struct Model2Vec {
@@ -60,19 +49,17 @@ impl Layout {
         if let Some(modules) = read_json_if_there::<Vec<Module>>(&file)? {
             return Self::from_modules(folder, &file, &modules);
         }
-        let config: serde_json::Value = read_json(&folder.join("config.json"))?;
+        let config: Value = read_json(&folder.join("config.json"))?;
         if config["model_type"] == "model2vec" {
             return Ok(Self::Static(StaticLayout::from_model2vec(folder.to_owned(), config)?));
         }
-        let head = HeadLayout { pooling: Pooling::mean(), pools_prompt: true, tail: Vec::new() };
-        Ok(Self::Transformer { folder: folder.to_owned(), head })
+        Ok(Self::bare(folder))
     }
-}
 
-impl Layout {
-    /// That of a folder whose transformer has a head of its own.
-    pub(super) fn of_head(folder: &Path) -> Self {
-        let head = HeadLayout { pooling: Pooling::mean(), pools_prompt: true, tail: Vec::new() };
+    /// That of a transformer without modules.
+    pub(super) fn bare(folder: &Path) -> Self {
+        let pooling = Pooling::mean();
+        let head = HeadLayout { pooling, pools_prompt: true, tail: Vec::new(), is_assumed: true };
         Self::Transformer { folder: folder.to_owned(), head }
     }
 }
@@ -84,10 +71,7 @@ impl StaticLayout {
     }
 
     /// Takes the settings of a model2vec `config.json`.
-    pub(super) fn from_model2vec(
-        folder: PathBuf,
-        config: serde_json::Value,
-    ) -> Result<Self, LoadError> {
+    pub(super) fn from_model2vec(folder: PathBuf, config: Value) -> Result<Self, LoadError> {
         let config: Model2Vec = serde_json::from_value(config)
             .map_err(|source| LoadError::Json { file: folder.join("config.json"), source })?;
         let max_tokens = config.seq_length.unwrap_or(STATIC_MAX_TOKENS);
@@ -96,39 +80,9 @@ impl StaticLayout {
     }
 }
 
-/// How a transformer's texts are cut and folded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TextLimits {
-    pub(super) max_tokens: usize,
-    pub(super) lower_case: bool,
-}
-
-/// Reads the limits on a transformer's texts. `positions` is what its weights can take.
-pub(super) fn read_text_limits(folder: &Path, positions: usize) -> Result<TextLimits, LoadError> {
-    let mut config = SentenceConfig::default();
-    for kind in SENTENCE_CONFIGS {
-        let file = folder.join(format!("sentence_{kind}_config.json"));
-        if let Some(found) = read_json_if_there(&file)? {
-            config = found;
-            break;
-        }
-    }
-    let limit = match config.max_seq_length {
-        Some(limit) => limit,
-        None => read_tokenizer_limit(folder)?.unwrap_or(positions),
-    };
-    Ok(TextLimits { max_tokens: limit.min(positions), lower_case: config.do_lower_case })
-}
-
-/// `model_max_length`, which is 1e30 where nobody knew it.
-fn read_tokenizer_limit(folder: &Path) -> Result<Option<usize>, LoadError> {
-    #[derive(Deserialize)]
-    struct TokenizerConfig {
-        model_max_length: Option<serde_json::Number>,
-    }
-    let config = read_json_if_there::<TokenizerConfig>(&folder.join("tokenizer_config.json"))?;
-    let limit = config.and_then(|config| config.model_max_length).and_then(|limit| limit.as_u64());
-    Ok(limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)))
+/// Whether a folder was made by sentence-transformers, whose own files then count.
+pub(super) fn has_modules(folder: &Path) -> bool {
+    folder.join("modules.json").exists()
 }
 
 /// Opens a file that can be read to its end: a named pipe would be waited for, perhaps for ever.

@@ -1,6 +1,6 @@
 //! From a model folder to a model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -9,16 +9,18 @@ use candle_core::Device;
 use super::architecture::{self, Architecture};
 use super::encoder::{RawTokenizer, Style};
 use super::fingerprint::ModelFingerprint;
-use super::folder::{Layout, StaticLayout, read_json, read_text_limits};
+use super::folder::{Layout, StaticLayout, read_json};
 use super::head::Head;
 use super::layers::portable::SCORES;
 use super::load_error::LoadError;
 use super::masked::{self, holds_masked_head};
-use super::model::{EmbeddingModel, ModelCard};
+use super::model::{EmbeddingModel, ModelCard, RankHead};
 use super::modules::HeadLayout;
-use super::rank::holds_rank_head;
+use super::network::Network;
+use super::rank::{RankLayout, holds_rank_head, load_ranker};
 use super::sentence::SentenceSettings;
 use super::static_table::StaticModel;
+use super::text_limits::TextLimits;
 use super::transformer::Transformer;
 use super::weights::Weights;
 use crate::scheduler::Need;
@@ -38,19 +40,45 @@ pub fn load_folder(path: &Path) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
 /// # Errors
 /// As [`load_folder`], and where the device fails or has no memory for it.
 pub fn load_folder_on(path: &Path, device: &Device) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
-    let settings = SentenceSettings::read(path)?;
+    let settings = SentenceSettings::of_folder(path)?;
     match Layout::read(path)? {
         Layout::Transformer { folder, head } => {
-            if !path.join("modules.json").exists() {
-                tracing::warn!(
-                    folder = %path.display(),
-                    "no modules.json: the rows of this model are the mean of its token rows, not normalised"
-                );
-            }
-            load_transformer(&folder, &head, settings, device)
+            let parts = TransformerParts::read(path, &folder, &head)?;
+            let network = || architecture::load(&*parts.architecture, &parts.weights, device);
+            let (raw, network) = side_by_side(|| parts.tokenizer(), network);
+            Ok(Arc::new(parts.transformer(&head, settings, raw?, network?)?))
         }
         Layout::Static(layout) => load_static(&layout, settings),
     }
+}
+
+/// Loads a model that scores pairs of texts and makes rows of them, too: over the same weights, which
+/// are read once.
+///
+/// # Errors
+/// As [`load_folder`] and [`load_ranker`](super::load_ranker).
+pub fn load_folder_with_ranker(
+    path: &Path,
+) -> Result<(Arc<dyn EmbeddingModel>, RankHead), LoadError> {
+    let settings = SentenceSettings::of_folder(path)?;
+    let Layout::Transformer { folder, head } = Layout::read(path)? else {
+        // Its modules are a table of rows; the head is another model's.
+        return Ok((load_folder(path)?, load_ranker(path)?));
+    };
+    let parts = TransformerParts::read(path, &folder, &head)?;
+    let layout = RankLayout::read(path, &*parts.architecture)?;
+    let network = || layout.load(&*parts.architecture, &parts.weights);
+    let (raw, network) = side_by_side(|| parts.tokenizer(), network);
+    let (network, classifier) = network?;
+    let model = parts.transformer(&head, settings, raw?, network)?;
+    let card = ModelCard {
+        architecture: model.card.architecture.clone(),
+        max_tokens: model.card.max_tokens,
+        ..ModelCard::default()
+    };
+    let (network, encoder) = (Arc::clone(&model.network), Arc::clone(&model.encoder));
+    let ranker = layout.head(network, encoder, classifier, card);
+    Ok((Arc::new(model), ranker))
 }
 
 /// What a tokenizer takes for each byte of its file: the words, each in two tables.
@@ -90,7 +118,7 @@ pub fn folder_need(
 ) -> Result<Need, LoadError> {
     // A head stands beside its configuration, whatever modules there are.
     let layout = match holds_rank_head(path) || holds_masked_head(path) {
-        true => Layout::of_head(path),
+        true => Layout::bare(path),
         false => Layout::read(path)?,
     };
     let (folder, scratch, gpu_scratch) = match layout {
@@ -120,48 +148,71 @@ pub fn folder_need(
     Ok(Need { cpu_bytes, gpu_bytes })
 }
 
-fn load_transformer(
-    folder: &Path,
-    head: &HeadLayout,
-    settings: SentenceSettings,
-    device: &Device,
-) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
-    let architecture = read_architecture(folder)?;
-    let facts = architecture.facts();
-    let limits = read_text_limits(folder, facts.positions)?;
-    let weights = Weights::of_folder(folder)?;
-    // The tokenizer is read before the weights are hashed, and both while the tensors are read.
-    let (parts, network) = side_by_side(
-        || Ok((RawTokenizer::open(&folder.join("tokenizer.json"))?, weights.digest()?)),
-        || architecture::load(&*architecture, &weights, device),
-    );
-    let ((tokenizer, digest), network) = (parts?, network?);
-    let pools_prompt = head.pools_prompt;
-    let head = Head::load(head, facts.widths.hidden)?;
-    let fingerprint = ModelFingerprint::new(facts.name)
-        .part("weights", &digest)
-        // All of it: heads, activation, and whatever else makes rows from weights.
-        .part("config", format!("{architecture:?}").as_bytes())
-        .part("tokenizer", &tokenizer.digest)
-        .part("limits", format!("{limits:?} {pools_prompt}").as_bytes())
-        .part("head", &head.identity())
-        .part("computing type", b"f32")
-        .finish();
-    let style = Style { special_tokens: true, lower_case: limits.lower_case, pools_prompt };
-    let prompt = settings.default_prompt_text().to_owned();
-    let encoder = tokenizer.fit(facts.vocabulary, limits.max_tokens, style, prompt)?;
-    let card = ModelCard {
-        architecture: facts.name.to_owned(),
-        dimension: head.outputs(),
-        max_tokens: limits.max_tokens,
-        normalized: head.normalizes(),
-        prompts: settings.prompts,
-        default_prompt: settings.default_prompt,
-        similarity: Some(settings.similarity),
-        truncate_dim: settings.truncate_dim,
-        weight_bytes: network.weight_bytes + head.weight_bytes(),
-    };
-    Ok(Arc::new(Transformer { network, encoder, head, card, fingerprint }))
+/// What a transformer is made from.
+struct TransformerParts {
+    architecture: Box<dyn Architecture>,
+    limits: TextLimits,
+    weights: Weights,
+    tokenizer: PathBuf,
+}
+
+impl TransformerParts {
+    /// Reads settings and headers; `folder` is that of the transformer among the modules of `path`.
+    fn read(path: &Path, folder: &Path, head: &HeadLayout) -> Result<Self, LoadError> {
+        if head.is_assumed {
+            tracing::warn!(
+                folder = %path.display(),
+                "no modules say how rows are pooled: they are the mean of the tokens' rows, not normalised"
+            );
+        }
+        let architecture = read_architecture(folder)?;
+        let limits = TextLimits::read(folder, &architecture.facts(), !head.is_assumed)?;
+        let weights = Weights::of_folder(folder)?;
+        Ok(Self { architecture, limits, weights, tokenizer: folder.join("tokenizer.json") })
+    }
+
+    /// Reads the tokenizer, and hashes the weights: in this order, while others read tensors.
+    fn tokenizer(&self) -> Result<(RawTokenizer, [u8; 32]), LoadError> {
+        Ok((RawTokenizer::open(&self.tokenizer)?, self.weights.digest()?))
+    }
+
+    fn transformer(
+        &self,
+        layout: &HeadLayout,
+        settings: SentenceSettings,
+        (tokenizer, digest): (RawTokenizer, [u8; 32]),
+        network: Network,
+    ) -> Result<Transformer, LoadError> {
+        let Self { architecture, limits, .. } = self;
+        let facts = architecture.facts();
+        let pools_prompt = layout.pools_prompt;
+        let head = Head::load(layout, facts.widths.hidden)?;
+        let fingerprint = ModelFingerprint::new(facts.name)
+            .part("weights", &digest)
+            // All of it: heads, activation, and whatever else makes rows from weights.
+            .part("config", format!("{architecture:?}").as_bytes())
+            .part("tokenizer", &tokenizer.digest)
+            .part("limits", format!("{limits:?} {pools_prompt}").as_bytes())
+            .part("head", &head.identity())
+            .part("computing type", b"f32")
+            .finish();
+        let style = Style::of(*limits, pools_prompt);
+        let prompt = settings.default_prompt_text().to_owned();
+        let encoder = tokenizer.fit(facts.vocabulary, limits.max_tokens, style, prompt)?;
+        let card = ModelCard {
+            architecture: facts.name.to_owned(),
+            dimension: head.outputs(),
+            max_tokens: limits.max_tokens,
+            normalized: head.normalizes(),
+            prompts: settings.prompts,
+            default_prompt: settings.default_prompt,
+            similarity: Some(settings.similarity),
+            truncate_dim: settings.truncate_dim,
+            weight_bytes: network.weight_bytes + head.weight_bytes(),
+        };
+        let (network, encoder) = (Arc::new(network), Arc::new(encoder));
+        Ok(Transformer { network, encoder, head, card, fingerprint })
+    }
 }
 
 fn load_static(

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::architecture::{self, MaskNames, Reader, Settings};
 use super::encoder::{Encoder, RawTokenizer, Style};
-use super::folder::{read_json, read_json_if_there, read_text_limits};
+use super::folder::{read_json, read_json_if_there};
 use super::layers::linear::Linear;
 use super::layers::math::{exp_nonpositive, sum_by};
 use super::layers::norm::Norm;
@@ -23,6 +23,7 @@ use super::load_error::LoadError;
 use super::model::{ComputeError, ModelCard, Sequence};
 use super::network::Network;
 use super::rank::has_head;
+use super::text_limits::TextLimits;
 use super::text_model::{MaskFiller, MaskScores, MaskedModel};
 use super::weights::Weights;
 use super::workspace::{Workspace, view};
@@ -40,9 +41,9 @@ pub fn holds_masked_head(path: &Path) -> bool {
     config.is_ok_and(|config| has_head(&config, HEAD))
 }
 
-/// What one worker keeps for the scores of masks.
+/// What one worker keeps for the scores of masks, and for one of them in order.
 pub(super) fn scores_bytes(vocabulary: usize) -> u64 {
-    (4 * MASKS_AT_ONCE as u64).saturating_mul(vocabulary as u64)
+    (4 * (MASKS_AT_ONCE + 1) as u64).saturating_mul(vocabulary as u64)
 }
 
 /// Loads a masked language model.
@@ -63,7 +64,7 @@ pub fn load_masked(path: &Path) -> Result<Arc<dyn MaskedModel>, LoadError> {
         settings.unsupported("the head", found, supported)
     })?;
     let is_tied = config["tie_word_embeddings"] != false;
-    let limits = read_text_limits(path, facts.positions)?;
+    let limits = TextLimits::read(path, &facts, false)?;
     let mask = read_mask(path)?;
     let weights = Weights::of_folder(path)?;
     let (tokenizer, parts) = side_by_side(
@@ -78,7 +79,7 @@ pub fn load_masked(path: &Path) -> Result<Arc<dyn MaskedModel>, LoadError> {
         },
     );
     let (network, head, weight_bytes) = parts?;
-    let style = Style { special_tokens: true, lower_case: limits.lower_case, pools_prompt: true };
+    let style = Style::of(limits, true);
     let encoder = tokenizer?.fit(facts.vocabulary, limits.max_tokens, style, String::new())?;
     let Some(mask_id) = encoder.token_id(&mask) else {
         let file = path.join("tokenizer.json");
@@ -184,8 +185,8 @@ impl MaskedModel for MaskedTransformer {
         &self.card
     }
 
-    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
-        self.encoder.encode_untrimmed(text)
+    fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
+        self.encoder.encode_at_most(text, max_tokens)
     }
 
     fn mask(&self) -> &str {

@@ -96,7 +96,8 @@ pub struct RankHead {
     pub activation: emberd_protocol::ScoreActivation,
 }
 
-/// A model in memory, by what can be asked of it. The parts share their weights.
+/// A model in memory, by what can be asked of it. The parts may share their weights: each card counts
+/// those that no part before it does.
 #[derive(Debug, Clone, Default)]
 pub struct ModelParts {
     /// Rows for texts.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::folder::{Layout, StaticLayout, read_json, read_json_if_there};
 use super::load_error::LoadError;
 use super::pooling::{Mode, Pooling};
+use super::rank::holds_rank_head;
 use super::tail::{DenseActivation, StepLayout};
 
 /// A line of `modules.json`.
@@ -25,6 +26,8 @@ pub(super) struct HeadLayout {
     /// Whether a prompt's tokens are pooled like others.
     pub(super) pools_prompt: bool,
     pub(super) tail: Vec<StepLayout>,
+    /// Whether the folder says nothing of it.
+    pub(super) is_assumed: bool,
 }
 
 const CHAINS: &str =
@@ -93,9 +96,11 @@ impl Layout {
             ["Transformer", "Pooling", ..] => {
                 let Some(tail) = tail_from(2)? else { return foreign() };
                 let (pooling, pools_prompt) = read_pooling(&folders[1].join("config.json"))?;
-                let head = HeadLayout { pooling, pools_prompt, tail };
+                let head = HeadLayout { pooling, pools_prompt, tail, is_assumed: false };
                 Ok(Self::Transformer { folder: folders[0].clone(), head })
             }
+            // So a cross-encoder is written; its rows are those of a folder without modules.
+            ["Transformer"] if holds_rank_head(&folders[0]) => Ok(Self::bare(&folders[0])),
             ["StaticEmbedding", ..] => {
                 let Some(tail) = tail_from(1)? else { return foreign() };
                 Ok(Self::Static(StaticLayout::of_folder(folders[0].clone(), tail)))

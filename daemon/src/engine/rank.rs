@@ -8,9 +8,9 @@ use candle_core::{Device, Result as TensorResult, Tensor};
 use emberd_protocol::ScoreActivation;
 use serde_json::Value;
 
-use super::architecture::{self, ClassifierNames, Pool, Reader, Settings};
+use super::architecture::{self, Architecture, ClassifierNames, Pool, Reader, Settings};
 use super::encoder::{Encoder, RawTokenizer, Style};
-use super::folder::{read_json, read_json_if_there, read_text_limits};
+use super::folder::{has_modules, read_json, read_json_if_there};
 use super::layers::activation::Activation;
 use super::layers::linear::Linear;
 use super::layers::norm::Norm;
@@ -22,6 +22,8 @@ use super::model::{
     ComputeError, Computer, EmbeddingModel, ModelCard, RankHead, Sequence, check_rows,
 };
 use super::network::Network;
+use super::sentence::SentenceSettings;
+use super::text_limits::TextLimits;
 use super::weights::Weights;
 use super::workspace::{Workspace, view};
 
@@ -51,44 +53,85 @@ pub(super) fn has_head(config: &Value, head: &str) -> bool {
 /// See [`LoadError`]; each names the file at fault.
 pub fn load_ranker(path: &Path) -> Result<RankHead, LoadError> {
     let file = path.join("config.json");
-    let config: Value = read_json(&file)?;
-    let settings = Settings { file: &file, json: &config };
-    let architecture = architecture::read(&config, &file)?;
+    let architecture = architecture::read(&read_json(&file)?, &file)?;
+    let layout = RankLayout::read(path, &*architecture)?;
     let facts = architecture.facts();
-    let names = architecture.classifier().filter(|_| has_head(&config, HEAD)).ok_or_else(|| {
-        let found = config["architectures"][0].as_str().unwrap_or("(none)");
-        let supported =
-            "…ForSequenceClassification of BERT, RoBERTa, DistilBERT, MPNet, ModernBERT";
-        settings.unsupported("the head", found, supported)
-    })?;
-    let labels = labels(settings)?;
-    let activation = activation(path, settings, labels.len())?;
-    let limits = read_text_limits(path, facts.positions)?;
+    let limits = TextLimits::read(path, &facts, has_modules(path))?;
     let weights = Weights::of_folder(path)?;
     let (tokenizer, parts) = side_by_side(
         || RawTokenizer::open(&path.join("tokenizer.json")),
-        || {
-            let mut reader = Reader::new(&weights, &Device::Cpu);
-            let network = architecture.network(&mut reader)?;
-            reader.leave();
-            let width = facts.widths.hidden;
-            let classifier = Classifier::read(&mut reader, names, width, labels.len())?;
-            reader.tell_unread();
-            Ok((network, classifier, reader.bytes()))
-        },
+        || layout.load(&*architecture, &weights),
     );
-    let (network, classifier, weight_bytes) = parts?;
-    let style = Style { special_tokens: true, lower_case: limits.lower_case, pools_prompt: true };
+    let (network, classifier) = parts?;
+    let style = Style::of(limits, true);
     let encoder = tokenizer?.fit(facts.vocabulary, limits.max_tokens, style, String::new())?;
     let card = ModelCard {
         architecture: facts.name.to_owned(),
-        dimension: labels.len(),
         max_tokens: limits.max_tokens,
-        weight_bytes,
+        weight_bytes: network.weight_bytes,
         ..ModelCard::default()
     };
-    let model = Arc::new(Ranker { network, encoder, classifier, card });
-    Ok(RankHead { model, labels, activation })
+    Ok(layout.head(Arc::new(network), Arc::new(encoder), classifier, card))
+}
+
+/// What a folder says of its head, before any weights are read.
+pub(super) struct RankLayout {
+    names: ClassifierNames,
+    labels: Vec<String>,
+    activation: ScoreActivation,
+    /// Goes in front of the first text of each pair.
+    prompt: String,
+}
+
+impl RankLayout {
+    pub(super) fn read(path: &Path, architecture: &dyn Architecture) -> Result<Self, LoadError> {
+        let file = path.join("config.json");
+        let config: Value = read_json(&file)?;
+        let settings = Settings { file: &file, json: &config };
+        let names =
+            architecture.classifier().filter(|_| has_head(&config, HEAD)).ok_or_else(|| {
+                let found = config["architectures"][0].as_str().unwrap_or("(none)");
+                let supported =
+                    "…ForSequenceClassification of BERT, RoBERTa, DistilBERT, MPNet, ModernBERT";
+                settings.unsupported("the head", found, supported)
+            })?;
+        let labels = labels(settings)?;
+        let activation = activation(path, settings, labels.len())?;
+        let prompt = SentenceSettings::of_folder(path)?.default_prompt_text().to_owned();
+        Ok(Self { names, labels, activation, prompt })
+    }
+
+    /// Reads the network and the head.
+    pub(super) fn load(
+        &self,
+        architecture: &dyn Architecture,
+        weights: &Weights,
+    ) -> Result<(Network, Classifier), LoadError> {
+        let mut reader = Reader::new(weights, &Device::Cpu);
+        let network = architecture.network(&mut reader)?;
+        reader.leave();
+        let width = architecture.facts().widths.hidden;
+        let mut classifier = Classifier::read(&mut reader, self.names, width, self.labels.len())?;
+        reader.tell_unread();
+        classifier.weight_bytes = reader.bytes() - network.weight_bytes;
+        Ok((network, classifier))
+    }
+
+    /// The head on its network. `card` says what is known of the network, and which of its bytes
+    /// count here.
+    pub(super) fn head(
+        self,
+        network: Arc<Network>,
+        encoder: Arc<Encoder>,
+        classifier: Classifier,
+        mut card: ModelCard,
+    ) -> RankHead {
+        let Self { labels, activation, prompt, .. } = self;
+        card.dimension = labels.len();
+        card.weight_bytes += classifier.weight_bytes;
+        let model = Arc::new(Ranker { network, encoder, classifier, prompt, card });
+        RankHead { model, labels, activation }
+    }
 }
 
 /// The names of the labels by their number. A configuration that names none has two, unless it says
@@ -127,8 +170,9 @@ fn activation(
     let newest = own.as_ref().map_or(&Value::Null, |own| &own["activation_fn"]);
     let newer = &config["sentence_transformers"]["activation_fn"];
     let older = &config["sbert_ce_default_activation_function"];
-    let said = newest.as_str().or(newer.as_str()).or(older.as_str());
-    let Some(class) = said.filter(|class| class.starts_with("torch.")) else {
+    let trusted = |class: &&str| class.starts_with("torch.");
+    let said = [newest, newer, older].into_iter().filter_map(Value::as_str).find(trusted);
+    let Some(class) = said else {
         let one = ScoreActivation::Sigmoid;
         return Ok(if labels == 1 { one } else { ScoreActivation::Identity });
     };
@@ -145,11 +189,12 @@ fn activation(
 
 /// What makes the values of the labels from token rows.
 #[derive(Debug)]
-struct Classifier {
+pub(super) struct Classifier {
     pool: Pool,
     dense: Linear,
     norm: Option<Norm>,
     output: Linear,
+    weight_bytes: u64,
 }
 
 impl Classifier {
@@ -170,6 +215,7 @@ impl Classifier {
             dense: reader.linear(dense, width, names.dense_bias, names.activation)?,
             norm,
             output: reader.linear(output, width, true.into(), Activation::None)?,
+            weight_bytes: 0,
         })
     }
 
@@ -208,9 +254,10 @@ impl Classifier {
 /// A network with a head that classifies.
 #[derive(Debug)]
 struct Ranker {
-    network: Network,
-    encoder: Encoder,
+    network: Arc<Network>,
+    encoder: Arc<Encoder>,
     classifier: Classifier,
+    prompt: String,
     card: ModelCard,
 }
 
@@ -224,7 +271,10 @@ impl EmbeddingModel for Ranker {
     }
 
     fn encode_pair(&self, first: &str, second: &str) -> Result<Sequence, ComputeError> {
-        self.encoder.encode_pair(first, second)
+        if self.prompt.is_empty() {
+            return self.encoder.encode_pair(first, second);
+        }
+        self.encoder.encode_pair(&format!("{}{first}", self.prompt), second)
     }
 
     fn computer(self: Arc<Self>) -> Box<dyn Computer> {

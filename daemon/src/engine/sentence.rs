@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::folder::read_json_if_there;
+use super::folder::{has_modules, read_json_if_there};
 use super::load_error::LoadError;
 
 const FILE: &str = "config_sentence_transformers.json";
@@ -38,8 +38,13 @@ struct File {
 }
 
 impl SentenceSettings {
+    /// Those of a folder: its file counts where sentence-transformers made it.
+    pub(super) fn of_folder(folder: &Path) -> Result<Self, LoadError> {
+        if has_modules(folder) { Self::read(folder) } else { Ok(Self::of_nothing()) }
+    }
+
     /// Reads the file of a model's folder, if it has one.
-    pub(super) fn read(folder: &Path) -> Result<Self, LoadError> {
+    fn read(folder: &Path) -> Result<Self, LoadError> {
         let path = folder.join(FILE);
         let file = read_json_if_there::<File>(&path)?.unwrap_or_default();
         let mut settings = Self::of_nothing();

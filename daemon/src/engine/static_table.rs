@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::encoder::{Encoder, RawTokenizer, Style};
+use super::encoder::{Encoder, RawTokenizer, Style, TruncationSide};
 use super::fingerprint::ModelFingerprint;
 use super::folder::StaticLayout;
 use super::load_error::LoadError;
@@ -77,7 +77,13 @@ impl StaticModel {
             .part("computing type", b"f32")
             .part("tail", tail.digest())
             .finish();
-        let style = Style { special_tokens: false, lower_case: false, pools_prompt: true };
+        // The first tokens count, whatever the tokenizer's own limit says.
+        let style = Style {
+            special_tokens: false,
+            lower_case: false,
+            pools_prompt: true,
+            side: Some(TruncationSide::Right),
+        };
         let prompt = settings.default_prompt_text().to_owned();
         let encoder = tokenizer.fit(rows, layout.max_tokens, style, prompt)?;
         let card = ModelCard {

@@ -16,12 +16,14 @@ pub struct GenerationDefaults {
     pub eos: Vec<u32>,
     /// The token that fills up answers that ended.
     pub pad: u32,
-    /// The first token after the start, where the model wants one.
-    pub forced_bos: Option<u32>,
-    /// The last token of an answer of the greatest length, where the model wants one.
-    pub forced_eos: Option<u32>,
-    /// Tokens that are never made (`bad_words_ids` of one token, `suppress_tokens`).
-    pub suppressed: Vec<u32>,
+    /// The first token after the start, where the model wants one; any of several.
+    pub forced_bos: Vec<u32>,
+    /// The last token of an answer of the greatest length, where the model wants one; any of several.
+    pub forced_eos: Vec<u32>,
+    /// What is done to scores beside what a request may ask for.
+    pub rules: ScoreRules,
+    /// What is not drawn beside what a request may exclude.
+    pub draw_limits: DrawLimits,
     /// Tokens of an answer at most, where the folder says so (`max_new_tokens`, else `max_length`
     /// without the start token).
     pub max_new_tokens: Option<usize>,
@@ -51,6 +53,65 @@ pub struct GenerationDefaults {
     pub no_repeat_ngram_size: usize,
 }
 
+/// What a folder wants done to the scores of tokens, and a request does not speak of. The names are
+/// those of transformers' `GenerationConfig`; nothing is done by default.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoreRules {
+    /// Runs of tokens that are not made (`bad_words_ids`).
+    pub bad_words: Vec<Vec<u32>>,
+    /// Runs of tokens, and what is added to the score of their last one behind the others.
+    pub sequence_bias: Vec<(Vec<u32>, f32)>,
+    /// Tokens that are never made (`suppress_tokens`).
+    pub suppressed: Vec<u32>,
+    /// Tokens that are not made first (`begin_suppress_tokens`).
+    pub begin_suppressed: Vec<u32>,
+    /// Above 1 makes the tokens of the input likelier.
+    pub encoder_repetition_penalty: f32,
+    /// No run of so many tokens of the input comes again; 0 for no such rule.
+    pub encoder_no_repeat_ngram_size: usize,
+    /// Behind so many tokens, the factor by which an end becomes likelier with each more
+    /// (`exponential_decay_length_penalty`).
+    pub length_decay: Option<(usize, f32)>,
+    /// Whether the scores of beams are probabilities again afterwards (`renormalize_logits`).
+    pub renormalize: bool,
+}
+
+impl Default for ScoreRules {
+    fn default() -> Self {
+        Self {
+            bad_words: Vec::new(),
+            sequence_bias: Vec::new(),
+            suppressed: Vec::new(),
+            begin_suppressed: Vec::new(),
+            encoder_repetition_penalty: 1.0,
+            encoder_no_repeat_ngram_size: 0,
+            length_decay: None,
+            renormalize: false,
+        }
+    }
+}
+
+/// Which tokens a folder excludes from drawing, beside those that a request may exclude. The names
+/// are those of transformers' `GenerationConfig`; none by default.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DrawLimits {
+    /// The least probability, in parts of the greatest one; 0 for no limit.
+    pub min_p: f32,
+    /// Only the most typical tokens that together have this probability; 1 for all.
+    pub typical_p: f32,
+    /// The least probability; 0 for no limit.
+    pub epsilon_cutoff: f32,
+    /// The least probability where the scores tell little, and less where they tell more; 0 for no
+    /// limit.
+    pub eta_cutoff: f32,
+}
+
+impl Default for DrawLimits {
+    fn default() -> Self {
+        Self { min_p: 0.0, typical_p: 1.0, epsilon_cutoff: 0.0, eta_cutoff: 0.0 }
+    }
+}
+
 impl Default for GenerationDefaults {
     /// What transformers does where a folder says nothing.
     fn default() -> Self {
@@ -58,9 +119,10 @@ impl Default for GenerationDefaults {
             decoder_start: 0,
             eos: Vec::new(),
             pad: 0,
-            forced_bos: None,
-            forced_eos: None,
-            suppressed: Vec::new(),
+            forced_bos: Vec::new(),
+            forced_eos: Vec::new(),
+            rules: ScoreRules::default(),
+            draw_limits: DrawLimits::default(),
             max_new_tokens: None,
             min_new_tokens: 0,
             num_beams: 1,
@@ -168,11 +230,12 @@ pub trait MaskedModel: fmt::Debug + Send + Sync + 'static {
     /// What is said about it; `dimension` is 0.
     fn card(&self) -> &ModelCard;
 
-    /// Reads a text as tokens; its masks are the tokenizer's mask token, as the text spells it.
+    /// Reads a text as tokens, at most so many; its masks are the tokenizer's mask token, as the text
+    /// spells it.
     ///
     /// # Errors
     /// When the tokenizer itself fails.
-    fn encode(&self, text: &str) -> Result<Sequence, ComputeError>;
+    fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError>;
 
     /// How the mask is spelled in a text, such as `[MASK]`.
     fn mask(&self) -> &str;

@@ -13,8 +13,9 @@ use super::workspace::Workspace;
 /// An embedding model around a network.
 #[derive(Debug)]
 pub(super) struct Transformer {
-    pub(super) network: Network,
-    pub(super) encoder: Encoder,
+    /// A head that scores may share it, and the tokenizer.
+    pub(super) network: Arc<Network>,
+    pub(super) encoder: Arc<Encoder>,
     pub(super) head: Head,
     pub(super) card: ModelCard,
     pub(super) fingerprint: [u8; 32],

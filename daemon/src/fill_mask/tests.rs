@@ -8,8 +8,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 const VOCABULARY: u32 = 5;
 
-/// Every underscore is a mask, every other byte a token, and what stands behind the eighth is cut
-/// off. The likeliest token of all is 4, then 3, and so on.
+/// Every underscore is a mask, every other byte a token. The likeliest token of all is 4, then 3, and so on.
 #[derive(Debug, Default)]
 struct Blanks {
     card: ModelCard,
@@ -28,9 +27,9 @@ impl MaskedModel for Blanks {
     fn card(&self) -> &ModelCard {
         &self.card
     }
-    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
-        let ids = text.bytes().take(8).map(u32::from).collect();
-        Ok(Sequence { ids, truncated: text.len() > 8, ..Sequence::default() })
+    fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
+        let ids = text.bytes().take(max_tokens).map(u32::from).collect();
+        Ok(Sequence { ids, truncated: text.len() > max_tokens, ..Sequence::default() })
     }
     fn mask(&self) -> &'static str {
         "_"
@@ -84,7 +83,7 @@ impl Bench {
         let done = Arc::default();
         let shared: Arc<dyn MaskedModel> = model.clone();
         let limits = BatchLimits { tokens: 12, texts: 4 };
-        let workers = FillWorkers::start("blanks", 1, &shared, limits, &queue, &done).unwrap();
+        let workers = FillWorkers::start("blanks", 1, &shared, 8, limits, &queue, &done).unwrap();
         Self { model, queue, done, _workers: workers }
     }
 

@@ -201,7 +201,13 @@ impl Batch {
                 for (pending, place) in joining.into_iter().zip(places) {
                     let Wish { config, sink } = &pending.text.job.wish;
                     let defaults = self.model.defaults();
-                    let making = Making::new(config, defaults, pending.seed, sink.is_some());
+                    let making = Making::new(
+                        config,
+                        defaults,
+                        &pending.input.ids,
+                        pending.seed,
+                        sink.is_some(),
+                    );
                     self.running.push(Running { pending, place, making });
                 }
             }

@@ -213,7 +213,7 @@ fn power(length: usize, penalty: f32) -> f32 {
 }
 
 /// Makes logarithmic probabilities of logits.
-fn log_softmax(row: &mut [f32]) {
+pub(super) fn log_softmax(row: &mut [f32]) {
     let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = row.iter().map(|value| f64::from((value - greatest).exp())).sum();
     #[expect(clippy::cast_possible_truncation, reason = "the row is f32")]
@@ -243,7 +243,7 @@ mod tests {
         let defaults = GenerationDefaults { eos: vec![EOS], ..GenerationDefaults::default() };
         let limits = GenerationLimits { max_input_tokens: 1, max_new_tokens: 100, rows: 4 };
         let config = GenerationConfig::resolve(&options, false, &defaults, limits).unwrap();
-        Rules::new(&config, &defaults)
+        Rules::new(&config, &defaults, &[])
     }
 
     /// The answers, without their start token, and how many steps they took.

@@ -54,20 +54,21 @@ pub(super) enum Progress {
 }
 
 impl Making {
-    /// Nothing is made yet. `streams`: the text is wanted at every token.
+    /// Nothing is made yet of a text of these tokens. `streams`: the text is wanted at every token.
     pub(super) fn new(
         config: &GenerationConfig,
         model: &GenerationDefaults,
+        input: &[u32],
         seed: u64,
         streams: bool,
     ) -> Self {
-        let rules = Rules::new(config, model);
+        let rules = Rules::new(config, model, input);
         let single =
             |drawn| Single { ids: vec![rules.start], drawn, finish: None, text: String::new() };
         let answers = match config.search {
             Search::Greedy => Answers::Singles(vec![single(None)]),
             Search::Sample { temperature, top_k, top_p, .. } => {
-                let sampler = Sampler { temperature, top_k, top_p };
+                let sampler = Sampler { temperature, top_k, top_p, limits: model.draw_limits };
                 let draws = (0..config.return_sequences).map(|answer| Draws::new(seed, answer));
                 Answers::Singles(draws.map(|draws| single(Some((sampler, draws)))).collect())
             }

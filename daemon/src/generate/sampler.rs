@@ -1,8 +1,11 @@
-//! Drawing a token, as transformers' temperature, top-k and top-p do in this order.
+//! Drawing a token, as transformers does it: by temperature, then top-k, top-p, min-p, typical-p,
+//! epsilon and eta in this order.
 //!
 //! `LogitsProcessor` of candle-transformers is not used: it compares top-p with probabilities that
 //! were not normalised after top-k, needs a tensor for each row, and draws by a generator whose
 //! numbers may be others in the next version.
+
+use crate::engine::text_model::DrawLimits;
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014): a counter
 /// that is scrambled. The same seed gives the same numbers, on every machine and in every version.
@@ -44,6 +47,8 @@ pub(super) struct Sampler {
     /// 0 for all.
     pub(super) top_k: usize,
     pub(super) top_p: f32,
+    /// Those that only a model's folder speaks of.
+    pub(super) limits: DrawLimits,
 }
 
 impl Sampler {
@@ -57,6 +62,7 @@ impl Sampler {
         self.keep_top_k(&mut odds);
         let total = exponentiate(&mut odds);
         let total = self.keep_top_p(&mut odds, total);
+        let total = self.keep_likely(&mut odds, total);
         let mut left = draws.uniform() * total;
         for &(id, weight) in &odds {
             left -= f64::from(weight);
@@ -99,6 +105,60 @@ impl Sampler {
     }
 }
 
+impl Sampler {
+    /// Keeps what the folder's limits leave, the likeliest at least, and answers the sum of its
+    /// weights.
+    fn keep_likely(self, odds: &mut Vec<(u32, f32)>, mut total: f64) -> f64 {
+        let DrawLimits { min_p, typical_p, epsilon_cutoff, eta_cutoff } = self.limits;
+        if min_p > 0.0 {
+            total = keep(odds, min_p.into());
+        }
+        if typical_p < 1.0 {
+            total = keep_typical(odds, total, typical_p.into());
+        }
+        if epsilon_cutoff > 0.0 && epsilon_cutoff < 1.0 {
+            total = keep(odds, f64::from(epsilon_cutoff) * total);
+        }
+        if eta_cutoff > 0.0 && eta_cutoff < 1.0 {
+            let eta = f64::from(eta_cutoff);
+            let least = eta.min(eta.sqrt() * (-entropy(odds, total)).exp());
+            total = keep(odds, least * total);
+        }
+        total
+    }
+}
+
+/// Keeps weights from a least one on, and the greatest in any case; answers their sum.
+fn keep(odds: &mut Vec<(u32, f32)>, least: f64) -> f64 {
+    let greatest = odds.iter().map(|(_, weight)| *weight).fold(0.0, f32::max);
+    odds.retain(|(_, weight)| *weight >= greatest || f64::from(*weight) >= least);
+    odds.iter().map(|(_, weight)| f64::from(*weight)).sum()
+}
+
+/// Keeps the tokens whose information is nearest to what is expected, as many as together have a
+/// probability, and answers the sum of their weights.
+fn keep_typical(odds: &mut Vec<(u32, f32)>, total: f64, mass: f64) -> f64 {
+    let expected = entropy(odds, total);
+    let strangeness = |weight: f32| (-(f64::from(weight) / total).ln() - expected).abs();
+    let mut order: Vec<f32> = odds.iter().map(|(_, weight)| *weight).collect();
+    order.sort_by(|a, b| strangeness(*a).total_cmp(&strangeness(*b)));
+    let mut sum = 0.0;
+    let last = order.iter().find(|weight| {
+        sum += f64::from(**weight) / total;
+        sum >= mass
+    });
+    if let Some(most) = last.map(|weight| strangeness(*weight)) {
+        odds.retain(|(_, weight)| strangeness(*weight) <= most);
+    }
+    odds.iter().map(|(_, weight)| f64::from(*weight)).sum()
+}
+
+/// What is expected of the information of a draw, in nats.
+fn entropy(odds: &[(u32, f32)], total: f64) -> f64 {
+    let parts = odds.iter().map(|(_, weight)| f64::from(*weight) / total);
+    -parts.filter(|part| *part > 0.0).map(|part| part * part.ln()).sum::<f64>()
+}
+
 /// Makes weights of scores, the greatest 1, and answers their sum.
 fn exponentiate(odds: &mut [(u32, f32)]) -> f64 {
     let greatest = odds.iter().map(|(_, score)| *score).fold(f32::NEG_INFINITY, f32::max);
@@ -115,7 +175,9 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    const ALL: Sampler = Sampler { temperature: 1.0, top_k: 0, top_p: 1.0 };
+    const NO_LIMITS: DrawLimits =
+        DrawLimits { min_p: 0.0, typical_p: 1.0, epsilon_cutoff: 0.0, eta_cutoff: 0.0 };
+    const ALL: Sampler = Sampler { temperature: 1.0, top_k: 0, top_p: 1.0, limits: NO_LIMITS };
 
     /// How often each token is drawn in 10,000 draws.
     fn counts(sampler: Sampler, probabilities: &[f32]) -> BTreeMap<u32, usize> {
@@ -178,6 +240,29 @@ mod tests {
         // Of the best two alone the first has five eighths.
         let both = counts(Sampler { top_k: 2, top_p: 0.6, ..ALL }, &[0.2, 0.5, 0.3]);
         assert_eq!(both.keys().copied().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn a_folder_excludes_what_is_unlikely_in_its_own_ways() {
+        let kept = |limits: DrawLimits, probabilities: &[f32]| {
+            let counts = counts(Sampler { limits, ..ALL }, probabilities);
+            counts.into_keys().collect::<Vec<_>>()
+        };
+        let odds = [0.02, 0.5, 0.3, 0.18];
+        assert_eq!(kept(NO_LIMITS, &odds), [0, 1, 2, 3]);
+        assert_eq!(kept(DrawLimits { min_p: 0.5, ..NO_LIMITS }, &odds), [1, 2]);
+        assert_eq!(kept(DrawLimits { min_p: 1.0, ..NO_LIMITS }, &odds), [1]);
+        assert_eq!(kept(DrawLimits { epsilon_cutoff: 0.1, ..NO_LIMITS }, &odds), [1, 2, 3]);
+        assert_eq!(kept(DrawLimits { epsilon_cutoff: 0.9, ..NO_LIMITS }, &odds), [1]);
+        // The entropy is 1.095 nats: 0.3 is 1.204, 0.5 is 0.693, 0.18 is 1.715, 0.02 is 3.912.
+        assert_eq!(kept(DrawLimits { typical_p: 0.2, ..NO_LIMITS }, &odds), [2]);
+        assert_eq!(kept(DrawLimits { typical_p: 0.7, ..NO_LIMITS }, &odds), [1, 2]);
+        assert_eq!(kept(DrawLimits { typical_p: 0.9, ..NO_LIMITS }, &odds), [1, 2, 3]);
+        // The root of 0.04 times e^-1.095 is 0.067, and less than that is 0.04 itself.
+        assert_eq!(kept(DrawLimits { eta_cutoff: 0.04, ..NO_LIMITS }, &odds), [1, 2, 3]);
+        assert_eq!(kept(DrawLimits { eta_cutoff: 0.01, ..NO_LIMITS }, &odds), [0, 1, 2, 3]);
+        // And that of 0.5 times it 0.237.
+        assert_eq!(kept(DrawLimits { eta_cutoff: 0.5, ..NO_LIMITS }, &odds), [1, 2]);
     }
 
     #[test]

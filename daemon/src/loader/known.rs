@@ -6,7 +6,7 @@ use crate::engine::text_model::Seq2SeqModel;
 use crate::engine::{
     builtin_static_minilm, builtin_static_minilm_need, builtin_verbalizer_t5,
     builtin_verbalizer_t5_need, folder_need, holds_masked_head, holds_model, holds_rank_head,
-    holds_seq2seq, load_folder, load_folder_on, load_masked, load_ranker, load_seq2seq,
+    holds_seq2seq, load_folder_on, load_folder_with_ranker, load_masked, load_ranker, load_seq2seq,
     seq2seq_need,
 };
 use crate::model::{CPU_BATCH_TOKENS, GPU_BATCH_TOKENS};
@@ -49,26 +49,31 @@ impl Known {
 
     /// What such a model takes. Reads headers alone.
     pub(super) fn need(self, files: &Files, cpu_workers: usize) -> Result<Need, LoadFailure> {
-        let encoder =
-            |folder: &Path| folder_need(folder, cpu_workers, CPU_BATCH_TOKENS, GPU_BATCH_TOKENS);
+        let encoder = |folder: &Path, workers| {
+            folder_need(folder, workers, CPU_BATCH_TOKENS, GPU_BATCH_TOKENS)
+        };
         // Heads compute on the CPU only.
-        let head = |folder: &Path| {
-            encoder(folder).map(|need| Need { cpu_bytes: need.cpu_bytes, gpu_bytes: None })
+        let head = |folder: &Path, workers| {
+            let need = encoder(folder, workers);
+            need.map(|need| Need { cpu_bytes: need.cpu_bytes, gpu_bytes: None })
         };
         Ok(match (self, files) {
             (Self::Embedding, Files::StaticTable) => builtin_static_minilm_need(),
             (Self::Embedding, Files::Folder(folder)) if holds_rank_head(folder) => {
-                // The encoder is there once for rows and once for scores.
-                let need = head(folder)?;
-                Need { cpu_bytes: need.cpu_bytes.saturating_mul(2), ..need }
+                // Workers for rows and workers for scores, over the same weights.
+                head(folder, cpu_workers.saturating_mul(2))?
             }
-            (Self::Embedding, Files::Folder(folder)) => encoder(folder)?,
-            (Self::Rerank, Files::Folder(folder)) if holds_rank_head(folder) => head(folder)?,
+            (Self::Embedding, Files::Folder(folder)) => encoder(folder, cpu_workers)?,
+            (Self::Rerank, Files::Folder(folder)) if holds_rank_head(folder) => {
+                head(folder, cpu_workers)?
+            }
             (Self::Text2Text, Files::Verbalizer) => builtin_verbalizer_t5_need(cpu_workers)?,
             (Self::Text2Text, Files::Folder(folder)) if holds_seq2seq(folder) => {
                 seq2seq_need(folder, cpu_workers)?
             }
-            (Self::Text2Text, Files::Folder(folder)) if holds_masked_head(folder) => head(folder)?,
+            (Self::Text2Text, Files::Folder(folder)) if holds_masked_head(folder) => {
+                head(folder, cpu_workers)?
+            }
             (_, files) => return Err(self.without(files)),
         })
     }
@@ -78,7 +83,8 @@ impl Known {
         Ok(match (self, files) {
             (Self::Embedding, Files::StaticTable) => rows(builtin_static_minilm()?),
             (Self::Embedding, Files::Folder(folder)) if holds_rank_head(folder) => {
-                ModelParts { rank: Some(load_ranker(folder)?), ..rows(load_folder(folder)?) }
+                let (model, ranker) = load_folder_with_ranker(folder)?;
+                ModelParts { rank: Some(ranker), ..rows(model) }
             }
             (Self::Embedding, Files::Folder(folder)) => rows(load_folder_on(folder, device)?),
             (Self::Rerank, Files::Folder(folder)) if holds_rank_head(folder) => {

@@ -59,6 +59,8 @@ pub(crate) struct Generation {
 pub(crate) struct Masks {
     /// Where its work is put.
     pub(crate) queue: Arc<FillQueue>,
+    /// Tokens of a text that are read.
+    pub(super) max_tokens: usize,
     pub(super) workers: FillWorkers,
 }
 
@@ -119,13 +121,15 @@ impl Masks {
     pub(super) fn start(
         name: &str,
         model: &Arc<dyn MaskedModel>,
+        settings: &ModelSettings,
         limits: BatchLimits,
         threads: usize,
         done: &Arc<WorkDone>,
     ) -> io::Result<Self> {
         let queue = Arc::new(FillQueue::default());
-        let workers = FillWorkers::start(name, threads, model, limits, &queue, done)?;
-        Ok(Self { queue, workers })
+        let max_tokens = settings.max_input_length.min(model.card().max_tokens);
+        let workers = FillWorkers::start(name, threads, model, max_tokens, limits, &queue, done)?;
+        Ok(Self { queue, max_tokens, workers })
     }
 }
 

@@ -291,6 +291,13 @@ impl Reader<'_> {
             } else if let Some(message) = builtin_fault(model) {
                 self.problem_of(&[&name_key], &name_key, message);
             }
+            let path_key = format!("{key}.local_path");
+            if let Some(builtin) = model.local_path.as_ref().filter(|path| is_builtin_name(path)) {
+                let builtin = builtin.display();
+                let message =
+                    format!("a built-in model is in no folder: {name_key} = \"{builtin}\"");
+                self.problem_of(&[&path_key], &path_key, message);
+            }
             let needs_files = !self.custom_types.contains(&model.model_type);
             let has_faults = wrong.iter().any(|wrong| wrong.starts_with(&format!("{key}.")));
             if needs_files && model.name.is_none() && model.local_path.is_none() && !has_faults {
@@ -555,6 +562,11 @@ fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a 
     scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 
+/// Whether a path is meant as the name of a model inside the program.
+fn is_builtin_name(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| path.starts_with("builtin:"))
+}
+
 /// What is wrong with a name that means a model inside the program.
 fn builtin_fault(model: &ModelSettings) -> Option<String> {
     let name = model.name.as_deref().filter(|name| name.starts_with("builtin:"))?;
@@ -617,7 +629,8 @@ mod tests {
              models.e.type = \"embedding\"\nmodels.e.name = \"a/b/c\"\n\
              models.f.type = \"text2text\"\nmodels.f.name = \"x/y\"\nmodels.f.dimension = 3\n\
              models.g.type = \"embedding\"\nmodels.g.name = \"builtin:nothing\"\n\
-             sharing.max_shared_models = \"five\"\n",
+             sharing.max_shared_models = \"five\"\n\
+             models.h.type = \"text2text\"\nmodels.h.local_path = \"builtin:verbalizer-t5\"\n",
         )
         .unwrap_err();
         let expected = [
@@ -645,6 +658,10 @@ mod tests {
             (
                 20,
                 "sharing.max_shared_models: expected a whole number from 1 to 100000, found the text",
+            ),
+            (
+                22,
+                "models.h.local_path: a built-in model is in no folder: models.h.name = \"builtin:verb",
             ),
         ];
         assert_eq!(problems.len(), expected.len(), "{problems:#?}");

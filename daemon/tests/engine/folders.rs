@@ -7,7 +7,8 @@ use safetensors::tensor::Dtype;
 use serde_json::json;
 
 use crate::support::{
-    assert_close, copy_of, data, embed, expected, load, rewrite_weights, save, set, texts, write,
+    add, assert_close, copy_of, data, embed, expected, load, rewrite_weights, save, set, texts,
+    write,
 };
 
 #[test]
@@ -85,6 +86,38 @@ fn the_shortest_of_the_limits_holds() {
     assert_eq!(load_folder(folder.path()).unwrap().card().max_tokens, 20);
     set(&folder, "tokenizer_config.json", "/model_max_length", json!(1e30));
     assert_eq!(load_folder(folder.path()).unwrap().card().max_tokens, 64);
+}
+
+#[test]
+fn a_text_loses_its_beginning_where_the_tokenizer_says_so() {
+    for name in ["bert-mean-norm", "roberta-mean-norm", "qwen3-last", "sentence-t5"] {
+        let folder = copy_of(name);
+        // Texts of any length, to see what there is to be cut; a tokenizer may have a limit of its own.
+        let right = load(name);
+        let words = |count| (0..count).map(|n| format!("word{n} ")).collect::<String>();
+        let short = right.encode(words(10).trim()).unwrap();
+        add(&folder, "tokenizer_config.json", "truncation_side", json!("left"));
+        add(&folder, "sentence_bert_config.json", "max_seq_length", json!(12));
+        let left = load_folder(folder.path()).unwrap();
+        let cut = left.encode(&words(10)).unwrap();
+        let around = right.encode("").unwrap().ids.len();
+        assert_eq!((cut.ids.len(), cut.truncated, short.truncated), (12, true, false), "{name}");
+        // Special tokens stay on both sides.
+        let front = around - 1;
+        assert_eq!(cut.ids[..front], short.ids[..front], "{name}");
+        assert!(short.ids.ends_with(&cut.ids[front..]), "{name}: {:?} of {:?}", cut.ids, short.ids);
+        // Far more than is read at once.
+        let long = left.encode(&format!("{}{}", words(20_000), words(10))).unwrap();
+        assert_eq!((long.ids, long.truncated), (cut.ids, true), "{name}");
+        // The tokenizer's own file counts where no other says it.
+        let folder = copy_of(name);
+        let own =
+            json!({"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0});
+        add(&folder, "tokenizer.json", "truncation", own);
+        add(&folder, "sentence_bert_config.json", "max_seq_length", json!(12));
+        let by_file = load_folder(folder.path()).unwrap().encode(&words(10)).unwrap();
+        assert_eq!(by_file.ids, left.encode(&words(10)).unwrap().ids, "{name}");
+    }
 }
 
 #[test]

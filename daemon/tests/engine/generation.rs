@@ -14,7 +14,7 @@ use emberd_protocol::{
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::support::{data, json, texts};
+use crate::support::{add, copy_of, data, json, texts};
 
 const MODELS: [&str; 5] = ["t5-relu-tied", "flan-t5-gated-untied", "mt5", "bart", "marian"];
 
@@ -158,6 +158,42 @@ async fn beams_end_and_are_returned_as_in_transformers() {
             }
         }
     }
+}
+
+/// Folders whose `generation_config.json` has rules that a request does not speak of.
+#[tokio::test]
+async fn rules_of_the_folder_are_kept_as_in_transformers() {
+    let expected = json("expected/generation-rules.json");
+    let (texts, mut compared) = (texts(), 0);
+    for (name, rules) in expected["models"].as_object().unwrap() {
+        let prefix = json(&format!("expected/{name}.json"))["prefix"].clone();
+        for rule in rules.as_array().unwrap() {
+            let folder = copy_of(name);
+            for (key, value) in rule["said"].as_object().unwrap() {
+                add(&folder, "generation_config.json", key, value.clone());
+            }
+            let served = Served::start(load_seq2seq(folder.path()).unwrap(), 16);
+            let rows = rule["rows"].as_array().unwrap();
+            let text = |row: &Value| {
+                let text = &texts[usize::try_from(row["text"].as_u64().unwrap()).unwrap()];
+                format!("{}{text}", prefix.as_str().unwrap())
+            };
+            let inputs: Vec<String> = rows.iter().map(text).collect();
+            for (mode, beams) in [("greedy", 1), ("beam3", 3)] {
+                let beams = serde_json::json!({ "num_beams": beams });
+                let options = options(&beams, &expected["max_new_tokens"]);
+                let generated = served.generate(&inputs, &options).await;
+                for (generated, row) in generated.texts.iter().zip(rows) {
+                    if row[mode]["margin"].as_f64().unwrap() > MARGIN {
+                        compared += 1;
+                        let what = format!("{name}, {}, {mode}, {}", rule["rule"], row["text"]);
+                        assert_eq!(generated.sequences[0].ids, ids(&row[mode]["ids"]), "{what}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(compared > 300, "{compared} texts were compared");
 }
 
 fn verbalizer() -> Arc<dyn Seq2SeqModel> {

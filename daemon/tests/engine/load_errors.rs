@@ -112,6 +112,25 @@ fn tensors_that_lie_about_their_place_are_refused() {
 }
 
 #[test]
+fn a_header_names_the_tensor_that_is_wrong() {
+    let told = |shape| format!(r#""a\"b":{{"dtype":"F32","shape":{shape},"data_offsets":[0,16]}}"#);
+    let metadata = r#""__metadata__":{"format":"pt"}"#;
+    for (header, fault) in [
+        (format!("{{{metadata},{}}}", told("[-4]")), "-4"),
+        (format!("{{{},{}}}", told("[4]"), told("[4]")), "twice"),
+    ] {
+        let folder = copy_of("bert-mean-norm");
+        set_header(&folder, &header);
+        let error = error_naming(&folder, WEIGHTS);
+        let LoadError::Header { source: HeaderFault::Json(source), .. } = error else {
+            panic!("{header}: {error:?}")
+        };
+        let source = source.to_string();
+        assert!(source.contains(r#"tensor "a\"b""#) && source.contains(fault), "{source}");
+    }
+}
+
+#[test]
 fn tensors_that_overlap_or_leave_a_gap_are_refused() {
     for second in ["[8,24]", "[24,40]"] {
         let folder = copy_of("bert-mean-norm");

@@ -6,7 +6,7 @@ use emberd_daemon::engine::text_model::{MaskScores, MaskedModel};
 use serde::Deserialize;
 use serde_json::json as value;
 
-use crate::support::{copy_of, data, json, rewrite_weights, set};
+use crate::support::{add, copy_of, data, json, rewrite_weights, set};
 
 #[derive(Deserialize)]
 struct Row {
@@ -38,7 +38,7 @@ fn check(name: &str) {
     let model = load_masked(folder.path()).unwrap();
     let rows = rows(name);
     let sequences: Vec<Sequence> =
-        rows.iter().map(|row| model.encode(&row.text).unwrap()).collect();
+        rows.iter().map(|row| model.encode(&row.text, usize::MAX).unwrap()).collect();
     let together = fill(&model, &sequences.iter().collect::<Vec<_>>(), 5);
     for ((row, sequence), filled) in rows.iter().zip(&sequences).zip(&together) {
         assert_eq!(sequence.ids, row.input_ids, "{:?}", row.text);
@@ -92,8 +92,8 @@ fn masks_and_tokens_are_spelled_as_the_tokenizer_does() {
 #[test]
 fn a_text_without_a_mask_has_none_filled_and_leaves_its_company_alone() {
     let model = load_masked(&data("bert-mlm")).unwrap();
-    let [plain, masked] =
-        ["The soup is warm.", "The [MASK] is warm."].map(|text| model.encode(text).unwrap());
+    let [plain, masked] = ["The soup is warm.", "The [MASK] is warm."]
+        .map(|text| model.encode(text, usize::MAX).unwrap());
     let empty = Sequence::default();
     assert_eq!(fill(&model, &[&plain, &empty], 5), [vec![], vec![]]);
     let filled = fill(&model, &[&empty, &plain, &masked], 5);
@@ -105,18 +105,37 @@ fn a_text_without_a_mask_has_none_filled_and_leaves_its_company_alone() {
 #[test]
 fn probabilities_of_all_tokens_add_up_to_one() {
     let model = load_masked(&data("roberta-mlm")).unwrap();
-    let masked = model.encode("The <mask> is warm.").unwrap();
+    let masked = model.encode("The <mask> is warm.", usize::MAX).unwrap();
     let all = &fill(&model, &[&masked], usize::MAX)[0][0].candidates;
     assert_eq!(all.len(), 1000);
     assert!(all.windows(2).all(|pair| pair[0].1 >= pair[1].1));
     assert!((all.iter().map(|(_, p)| p).sum::<f32>() - 1.0).abs() < 1e-5);
 }
 
+#[test]
+fn a_text_has_no_more_tokens_than_are_asked_for() {
+    let folder = copy_of("bert-mlm");
+    let text = "The [MASK] is warm and the [MASK] is cold.";
+    let model = load_masked(folder.path()).unwrap();
+    let whole = model.encode(text, usize::MAX).unwrap();
+    assert!(!whole.truncated);
+    let cut = model.encode(text, 6).unwrap();
+    assert_eq!((cut.ids.len(), cut.truncated), (6, true));
+    assert_eq!((&cut.ids[..5], cut.ids[5]), (&whole.ids[..5], *whole.ids.last().unwrap()));
+    // The other end goes where the folder says so.
+    add(&folder, "tokenizer_config.json", "truncation_side", value!("left"));
+    let cut = load_masked(folder.path()).unwrap().encode(text, 6).unwrap();
+    assert_eq!((cut.ids[0], &cut.ids[1..]), (whole.ids[0], &whole.ids[whole.ids.len() - 5..]));
+    add(&folder, "tokenizer_config.json", "truncation_side", value!("middle"));
+    let error = load_masked(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("middle") && error.contains("tokenizer_config.json"), "{error}");
+}
+
 /// More masks than are computed at once.
 #[test]
 fn a_text_of_masks_has_them_all_filled() {
     let model = load_masked(&data("bert-mlm")).unwrap();
-    let masks = model.encode(&"[MASK] ".repeat(40)).unwrap();
+    let masks = model.encode(&"[MASK] ".repeat(40), usize::MAX).unwrap();
     let filled = fill(&model, &[&masks, &masks], 1);
     assert_eq!(filled[0].len(), 40);
     assert_eq!(
@@ -145,7 +164,7 @@ fn a_matrix_of_its_own_is_used_where_the_weights_are_not_tied() {
     });
     let scores = || {
         let model = load_masked(folder.path()).unwrap();
-        let masked = model.encode("The [MASK] is warm.").unwrap();
+        let masked = model.encode("The [MASK] is warm.", usize::MAX).unwrap();
         fill(&model, &[&masked], 1)[0][0].candidates[0]
     };
     // What transformers does with a tied matrix that stands in the file: nothing.

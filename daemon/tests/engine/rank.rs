@@ -1,16 +1,17 @@
 use std::fs;
 use std::sync::Arc;
 
-use emberd_daemon::engine::model::{ComputeError, RankHead, Sequence};
+use emberd_daemon::engine::model::{ComputeError, EmbeddingModel, RankHead, Sequence};
 use emberd_daemon::engine::{
-    LoadError, folder_need, holds_masked_head, holds_rank_head, load_folder, load_ranker,
+    LoadError, folder_need, holds_masked_head, holds_model, holds_rank_head, load_folder,
+    load_folder_with_ranker, load_ranker,
 };
 use emberd_protocol::ScoreActivation;
 use safetensors::tensor::Dtype;
 use serde_json::json as value;
 
 use crate::support::{
-    OwnedTensor, assert_close, compute, copy_of, data, expected, json, rewrite_weights, set,
+    OwnedTensor, assert_close, compute, copy_of, data, expected, json, rewrite_weights, set, write,
 };
 
 fn pairs(name: &str) -> Vec<(String, String)> {
@@ -118,6 +119,41 @@ fn folders_with_heads_are_embedding_models_too_and_their_need_is_known() {
         assert_eq!(model.card().dimension, 32, "{name}");
         assert!(need.cpu_bytes > model.card().weight_bytes, "{name}");
     }
+}
+
+#[test]
+fn rows_and_scores_of_one_folder_share_weights_that_are_counted_once() {
+    let alone = (load_folder(&data("cross-encoder")).unwrap(), load_ranker(&data("cross-encoder")));
+    let (rows, head) = load_folder_with_ranker(&data("cross-encoder")).unwrap();
+    let ranker = alone.1.unwrap();
+    let sequences = encode_pairs(&head, "cross-encoder");
+    let batch: Vec<&Sequence> = sequences.iter().collect();
+    assert_eq!(compute(&head.model, &batch), compute(&ranker.model, &batch));
+    assert_eq!(compute(&rows, &batch), compute(&alone.0, &batch));
+    assert_eq!(rows.fingerprint(), alone.0.fingerprint());
+    let bytes = |model: &Arc<dyn EmbeddingModel>| model.card().weight_bytes;
+    assert_eq!(bytes(&rows), bytes(&alone.0));
+    assert_eq!(bytes(&rows) + bytes(&head.model), bytes(&ranker.model));
+    assert_eq!((head.labels, head.activation), (ranker.labels, ranker.activation));
+}
+
+/// So sentence-transformers writes a cross-encoder since version 6.
+#[test]
+fn a_cross_encoder_with_modules_makes_rows_as_one_without() {
+    let folder = copy_of("cross-encoder");
+    let module = "sentence_transformers.base.modules.transformer.Transformer";
+    let modules = value!([{"idx": 0, "name": "0", "path": "", "type": module}]);
+    write(&folder, "modules.json", &modules);
+    let (rows, head) = load_folder_with_ranker(folder.path()).unwrap();
+    let sequences = encode_pairs(&head, "cross-encoder");
+    let batch: Vec<&Sequence> = sequences.iter().collect();
+    let plain = load_folder(&data("cross-encoder")).unwrap();
+    assert_eq!(compute(&rows, &batch), compute(&plain, &batch));
+    assert!(holds_model(folder.path()));
+    // Without the head there is nothing that would say how its tokens become a row.
+    let bare = copy_of("bert-mean-norm");
+    write(&bare, "modules.json", &modules);
+    assert!(matches!(load_folder(bare.path()), Err(LoadError::Unsupported { .. })));
 }
 
 #[test]

@@ -85,8 +85,8 @@ impl Greedy {
     fn take(&mut self, model: &dyn Seq2SeqModel, logits: &[f32], most: usize) -> bool {
         let defaults = model.defaults();
         let forced = match self.ids.len() {
-            1 if defaults.forced_bos.is_some() => defaults.forced_bos,
-            len if len == most => defaults.forced_eos,
+            1 => defaults.forced_bos.first().copied(),
+            len if len == most => defaults.forced_eos.first().copied(),
             _ => None,
         };
         let token = forced.unwrap_or_else(|| best(logits));

@@ -205,7 +205,10 @@ fn a_missing_file_is_named() {
     fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
     let model = load_seq2seq(folder.path()).unwrap();
     assert_eq!(model.card().max_tokens, 68);
-    assert_eq!((model.defaults().forced_bos, model.defaults().forced_eos), (None, Some(2)));
+    assert_eq!(
+        (&model.defaults().forced_bos[..], &model.defaults().forced_eos[..]),
+        (&[][..], &[2][..])
+    );
 }
 
 #[test]

@@ -120,6 +120,15 @@ pub(crate) fn set(folder: &TempDir, file: &str, pointer: &str, value: serde_json
     std::fs::write(path, json.to_string()).unwrap();
 }
 
+/// Adds a value to a JSON file, or changes it.
+pub(crate) fn add(folder: &TempDir, file: &str, key: &str, value: serde_json::Value) {
+    let path = folder.path().join(file);
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    json[key] = value;
+    std::fs::write(path, json.to_string()).unwrap();
+}
+
 /// Writes a JSON file.
 pub(crate) fn write(folder: &TempDir, file: &str, value: &serde_json::Value) {
     std::fs::write(folder.path().join(file), value.to_string()).unwrap();

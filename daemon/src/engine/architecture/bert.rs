@@ -39,7 +39,7 @@ impl Bert {
             width,
             heads,
             inner: settings.size("intermediate_size")?,
-            activation: settings.activation("hidden_act")?,
+            activation: settings.activation_or("hidden_act", Activation::Gelu)?,
             epsilon: settings.positive_or("layer_norm_eps", 1e-12)?,
         };
         Ok(Self {
@@ -93,6 +93,7 @@ impl Architecture for Bert {
             name: "bert",
             vocabulary: self.vocabulary,
             positions: self.positions,
+            positions_end: true,
             widths: self.block.widths(),
         }
     }

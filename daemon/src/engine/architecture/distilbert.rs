@@ -39,7 +39,7 @@ impl DistilBert {
             width,
             heads,
             inner: settings.size("hidden_dim")?,
-            activation: settings.activation("activation")?,
+            activation: settings.activation_or("activation", Activation::Gelu)?,
             epsilon: EPSILON,
         };
         Ok(Self {
@@ -57,6 +57,7 @@ impl Architecture for DistilBert {
             name: "distilbert",
             vocabulary: self.vocabulary,
             positions: self.positions,
+            positions_end: true,
             widths: self.block.widths(),
         }
     }

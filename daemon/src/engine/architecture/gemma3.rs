@@ -67,7 +67,7 @@ impl Gemma3 {
             // token itself for one of each half.
             near: settings.size_or("sliding_window", 4096)? / 2,
             inner: settings.size("intermediate_size")?,
-            activation: settings.activation("hidden_activation")?,
+            activation: settings.activation_or("hidden_activation", Activation::GeluTanh)?,
             positions: settings.size("max_position_embeddings")?,
             bias: settings.flag_or("attention_bias", false)?.into(),
             epsilon: settings.positive_or("rms_norm_eps", 1e-6)?,
@@ -140,7 +140,7 @@ fn global_blocks(settings: Settings<'_>) -> Result<Vec<bool>, LoadError> {
     if let Some(blocks) = settings.global_blocks()? {
         return Ok(blocks);
     }
-    let pattern = settings.size_or("_sliding_window_pattern", 6)?;
+    let pattern = settings.size_or("sliding_window_pattern", 6)?;
     if layers > MOST_LAYERS {
         let wanted = format!("at most {MOST_LAYERS}");
         return Err(settings.setting("num_hidden_layers", layers, wanted));
@@ -154,6 +154,7 @@ impl Architecture for Gemma3 {
             name: "gemma3_text",
             vocabulary: self.vocabulary,
             positions: self.positions,
+            positions_end: false,
             widths: Widths {
                 hidden: self.width,
                 qkv: self.shape.qkv_width(),

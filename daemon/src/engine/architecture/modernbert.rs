@@ -51,17 +51,18 @@ impl ModernBert {
             "mean" => Pool::Mean,
             other => return Err(settings.unsupported("classifier_pooling", other, "cls, mean")),
         };
-        let head_activation = match settings.text("classifier_activation") {
-            None => Activation::Gelu,
-            Some(_) => settings.activation("classifier_activation")?,
-        };
+        let head_activation = settings.activation_or("classifier_activation", Activation::Gelu)?;
+        // Those that are said to have none of their own share the other's.
+        let local_is_null =
+            settings.json.get("local_rope_theta").is_some_and(|base| base.is_null());
+        let local_base = if local_is_null { global_base } else { 10_000.0 };
         Ok(Self {
             vocabulary: settings.size("vocab_size")?,
             width,
             layers: settings.size("num_hidden_layers")?,
             heads,
             inner: settings.size("intermediate_size")?,
-            activation: settings.activation("hidden_activation")?,
+            activation: settings.activation_or("hidden_activation", Activation::Gelu)?,
             positions: settings.size("max_position_embeddings")?,
             epsilon: settings.positive_or("norm_eps", 1e-5)?,
             norm_bias: settings.flag_or("norm_bias", false)?.into(),
@@ -74,7 +75,7 @@ impl ModernBert {
             local_base: settings.rotary_base_of(
                 "sliding_attention",
                 "local_rope_theta",
-                global_base,
+                local_base,
             )?,
             pool,
             head_bias: settings.flag_or("classifier_bias", false)?.into(),
@@ -129,6 +130,7 @@ impl Architecture for ModernBert {
             name: "modernbert",
             vocabulary: self.vocabulary,
             positions: self.positions,
+            positions_end: false,
             widths: Widths { hidden, qkv: 3 * hidden, context: hidden, inner, gated: true },
         }
     }

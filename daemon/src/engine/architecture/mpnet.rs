@@ -5,6 +5,7 @@ use super::reader::{Bias, Reader};
 use super::roberta::{CLASSIFIER, mask_head, positions_behind};
 use super::settings::Settings;
 use super::{Architecture, ClassifierNames, Facts, MaskNames};
+use crate::engine::layers::activation::Activation;
 use crate::engine::layers::embedding::{Embedding, Positions};
 use crate::engine::layers::relative_bias::{Buckets, RelativeBias};
 use crate::engine::load_error::LoadError;
@@ -47,7 +48,7 @@ impl MpNet {
             width,
             heads,
             inner: settings.size("intermediate_size")?,
-            activation: settings.activation("hidden_act")?,
+            activation: settings.activation_or("hidden_act", Activation::Gelu)?,
             epsilon: settings.positive_or("layer_norm_eps", 1e-12)?,
         };
         let rows = settings.size("max_position_embeddings")?;
@@ -69,6 +70,7 @@ impl Architecture for MpNet {
             name: "mpnet",
             vocabulary: self.vocabulary,
             positions: self.positions,
+            positions_end: true,
             widths: self.block.widths(),
         }
     }

@@ -34,7 +34,11 @@ pub(super) struct NomicBert {
 
 impl NomicBert {
     pub(super) fn read(settings: Settings<'_>) -> Result<Self, LoadError> {
-        if settings.json["n_embd"].is_null() { Self::newer(settings) } else { Self::first(settings) }
+        if settings.json["n_embd"].is_null() {
+            Self::newer(settings)
+        } else {
+            Self::first(settings)
+        }
     }
 
     /// As the first models spell it.
@@ -146,6 +150,7 @@ impl Architecture for NomicBert {
             name: "nomic_bert",
             vocabulary: self.vocabulary,
             positions: self.positions,
+            positions_end: false,
             widths: Widths { hidden, qkv: 3 * hidden, context: hidden, inner, gated: true },
         }
     }

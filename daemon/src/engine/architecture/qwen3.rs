@@ -1,4 +1,5 @@
-//! Qwen3: a decoder's blocks as an encoder, in which tokens look back alone.
+//! Qwen3: a decoder's blocks as an encoder, in which tokens look back alone, unless the folder says
+//! otherwise.
 
 use super::reader::{Bias, Reader};
 use super::settings::Settings;
@@ -35,13 +36,15 @@ impl Qwen3 {
         settings.parts("num_attention_heads", heads, key_heads)?;
         let head_width = settings.even_heads("head_dim", settings.size_or("head_dim", 128)?)?;
         let shape = Attention::full(heads, head_width);
+        let looks_back = settings.flag_or("is_causal", true)?;
+        let reach = if looks_back { Reach::Before } else { Reach::All };
         Ok(Self {
             vocabulary: settings.size("vocab_size")?,
             width: settings.size("hidden_size")?,
             layers: settings.size("num_hidden_layers")?,
-            shape: Attention { key_heads, reach: Reach::Before, ..shape },
+            shape: Attention { key_heads, reach, ..shape },
             inner: settings.size("intermediate_size")?,
-            activation: settings.activation("hidden_act")?,
+            activation: settings.activation_or("hidden_act", Activation::Silu)?,
             positions: settings.size("max_position_embeddings")?,
             bias: settings.flag_or("attention_bias", false)?.into(),
             epsilon: settings.positive_or("rms_norm_eps", 1e-6)?,
@@ -102,6 +105,7 @@ impl Architecture for Qwen3 {
             name: "qwen3",
             vocabulary: self.vocabulary,
             positions: self.positions,
+            positions_end: false,
             widths: Widths {
                 hidden: self.width,
                 qkv: self.shape.qkv_width(),

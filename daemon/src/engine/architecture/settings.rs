@@ -78,11 +78,11 @@ impl<'a> Settings<'a> {
 
     /// The base of rotary positions, without any scaling of them.
     pub(super) fn rotary_base(self, setting: &'static str, other: f32) -> Result<f32, LoadError> {
-        self.only("rope_scaling", &Value::Null, "null")?;
-        // Where newer versions of transformers write it.
+        self.unscaled()?;
+        // Where newer versions of transformers write it, and look first.
         let nested = Self { json: &self.json["rope_parameters"], ..self };
-        nested.only("rope_type", &"default".into(), "default")?;
-        self.positive_or(setting, nested.positive_or("rope_theta", other)?)
+        nested.unscaled()?;
+        nested.positive_or("rope_theta", self.positive_or(setting, other)?)
     }
 
     /// The base of rotary positions for blocks of one kind, which newer versions of transformers
@@ -93,10 +93,24 @@ impl<'a> Settings<'a> {
         setting: &'static str,
         other: f32,
     ) -> Result<f32, LoadError> {
-        self.only("rope_scaling", &Value::Null, "null")?;
+        self.unscaled()?;
         let nested = Self { json: &self.json["rope_parameters"][kind], ..self };
-        nested.only("rope_type", &"default".into(), "default")?;
+        nested.unscaled()?;
         nested.positive_or("rope_theta", self.positive_or(setting, other)?)
+    }
+
+    /// Refuses rotary positions that are not those of each whole head as they come.
+    fn unscaled(self) -> Result<(), LoadError> {
+        let scaling = &self.json["rope_scaling"];
+        for rope in [Self { json: scaling, ..self }, self] {
+            rope.only("rope_type", &"default".into(), "default")?;
+            rope.only("partial_rotary_factor", &1.0.into(), "1.0")?;
+        }
+        let kind = &scaling["type"];
+        if scaling.is_null() || scaling["rope_type"] == "default" || *kind == "default" {
+            return Ok(());
+        }
+        Err(self.unsupported("rope_scaling", &scaling.to_string(), "null, default"))
     }
 
     /// Which blocks look at all tokens, by `layer_types`, where that is said.
@@ -175,9 +189,17 @@ impl<'a> Settings<'a> {
         self.json[setting].as_str()
     }
 
-    /// The activation that a setting names.
-    pub(super) fn activation(self, setting: &str) -> Result<Activation, LoadError> {
-        let name = self.text(setting).unwrap_or("(none)");
+    /// The activation that a setting names, or another one where it is missing.
+    pub(super) fn activation_or(
+        self,
+        setting: &str,
+        other: Activation,
+    ) -> Result<Activation, LoadError> {
+        let value = &self.json[setting];
+        if value.is_null() {
+            return Ok(other);
+        }
+        let name = value.as_str().unwrap_or("(none)");
         Activation::named(name)
             .ok_or_else(|| self.unsupported("the activation", name, Activation::NAMES))
     }

@@ -119,6 +119,7 @@ impl Architecture for T5Encoder {
             name: self.name,
             vocabulary: self.vocabulary,
             positions: POSITIONS,
+            positions_end: false,
             widths: Widths {
                 hidden: self.width,
                 qkv: shape.qkv_width(),

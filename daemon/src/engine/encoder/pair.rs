@@ -47,8 +47,8 @@ impl PairTemplate {
 }
 
 impl Encoder {
-    /// The tokens of two texts as one sequence. Where they are too many, the longer text loses its
-    /// end first. Unlike single texts they are read with the blanks around them.
+    /// The tokens of two texts as one sequence. Where they are too many, the longer text is cut
+    /// first. Unlike single texts they are read with the blanks around them.
     pub(in crate::engine) fn encode_pair(
         &self,
         first: &str,
@@ -72,8 +72,8 @@ impl Encoder {
         }
         let (a_len, b_len) = shares(lengths, room);
         let truncated = a_is_cut || b_is_cut || a_len < a.len() || b_len < b.len();
-        a.truncate(a_len);
-        b.truncate(b_len);
+        self.side.keep(&mut a, 0, a_len);
+        self.side.keep(&mut b, 0, b_len);
         let PairTemplate { before, between, after, first_share } = template;
         let ids = [before, &a, between, &b, after].map(Vec::as_slice).concat();
         let first_len = match first_share {

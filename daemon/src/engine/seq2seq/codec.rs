@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use crate::engine::encoder::{RawTokenizer, around};
+use crate::engine::encoder::{RawTokenizer, TruncationSide, around};
 use crate::engine::load_error::LoadError;
 use crate::engine::model::{ComputeError, Sequence};
 
@@ -13,7 +13,7 @@ const LEAST_BYTES: usize = 16 << 10;
 /// What is looked at of a text for each token that it may have.
 const BYTES_OF_A_TOKEN: usize = 64;
 
-/// Tokens in front of the end of what was looked at that the rest of the text could have changed.
+/// Tokens at the border of what was looked at that the rest of the text could have changed.
 const UNSETTLED_TOKENS: usize = 64;
 
 /// A tokenizer that is known to fit its model.
@@ -23,6 +23,7 @@ pub(super) struct Codec {
     /// Special tokens in front of a text and behind it.
     before: Vec<u32>,
     after: Vec<u32>,
+    side: TruncationSide,
     /// `clean_up_tokenization_spaces`.
     cleans_up: bool,
 }
@@ -31,6 +32,9 @@ impl Codec {
     /// Fits a tokenizer to a model with so many token rows.
     pub(super) fn new(raw: RawTokenizer, rows: usize, config: &Value) -> Result<Self, LoadError> {
         let RawTokenizer { file, mut tokenizer, largest, .. } = raw;
+        let side = &config["truncation_side"];
+        let said = TruncationSide::said(side, &file.with_file_name("tokenizer_config.json"))?;
+        let side = said.unwrap_or_else(|| TruncationSide::of(&tokenizer));
         let failed = |source| LoadError::Tokenizer { file: file.clone(), source };
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(failed)?;
@@ -40,30 +44,28 @@ impl Codec {
             return Err(LoadError::TokenizerTooLarge { file, token, rows });
         }
         let cleans_up = config["clean_up_tokenization_spaces"] == true;
-        Ok(Self { tokenizer, before, after, cleans_up })
+        Ok(Self { tokenizer, before, after, side, cleans_up })
     }
 
-    /// The tokens of a text, special ones included; the text loses its end where they are more
-    /// than `max_tokens`.
+    /// The tokens of a text, special ones included; the text is cut where they are more than
+    /// `max_tokens`.
     pub(super) fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
         let added = self.before.len() + self.after.len();
         let room = max_tokens.saturating_sub(added);
         let mut bytes = room.saturating_mul(BYTES_OF_A_TOKEN).max(LEAST_BYTES);
         loop {
-            let read = text.floor_char_boundary(bytes);
-            let encoding = self
-                .tokenizer
-                .encode_fast(&text[..read], false)
-                .map_err(ComputeError::Tokenizer)?;
+            let read = self.side.part(text, bytes);
+            let encoding =
+                self.tokenizer.encode_fast(read, false).map_err(ComputeError::Tokenizer)?;
             let tokens = encoding.get_ids();
-            if read < text.len() && tokens.len() < room.saturating_add(UNSETTLED_TOKENS) {
+            if read.len() < text.len() && tokens.len() < room.saturating_add(UNSETTLED_TOKENS) {
                 bytes = bytes.saturating_mul(2);
                 continue;
             }
-            let kept = &tokens[..tokens.len().min(room)];
-            let ids = [&self.before, kept, &self.after].concat();
-            let truncated = kept.len() < tokens.len();
-            return Ok(Sequence { ids, truncated, ..Sequence::default() });
+            let mut ids = [&self.before, tokens].concat();
+            self.side.keep(&mut ids, self.before.len(), room);
+            ids.extend_from_slice(&self.after);
+            return Ok(Sequence { ids, truncated: tokens.len() > room, ..Sequence::default() });
         }
     }
 
@@ -121,6 +123,25 @@ mod tests {
                 assert_eq!(got.truncated, len < whole.get_ids().len(), "{part:?} {max}");
             }
         }
+    }
+
+    #[test]
+    fn a_text_loses_its_beginning_where_the_folder_says_so() {
+        let codec = codec("t5-relu-tied", &json!({"truncation_side": "left"}));
+        for part in ["one two three ", "word", "漢字"] {
+            let text = format!("start{}end", part.repeat(5 * LEAST_BYTES / part.len()));
+            let whole = codec.tokenizer.encode_fast(text.as_str(), false).unwrap();
+            for max in [1, 2, 40, 700, 1_000_000] {
+                let got = codec.encode(&text, max).unwrap();
+                let (all, len) = (whole.get_ids(), whole.get_ids().len().min(max - 1));
+                assert_eq!(got.ids[..len], all[all.len() - len..], "{part:?} {max}");
+                assert_eq!((&got.ids[len..], got.truncated), (&[1][..], len < all.len()));
+            }
+        }
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/t5-relu-tied");
+        let raw = RawTokenizer::open(&data.join("tokenizer.json")).unwrap();
+        let error = Codec::new(raw, 10_000, &json!({"truncation_side": "both"})).unwrap_err();
+        assert!(error.to_string().contains("both"), "{error}");
     }
 
     #[test]

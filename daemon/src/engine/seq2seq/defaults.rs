@@ -3,6 +3,7 @@
 //! Transformers takes `generation_config.json`, and where there is none the same names out of
 //! `config.json`, with what the model's class sets where that says nothing either.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use emberd_protocol::EarlyStopping;
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::engine::load_error::LoadError;
-use crate::engine::text_model::GenerationDefaults;
+use crate::engine::text_model::{DrawLimits, GenerationDefaults, ScoreRules};
 
 /// What a class of models sets by itself.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,12 +29,22 @@ struct Said {
     bos_token_id: Option<u32>,
     eos_token_id: Option<OneOrMore>,
     pad_token_id: Option<u32>,
-    forced_bos_token_id: Option<u32>,
+    forced_bos_token_id: Option<OneOrMore>,
     forced_eos_token_id: Option<OneOrMore>,
     /// An old name of BART's for a forced first token.
     force_bos_token_to_be_generated: Option<bool>,
     suppress_tokens: Option<Vec<u32>>,
+    begin_suppress_tokens: Option<Vec<u32>>,
     bad_words_ids: Option<Vec<Vec<u32>>>,
+    sequence_bias: Option<Vec<(Vec<u32>, f32)>>,
+    encoder_repetition_penalty: Option<f32>,
+    encoder_no_repeat_ngram_size: Option<usize>,
+    exponential_decay_length_penalty: Option<(usize, f32)>,
+    renormalize_logits: Option<bool>,
+    min_p: Option<f32>,
+    typical_p: Option<f32>,
+    epsilon_cutoff: Option<f32>,
+    eta_cutoff: Option<f32>,
     max_new_tokens: Option<usize>,
     max_length: Option<usize>,
     min_new_tokens: Option<usize>,
@@ -76,17 +87,18 @@ impl From<Texts> for Vec<String> {
     }
 }
 
-/// What changes answers in transformers and is not done here.
-const NOT_DONE: [&str; 9] = [
-    "renormalize_logits",
-    "encoder_repetition_penalty",
-    "encoder_no_repeat_ngram_size",
-    "begin_suppress_tokens",
-    "exponential_decay_length_penalty",
-    "sequence_bias",
+/// What changes answers in transformers, or did in an earlier version, and is not done here.
+const NOT_DONE: [&str; 10] = [
+    "constraints",
+    "diversity_penalty",
+    "dola_layers",
+    "force_words_ids",
+    "guidance_scale",
+    "max_time",
     "num_beam_groups",
     "penalty_alpha",
-    "typical_p",
+    "top_h",
+    "watermarking_config",
 ];
 
 /// Says what of a file is left out, where it asks for more than nothing.
@@ -146,10 +158,33 @@ pub(super) fn read(
     let is_config = generation.is_none();
     let from_class = |id: u32| is_config.then_some(id);
     let eos = said.eos_token_id.map_or_else(|| vec![class.eos], Vec::from);
-    let forced_eos = said.forced_eos_token_id.and_then(|ids| Vec::from(ids).first().copied());
-    let forced_bos = said.forced_bos_token_id.or_else(|| {
-        (said.force_bos_token_to_be_generated == Some(true)).then_some(said.bos_token_id).flatten()
-    });
+    let forced_eos = match said.forced_eos_token_id {
+        Some(ids) => ids.into(),
+        None => class.forced_eos.and_then(from_class).into_iter().collect(),
+    };
+    let rules = ScoreRules {
+        // An end of the text is no bad word, whatever the list says.
+        bad_words: words(said.bad_words_ids, |word| !eos.iter().any(|end| word[..] == [*end])),
+        sequence_bias: biases(said.sequence_bias.unwrap_or_default()),
+        suppressed: said.suppress_tokens.unwrap_or_default(),
+        begin_suppressed: said.begin_suppress_tokens.unwrap_or_default(),
+        encoder_repetition_penalty: said.encoder_repetition_penalty.unwrap_or(1.0),
+        encoder_no_repeat_ngram_size: said.encoder_no_repeat_ngram_size.unwrap_or(0),
+        length_decay: said.exponential_decay_length_penalty,
+        renormalize: said.renormalize_logits == Some(true),
+    };
+    let draw_limits = DrawLimits {
+        min_p: said.min_p.unwrap_or(0.0),
+        typical_p: said.typical_p.unwrap_or(1.0),
+        epsilon_cutoff: said.epsilon_cutoff.unwrap_or(0.0),
+        eta_cutoff: said.eta_cutoff.unwrap_or(0.0),
+    };
+    check_ranges(&file, &rules, draw_limits)?;
+    let is_bos_forced = said.force_bos_token_to_be_generated == Some(true);
+    let forced_bos = match said.forced_bos_token_id {
+        Some(ids) => ids.into(),
+        None => said.bos_token_id.filter(|_| is_bos_forced).into_iter().collect(),
+    };
     let usual = GenerationDefaults::default();
     Ok(GenerationDefaults {
         decoder_start: said
@@ -159,8 +194,9 @@ pub(super) fn read(
             .unwrap_or(class.decoder_start),
         pad: said.pad_token_id.unwrap_or(class.pad),
         forced_bos,
-        forced_eos: forced_eos.or(class.forced_eos.and_then(from_class)),
-        suppressed: suppressed(&file, said.suppress_tokens, said.bad_words_ids, &eos),
+        forced_eos,
+        rules,
+        draw_limits,
         eos,
         max_new_tokens: said
             .max_new_tokens
@@ -183,29 +219,38 @@ pub(super) fn read(
     })
 }
 
-/// The tokens that are never made. An end of the text is not one, whatever the list of words says.
-fn suppressed(
-    file: &Path,
-    tokens: Option<Vec<u32>>,
-    words: Option<Vec<Vec<u32>>>,
-    eos: &[u32],
-) -> Vec<u32> {
-    let mut suppressed = tokens.unwrap_or_default();
-    let mut longer = 0;
-    for word in words.unwrap_or_default() {
-        match word[..] {
-            [token] if eos.contains(&token) => {}
-            [token] => suppressed.push(token),
-            _ => longer += 1,
+/// Runs of tokens that are some.
+fn words(words: Option<Vec<Vec<u32>>>, is_one: impl Fn(&Vec<u32>) -> bool) -> Vec<Vec<u32>> {
+    let mut words = words.unwrap_or_default();
+    words.retain(|word| !word.is_empty() && is_one(word));
+    words
+}
+
+/// What is added for each run of tokens: of several that are said for one, the last.
+fn biases(said: Vec<(Vec<u32>, f32)>) -> Vec<(Vec<u32>, f32)> {
+    let by_run: BTreeMap<Vec<u32>, f32> = said.into_iter().collect();
+    by_run.into_iter().filter(|(run, _)| !run.is_empty()).collect()
+}
+
+/// Refuses numbers that transformers refuses too.
+fn check_ranges(file: &Path, rules: &ScoreRules, draw: DrawLimits) -> Result<(), LoadError> {
+    let penalty = rules.encoder_repetition_penalty;
+    let factor = rules.length_decay.map_or(1.0, |(_, factor)| factor);
+    let share = |of: f32| (0.0..=1.0).contains(&of);
+    for (what, found, is_right, supported) in [
+        ("encoder_repetition_penalty", penalty, penalty > 0.0, "numbers above 0"),
+        ("exponential_decay_length_penalty", factor, factor > 0.0, "factors above 0"),
+        ("min_p", draw.min_p, share(draw.min_p), "numbers from 0 to 1"),
+        ("typical_p", draw.typical_p, draw.typical_p > 0.0, "numbers above 0"),
+        ("epsilon_cutoff", draw.epsilon_cutoff, draw.epsilon_cutoff >= 0.0, "numbers from 0 on"),
+        ("eta_cutoff", draw.eta_cutoff, draw.eta_cutoff >= 0.0, "numbers from 0 on"),
+    ] {
+        if !is_right || !found.is_finite() {
+            let (file, found) = (file.to_owned(), found.to_string());
+            return Err(LoadError::Unsupported { file, what, found, supported });
         }
     }
-    if longer > 0 {
-        let file = file.display();
-        tracing::warn!(%file, longer, "bad_words_ids of several tokens are not kept out");
-    }
-    suppressed.sort_unstable();
-    suppressed.dedup();
-    suppressed
+    Ok(())
 }
 
 #[cfg(test)]
@@ -217,7 +262,7 @@ mod tests {
 
     use super::{ClassDefaults, read};
     use crate::engine::load_error::LoadError;
-    use crate::engine::text_model::GenerationDefaults;
+    use crate::engine::text_model::{DrawLimits, GenerationDefaults, ScoreRules};
 
     const BART: ClassDefaults =
         ClassDefaults { decoder_start: 2, eos: 2, pad: 1, forced_eos: Some(2) };
@@ -238,7 +283,7 @@ mod tests {
     fn the_generation_file_counts_alone_where_there_is_one() {
         let config = json!({"num_beams": 4, "forced_eos_token_id": 2, "max_length": 142});
         let got = of(Some(&json!({"eos_token_id": [2, 5], "pad_token_id": 1})), &config);
-        assert_eq!((got.num_beams, got.forced_eos, got.max_new_tokens), (1, None, None));
+        assert_eq!((got.num_beams, got.forced_eos, got.max_new_tokens), (1, vec![], None));
         assert_eq!((got.eos, got.pad, got.decoder_start), (vec![2, 5], 1, 2));
     }
 
@@ -254,8 +299,8 @@ mod tests {
             decoder_start: 2,
             eos: vec![2],
             pad: 1,
-            forced_bos: Some(0),
-            forced_eos: Some(2),
+            forced_bos: vec![0],
+            forced_eos: vec![2],
             max_new_tokens: Some(141),
             min_new_tokens: 55,
             num_beams: 4,
@@ -275,9 +320,46 @@ mod tests {
     }
 
     #[test]
-    fn words_of_one_token_are_kept_out_but_for_the_end() {
-        let said = json!({"bad_words_ids": [[9], [2], [4, 5]], "suppress_tokens": [6, 9]});
-        assert_eq!(of(Some(&said), &json!({})).suppressed, [6, 9]);
+    fn rules_of_scores_and_draws_are_taken_from_the_file() {
+        let said = json!({
+            "bad_words_ids": [[9], [2], [4, 5], []], "suppress_tokens": [6, 9],
+            "begin_suppress_tokens": [3], "sequence_bias": [[[7], 1], [[1, 2], -1.5], [[7], 2], [[], 1]],
+            "encoder_repetition_penalty": 1.5, "encoder_no_repeat_ngram_size": 4,
+            "exponential_decay_length_penalty": [10, 1.2], "renormalize_logits": true,
+            "min_p": 0.1, "typical_p": 0.9, "epsilon_cutoff": 0.01, "eta_cutoff": 0.02,
+            "forced_eos_token_id": [2, 5],
+        });
+        let got = of(Some(&said), &json!({}));
+        let rules = ScoreRules {
+            // The end is none.
+            bad_words: vec![vec![9], vec![4, 5]],
+            sequence_bias: vec![(vec![1, 2], -1.5), (vec![7], 2.0)],
+            suppressed: vec![6, 9],
+            begin_suppressed: vec![3],
+            encoder_repetition_penalty: 1.5,
+            encoder_no_repeat_ngram_size: 4,
+            length_decay: Some((10, 1.2)),
+            renormalize: true,
+        };
+        let draw_limits =
+            DrawLimits { min_p: 0.1, typical_p: 0.9, epsilon_cutoff: 0.01, eta_cutoff: 0.02 };
+        assert_eq!((got.rules, got.draw_limits, got.forced_eos), (rules, draw_limits, vec![2, 5]));
+    }
+
+    #[test]
+    fn numbers_out_of_their_range_are_refused_by_name() {
+        for (key, value) in [
+            ("encoder_repetition_penalty", json!(0.0)),
+            ("exponential_decay_length_penalty", json!([3, -1.0])),
+            ("min_p", json!(1.5)),
+            ("typical_p", json!(0.0)),
+            ("epsilon_cutoff", json!(-0.1)),
+            ("eta_cutoff", json!(-0.1)),
+        ] {
+            let said = json!({ key: value });
+            let error = read(Path::new("folder"), Some(&said), &json!({}), BART).unwrap_err();
+            assert!(error.to_string().contains(key), "{error}");
+        }
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //! the file ends.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::file::{Entry, TensorFile, element_bytes, len_u64};
 use crate::engine::load_error::{HeaderFault, LoadError};
@@ -12,12 +14,41 @@ use crate::engine::load_error::{HeaderFault, LoadError};
 /// The longest header that the format allows.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-#[derive(Debug, Deserialize)]
-struct Header {
-    #[serde(rename = "__metadata__")]
-    _metadata: Option<serde_json::Value>,
-    #[serde(flatten)]
-    tensors: BTreeMap<String, Told>,
+/// The tensors by name.
+#[derive(Debug)]
+struct Header(BTreeMap<String, Told>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+
+        impl<'de> Visitor<'de> for Names {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut tensors = BTreeMap::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    let told = map.next_value::<Told>();
+                    let told = told
+                        .map_err(|error| A::Error::custom(format!("tensor {name:?}: {error}")))?;
+                    if tensors.insert(name.clone(), told).is_some() {
+                        return Err(A::Error::custom(format!("tensor {name:?} is there twice")));
+                    }
+                }
+                Ok(Header(tensors))
+            }
+        }
+
+        deserializer.deserialize_map(Names)
+    }
 }
 
 /// A tensor as the header tells of it.
@@ -54,15 +85,15 @@ fn checked(weights: TensorFile) -> Result<TensorFile, LoadError> {
     };
     let mut json = vec![0; size];
     weights.read_at(&mut json, 8)?;
-    let parsed: Header =
+    let Header(tensors) =
         serde_json::from_slice(&json).map_err(|source| header(HeaderFault::Json(source)))?;
     let base = 8 + claimed;
-    let expected = base.saturating_add(check_spans(&parsed.tensors).map_err(header)?);
+    let expected = base.saturating_add(check_spans(&tensors).map_err(header)?);
     match len.cmp(&expected) {
         std::cmp::Ordering::Less => Err(LoadError::Truncated { file, expected, found: len }),
         std::cmp::Ordering::Greater => Err(LoadError::Excess { file, expected, found: len }),
         std::cmp::Ordering::Equal => {
-            let placed = parsed.tensors.into_iter().map(|(name, told)| (name, told.placed(base)));
+            let placed = tensors.into_iter().map(|(name, told)| (name, told.placed(base)));
             Ok(weights.with_tensors(placed.collect()))
         }
     }
