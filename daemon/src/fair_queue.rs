@@ -29,6 +29,17 @@ pub(crate) trait Queued {
     fn is_cancelled(&self) -> bool;
 }
 
+/// What becomes of a connection's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Its item is taken.
+    Take,
+    /// Nothing is taken: nobody overtakes it.
+    Wait,
+    /// The next one's turn comes, and this one keeps its own.
+    Pass,
+}
+
 /// Items by connection.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
@@ -85,14 +96,19 @@ impl<T: Queued> FairQueue<T> {
 
     /// Takes the next item in turn if it `fits`: one that does not is waited for, not overtaken.
     pub(crate) fn take(&self, fits: impl Fn(&T) -> bool) -> Option<T> {
-        lock(&self.lanes).take(fits)
+        lock(&self.lanes).take(|_, item| if fits(item) { Turn::Take } else { Turn::Wait })
+    }
+
+    /// Takes the next item, as its turn is said to go.
+    pub(crate) fn take_in_turn(&self, turn: impl Fn(ConnectionId, &T) -> Turn) -> Option<T> {
+        lock(&self.lanes).take(turn)
     }
 
     /// Waits for an item; `None` once the queue is closed and empty.
     pub(crate) fn wait(&self) -> Option<T> {
         let mut lanes = lock(&self.lanes);
         loop {
-            if let Some(item) = lanes.take(|_| true) {
+            if let Some(item) = lanes.take(|_, _| Turn::Take) {
                 return Some(item);
             }
             if lanes.closed {
@@ -139,7 +155,18 @@ impl<T: Queued> Lanes<T> {
         self.queued_bytes += bytes;
     }
 
-    fn take(&mut self, fits: impl Fn(&T) -> bool) -> Option<T> {
+    fn take(&mut self, turn: impl Fn(ConnectionId, &T) -> Turn) -> Option<T> {
+        let mut passed = Vec::new();
+        let item = self.take_noting(turn, &mut passed);
+        passed.into_iter().rev().for_each(|connection| self.turns.push_front(connection));
+        item
+    }
+
+    fn take_noting(
+        &mut self,
+        turn: impl Fn(ConnectionId, &T) -> Turn,
+        passed: &mut Vec<ConnectionId>,
+    ) -> Option<T> {
         while let Some(connection) = self.turns.pop_front() {
             let Some(lane) = self.lanes.get_mut(&connection) else { continue };
             while let Some(item) = lane.items.pop_front_if(|item| item.is_cancelled()) {
@@ -150,9 +177,16 @@ impl<T: Queued> Lanes<T> {
                 self.lanes.remove(&connection);
                 continue;
             };
-            if !fits(item) {
-                self.turns.push_front(connection);
-                return None;
+            match turn(connection, item) {
+                Turn::Take => {}
+                Turn::Wait => {
+                    self.turns.push_front(connection);
+                    return None;
+                }
+                Turn::Pass => {
+                    passed.push(connection);
+                    continue;
+                }
             }
             let Some(item) = lane.items.pop_front() else { continue };
             lane.bytes -= cost(&item);

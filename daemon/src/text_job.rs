@@ -70,6 +70,8 @@ impl From<ComputeError> for TextError {
 
 /// A request's texts, what is wanted of them (`W`), and the answers so far (`A`).
 pub(crate) struct Job<W, A> {
+    /// Whose it is.
+    pub(crate) connection: ConnectionId,
     /// The texts.
     pub(crate) texts: TextBlock,
     /// What is wanted of them.
@@ -121,6 +123,7 @@ impl<W, A> Job<W, A> {
             done: Some(sender),
         };
         let job = Arc::new(Self {
+            connection,
             texts,
             wish,
             queued: Instant::now(),

@@ -167,6 +167,16 @@ pub trait Seq2SeqModel: fmt::Debug + Send + Sync + 'static {
     /// When the tokenizer itself fails.
     fn decode(&self, ids: &[u32]) -> Result<String, ComputeError>;
 
+    /// How many bytes at the front of `text`, which is the text of these tokens, stay as they are
+    /// whatever tokens come next. A character that is not whole yet need not be left out.
+    ///
+    /// # Errors
+    /// When the tokenizer itself fails.
+    fn settled_bytes(&self, ids: &[u32], text: &str) -> Result<usize, ComputeError> {
+        let _ = ids;
+        Ok(text.len())
+    }
+
     /// The state of one computation that uses so many threads, this one included.
     ///
     /// # Errors

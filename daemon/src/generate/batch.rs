@@ -4,18 +4,19 @@
 //! answer does not wait for a long one, and a step computes a token for everybody at about the cost
 //! of a token for one.
 
-use super::config::Search;
+use super::config::Drawing;
 use super::making::{Making, Progress};
 use super::queue::{Item, TextQueue, Wish};
 use super::reading::Reading;
 use super::running::{Changes, Pending, Place, Running};
 use crate::engine::model::{ComputeError, Sequence};
 use crate::engine::text_model::{Decoder, Seq2SeqModel};
-use crate::fair_queue::Queued;
+use crate::fair_queue::{Queued, Turn};
 use crate::latency::Times;
+use crate::lease::ConnectionId;
 use crate::text_job::{TextError, guarded};
 use emberd_protocol::GeneratedText;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -25,6 +26,10 @@ use std::thread::{Builder, JoinHandle};
 /// Tokens of inputs that are read between two steps: the answers that run meanwhile wait for no
 /// more. A longer input is read alone.
 const ADMITTED_TOKENS: usize = 1024;
+
+/// One part in so many of the batch is kept free for clients of whom nothing runs: they join at the
+/// next step, however much others want.
+const KEPT_FREE: usize = 4;
 
 /// What the worker of a model has done.
 #[derive(Debug, Default)]
@@ -137,16 +142,25 @@ impl Batch {
             return Vec::new();
         }
         let mut rows: usize = self.running.iter().map(|running| running.place.rows.len()).sum();
+        let here = self.running.iter().map(|running| running.pending.text.job.connection);
+        let mut here: BTreeSet<ConnectionId> = here.collect();
+        let (all, kept_free) = (self.queue.rows, self.queue.rows / KEPT_FREE);
         let (mut joining, mut tokens) = (Vec::new(), 0);
         let mut next = first;
         while tokens < ADMITTED_TOKENS {
-            let fits = |item: &Item| rows == 0 || rows + item.rows() <= self.queue.rows;
-            let Some(item) = next.take().or_else(|| self.queue.items.take(fits)) else {
+            let turn = |connection: ConnectionId, item: &Item| match rows + item.rows() {
+                _ if rows == 0 => Turn::Take,
+                wanted if here.contains(&connection) && wanted > all - kept_free => Turn::Pass,
+                wanted if wanted > all => Turn::Wait,
+                _ => Turn::Take,
+            };
+            let Some(item) = next.take().or_else(|| self.queue.items.take_in_turn(turn)) else {
                 break;
             };
             self.work.waits.note(item.job.queued.elapsed());
-            let taken = item.rows();
+            let (taken, connection) = (item.rows(), item.job.connection);
             if let Some(pending) = self.read(item) {
+                here.insert(connection);
                 rows += taken;
                 tokens += pending.input.ids.len();
                 joining.push(pending);
@@ -160,10 +174,10 @@ impl Batch {
         let config = &text.job.wish.config;
         match guarded(|| Ok(self.model.encode(text.as_str(), config.max_input_tokens)?)) {
             Ok(input) => {
-                let seed = match config.search {
-                    Search::Sample { seed: Some(seed), .. } => seed,
-                    Search::Sample { seed: None, .. } => RandomState::new().hash_one(text.text),
-                    Search::Greedy | Search::Beams { .. } => 0,
+                let seed = match config.search.drawing() {
+                    Some(Drawing { seed: Some(seed), .. }) => seed,
+                    Some(Drawing { seed: None, .. }) => RandomState::new().hash_one(text.text),
+                    None => 0,
                 };
                 Some(Pending { text, input, seed, shown: Reading::default(), suspect: false })
             }

@@ -2,6 +2,7 @@
 //! with its score for beams that are out of the race, since what it answers depends on both.
 
 use super::rules::Rules;
+use super::sampler::{Draws, Sampler};
 use crate::text_job::TextError;
 use emberd_protocol::{EarlyStopping, FinishReason};
 
@@ -18,6 +19,8 @@ pub(super) struct BeamSearch {
     ended: Vec<Ended>,
     /// Whether a running beam may still become better than those that ended.
     improvable: bool,
+    /// How it is drawn which beams go on; `None`: the likeliest do.
+    drawn: Option<(Sampler, Draws)>,
 }
 
 /// A beam that is followed.
@@ -73,7 +76,13 @@ impl BeamSearch {
             running: (0..count).map(beam).collect(),
             ended: vec![empty; count],
             improvable: true,
+            drawn: None,
         }
+    }
+
+    /// The same, but which beams go on is drawn.
+    pub(super) fn drawn(self, sampler: Sampler, draws: Draws) -> Self {
+        Self { drawn: Some((sampler, draws)), ..self }
     }
 
     /// The last token of each running beam.
@@ -131,9 +140,27 @@ impl BeamSearch {
 
     /// The likeliest beams with one more token, the likeliest first: enough of them that as many as
     /// run go on, even if every beam could end in every way.
-    fn candidates(&self, rules: &Rules, logits: &mut [f32]) -> Vec<Candidate> {
+    fn candidates(&mut self, rules: &Rules, logits: &mut [f32]) -> Vec<Candidate> {
         let wanted = self.count * (1 + rules.ends()).max(2);
         let vocabulary = logits.len() / self.running.len();
+        if let Some((sampler, draws)) = &mut self.drawn {
+            let rows = self.running.iter().zip(logits.chunks_exact_mut(vocabulary));
+            // So many stay in each row whatever is excluded, so that one can go on.
+            let least = 1 + rules.ends();
+            let mut keyed = Vec::new();
+            for (from, (beam, row)) in rows.enumerate() {
+                log_softmax(row);
+                rules.apply(&beam.ids, row);
+                let kept = sampler.kept(row, least);
+                keyed.extend(kept.into_iter().map(|(id, score)| {
+                    let score = score + beam.score;
+                    (draws.gumbel() + f64::from(score), Candidate { from, id, score })
+                }));
+            }
+            // The greatest of scores with such noise are draws without putting back.
+            keyed.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+            return keyed.into_iter().map(|(_, candidate)| candidate).take(wanted).collect();
+        }
         let mut best: Vec<Candidate> = Vec::with_capacity(wanted + 1);
         let rows = self.running.iter().zip(logits.chunks_exact_mut(vocabulary));
         for (from, (beam, row)) in rows.enumerate() {
@@ -166,8 +193,9 @@ impl BeamSearch {
                 self.ended.push(Ended { ids: beam.ids.clone(), score, finish: *finish });
             }
         }
-        // Stable: of equal ones the first stays.
-        self.ended.sort_by(|a, b| b.score.total_cmp(&a.score));
+        // Stable: of equal ones the first stays. An empty place is worse than any answer.
+        let is_empty = |ended: &Ended| ended.finish.is_none();
+        self.ended.sort_by(|a, b| is_empty(a).cmp(&is_empty(b)).then(b.score.total_cmp(&a.score)));
         self.ended.truncate(self.count);
     }
 
@@ -197,7 +225,12 @@ impl BeamSearch {
         } else {
             made
         };
-        let worst = self.ended.last().map_or(OUT, |ended| ended.score);
+        let worst = match self.ended.last() {
+            // However bad it is, a beam that runs is better than no answer.
+            Some(Ended { finish: None, .. }) if best > OUT / 2.0 => return true,
+            Some(ended) => ended.score,
+            None => OUT,
+        };
         best / power(length, self.length_penalty) > worst
     }
 }
@@ -298,6 +331,36 @@ mod tests {
         };
         assert_eq!(steps(EarlyStopping::Yes), (2, 2));
         assert_eq!(steps(EarlyStopping::Never), (12, 12));
+    }
+
+    #[test]
+    fn answers_that_a_penalty_makes_very_bad_are_better_than_none() {
+        for penalty in [-40.0, -1.0e38] {
+            let beams = BeamSearch::new(3, penalty, EarlyStopping::No, 0);
+            let (answers, _) = search(beams, &rules(12), long);
+            assert_eq!(answers.len(), 3, "{penalty}: {answers:?}");
+            assert!(answers.is_sorted_by(|a, b| a.score >= b.score), "{penalty}: {answers:?}");
+        }
+    }
+
+    #[test]
+    fn drawn_beams_are_the_same_for_a_seed_and_likely_ones_come_more_often() {
+        let all = Sampler {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            limits: crate::engine::text_model::DrawLimits::default(),
+        };
+        let first = |seed| {
+            let beams = BeamSearch::new(1, 0.0, EarlyStopping::Yes, 0);
+            search(beams.drawn(all, Draws::new(seed, 0)), &rules(12), long).0.swap_remove(0).ids
+        };
+        let answers: Vec<Vec<u32>> = (0..400).map(first).collect();
+        assert_eq!(answers[..20], (0..20).map(first).collect::<Vec<_>>());
+        // The first token is the end with 0.45, A with 0.54 and B with 0.01.
+        let begins = |token| answers.iter().filter(|ids| ids[1] == token).count();
+        assert!((140..220).contains(&begins(EOS)), "{}", begins(EOS));
+        assert!((180..260).contains(&begins(A)) && begins(B) < 20, "{} {}", begins(A), begins(B));
     }
 
     #[test]

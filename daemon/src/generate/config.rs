@@ -63,16 +63,26 @@ pub(super) enum Search {
     /// The likeliest.
     Greedy,
     /// Drawn.
-    Sample {
-        temperature: f32,
-        /// 0 for all.
-        top_k: usize,
-        top_p: f32,
-        /// `None`: another one for each text.
-        seed: Option<u64>,
+    Sample(Drawing),
+    /// The likeliest sequence, as far as so many that are followed side by side tell. Which go on is
+    /// drawn where `drawing` says how.
+    Beams {
+        count: usize,
+        length_penalty: f32,
+        early_stopping: EarlyStopping,
+        drawing: Option<Drawing>,
     },
-    /// The likeliest sequence, as far as so many that are followed side by side tell.
-    Beams { count: usize, length_penalty: f32, early_stopping: EarlyStopping },
+}
+
+/// How tokens are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Drawing {
+    pub(super) temperature: f32,
+    /// 0 for all.
+    pub(super) top_k: usize,
+    pub(super) top_p: f32,
+    /// `None`: another one for each text.
+    pub(super) seed: Option<u64>,
 }
 
 /// A request's options contradict each other, their ranges or the settings.
@@ -174,7 +184,7 @@ impl GenerationConfig {
     pub(super) fn rows(&self) -> usize {
         match self.search {
             Search::Beams { count, .. } => count,
-            Search::Greedy | Search::Sample { .. } => self.return_sequences,
+            Search::Greedy | Search::Sample(_) => self.return_sequences,
         }
     }
 
@@ -204,54 +214,42 @@ impl Search {
         match (sample, beams) {
             (true, 1) => {
                 refuse_beam_options(options)?;
-                Self::resolve_sample(options, defaults)
+                Drawing::resolve(options, defaults).map(Self::Sample)
             }
-            (true, _) => Err(OptionError::Conflict {
-                option: "do_sample",
-                other: "num_beams above 1",
-                remedy: "beams are not drawn here; set do_sample to false or num_beams to 1",
-            }),
             (false, 1) => {
                 refuse_beam_options(options)?;
                 refuse_sample_options(options)?;
                 Ok(Self::Greedy)
             }
-            (false, count) => {
-                refuse_sample_options(options)?;
+            (_, count) => {
+                let drawing = match sample {
+                    true => Some(Drawing::resolve(options, defaults)?),
+                    false => refuse_sample_options(options).map(|()| None)?,
+                };
                 let length_penalty = options.length_penalty.unwrap_or(defaults.length_penalty);
                 if !length_penalty.is_finite() {
                     return Err(range("length_penalty", length_penalty, "a finite number".into()));
                 }
                 let early_stopping = options.early_stopping.unwrap_or(defaults.early_stopping);
-                Ok(Self::Beams { count, length_penalty, early_stopping })
+                Ok(Self::Beams { count, length_penalty, early_stopping, drawing })
             }
         }
     }
 
-    fn resolve_sample(
-        options: &GenerateOptions,
-        defaults: &GenerationDefaults,
-    ) -> Result<Self, OptionError> {
-        let top_p = options.top_p.unwrap_or(defaults.top_p);
-        if !(top_p > 0.0 && top_p <= 1.0) {
-            return Err(range("top_p", top_p, "above 0 and at most 1".into()));
+    /// How tokens are drawn, if they are.
+    pub(super) fn drawing(&self) -> Option<Drawing> {
+        match *self {
+            Self::Greedy => None,
+            Self::Sample(drawing) => Some(drawing),
+            Self::Beams { drawing, .. } => drawing,
         }
-        Ok(Self::Sample {
-            temperature: positive(
-                "temperature",
-                options.temperature.unwrap_or(defaults.temperature),
-            )?,
-            top_k: options.top_k.map_or(defaults.top_k, |k| k as usize),
-            top_p,
-            seed: options.seed,
-        })
     }
 
     /// As many of those that a folder asks for as there can be.
     fn return_sequences(&self, wanted: usize, rows: usize) -> usize {
         let most = match *self {
             Self::Beams { count, .. } => count,
-            Self::Sample { .. } => rows,
+            Self::Sample(_) => rows,
             Self::Greedy => 1,
         };
         wanted.clamp(1, most.max(1))
@@ -263,7 +261,7 @@ impl Search {
             Self::Beams { count: beams, .. } if count as usize > beams => {
                 Err(range(option, count, format!("at most {beams}, as num_beams")))
             }
-            Self::Beams { .. } | Self::Sample { .. } => within(option, count, 1, rows),
+            Self::Beams { .. } | Self::Sample(_) => within(option, count, 1, rows),
             Self::Greedy if count > 1 => Err(OptionError::Conflict {
                 option,
                 other: "greedy search",
@@ -274,13 +272,32 @@ impl Search {
     }
 }
 
+impl Drawing {
+    fn resolve(
+        options: &GenerateOptions,
+        defaults: &GenerationDefaults,
+    ) -> Result<Self, OptionError> {
+        let top_p = options.top_p.unwrap_or(defaults.top_p);
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return Err(range("top_p", top_p, "above 0 and at most 1".into()));
+        }
+        let temperature = options.temperature.unwrap_or(defaults.temperature);
+        Ok(Self {
+            temperature: positive("temperature", temperature)?,
+            top_k: options.top_k.map_or(defaults.top_k, |k| k as usize),
+            top_p,
+            seed: options.seed,
+        })
+    }
+}
+
 fn check_stream(search: &Search, return_sequences: usize) -> Result<(), OptionError> {
     let other = match search {
         Search::Beams { .. } => "num_beams above 1",
-        Search::Greedy | Search::Sample { .. } if return_sequences > 1 => {
+        Search::Greedy | Search::Sample(_) if return_sequences > 1 => {
             "num_return_sequences above 1"
         }
-        Search::Greedy | Search::Sample { .. } => return Ok(()),
+        Search::Greedy | Search::Sample(_) => return Ok(()),
     };
     let remedy = "a stream is of one text that does not change its mind; set it to 1";
     Err(OptionError::Conflict { option: "stream", other, remedy })
@@ -372,8 +389,12 @@ mod tests {
         let resolve = |options| GenerationConfig::resolve(&options, false, &folder, LIMITS);
         let config = resolve(GenerateOptions::default()).unwrap();
         assert_eq!((config.max_new_tokens, config.min_new_tokens), (128, 30));
-        let beams =
-            Search::Beams { count: 4, length_penalty: 2.0, early_stopping: EarlyStopping::Yes };
+        let beams = Search::Beams {
+            count: 4,
+            length_penalty: 2.0,
+            early_stopping: EarlyStopping::Yes,
+            drawing: None,
+        };
         assert_eq!(config.search, beams);
         assert_eq!(config.no_repeat_ngram_size, 3);
 
@@ -438,7 +459,6 @@ mod tests {
     fn options_that_do_not_go_together_are_refused_with_a_way_out() {
         let plain = GenerateOptions::default();
         let cases = [
-            GenerateOptions { do_sample: Some(true), num_beams: Some(2), ..plain.clone() },
             GenerateOptions { temperature: Some(0.7), ..plain.clone() },
             GenerateOptions { seed: Some(1), num_beams: Some(2), ..plain.clone() },
             GenerateOptions { length_penalty: Some(2.0), ..plain.clone() },
@@ -450,6 +470,7 @@ mod tests {
         }
         for options in [
             GenerateOptions { num_beams: Some(2), ..plain.clone() },
+            GenerateOptions { do_sample: Some(true), num_beams: Some(2), ..plain.clone() },
             GenerateOptions { do_sample: Some(true), num_return_sequences: Some(2), ..plain },
         ] {
             let defaults = GenerationDefaults::default();

@@ -67,13 +67,18 @@ impl Making {
             |drawn| Single { ids: vec![rules.start], drawn, finish: None, text: String::new() };
         let answers = match config.search {
             Search::Greedy => Answers::Singles(vec![single(None)]),
-            Search::Sample { temperature, top_k, top_p, .. } => {
-                let sampler = Sampler { temperature, top_k, top_p, limits: model.draw_limits };
+            Search::Sample(drawing) => {
+                let sampler = Sampler::new(drawing, model.draw_limits);
                 let draws = (0..config.return_sequences).map(|answer| Draws::new(seed, answer));
                 Answers::Singles(draws.map(|draws| single(Some((sampler, draws)))).collect())
             }
-            Search::Beams { count, length_penalty, early_stopping } => {
-                Answers::Beams(BeamSearch::new(count, length_penalty, early_stopping, rules.start))
+            Search::Beams { count, length_penalty, early_stopping, drawing } => {
+                let mut beams = BeamSearch::new(count, length_penalty, early_stopping, rules.start);
+                if let Some(drawing) = drawing {
+                    let sampler = Sampler::new(drawing, model.draw_limits);
+                    beams = beams.drawn(sampler, Draws::new(seed, 0));
+                }
+                Answers::Beams(beams)
             }
         };
         Self {
@@ -134,12 +139,12 @@ impl Making {
     }
 
     /// The text so far and its tokens, of a text that is streamed.
-    pub(super) fn so_far(&self) -> (&str, usize) {
+    pub(super) fn so_far(&self) -> (&str, &[u32]) {
         match &self.answers {
             Answers::Singles(singles) => {
-                singles.first().map_or(("", 0), |single| (&single.text, single.ids.len() - 1))
+                singles.first().map_or(("", &[]), |single| (&single.text, &single.ids[1..]))
             }
-            Answers::Beams(_) => ("", 0),
+            Answers::Beams(_) => ("", &[]),
         }
     }
 

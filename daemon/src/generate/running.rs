@@ -69,15 +69,16 @@ impl Running {
         let progress = self.making.advance(logits, &|ids| Ok(model.decode(ids)?))?;
         let Pending { text, shown, .. } = &mut self.pending;
         if let Some(sink) = &text.job.wish.sink {
-            let (so_far, tokens) = self.making.so_far();
+            let (so_far, ids) = self.making.so_far();
             let piece = match progress {
                 Progress::End => shown.finish(so_far),
                 Progress::Continue | Progress::Reorder(_) => {
-                    shown.read(so_far, self.making.stops())
+                    let settled = model.settled_bytes(ids, so_far)?;
+                    shown.read(&so_far[..settled], self.making.stops())
                 }
             };
             if let Some(piece) = piece {
-                let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+                let tokens = u32::try_from(ids.len()).unwrap_or(u32::MAX);
                 sink(Event::Piece { text: text.position(), piece, tokens });
             }
         }

@@ -5,7 +5,9 @@
 //! were not normalised after top-k, needs a tensor for each row, and draws by a generator whose
 //! numbers may be others in the next version.
 
+use super::config::Drawing;
 use crate::engine::text_model::DrawLimits;
+use std::collections::BTreeSet;
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014): a counter
 /// that is scrambled. The same seed gives the same numbers, on every machine and in every version.
@@ -23,6 +25,13 @@ impl Draws {
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         scramble(self.state)
+    }
+
+    /// Noise of Gumbel's distribution: what is added to scores so that the greatest of them are draws.
+    pub(super) fn gumbel(&mut self) -> f64 {
+        // Not 0, of which there is no logarithm.
+        let uniform = self.uniform().max(f64::MIN_POSITIVE);
+        -(-uniform.ln()).max(f64::MIN_POSITIVE).ln()
     }
 
     /// A number from 0 to below 1.
@@ -52,17 +61,16 @@ pub(super) struct Sampler {
 }
 
 impl Sampler {
+    /// As a request and a folder have it.
+    pub(super) fn new(drawing: Drawing, limits: DrawLimits) -> Self {
+        let Drawing { temperature, top_k, top_p, .. } = drawing;
+        Self { temperature, top_k, top_p, limits }
+    }
+
     /// Draws a token by its scores; `None` if no token has a finite one.
     pub(super) fn draw(self, scores: &[f32], draws: &mut Draws) -> Option<u32> {
-        let mut odds: Vec<(u32, f32)> = (0u32..)
-            .zip(scores)
-            .filter(|(_, score)| score.is_finite())
-            .map(|(id, score)| (id, score / self.temperature))
-            .collect();
-        self.keep_top_k(&mut odds);
-        let total = exponentiate(&mut odds);
-        let total = self.keep_top_p(&mut odds, total);
-        let total = self.keep_likely(&mut odds, total);
+        let mut odds = self.scaled(scores);
+        let total = self.exclude(&mut odds);
         let mut left = draws.uniform() * total;
         for &(id, weight) in &odds {
             left -= f64::from(weight);
@@ -72,6 +80,35 @@ impl Sampler {
         }
         // Rounding may leave a crumb behind the last one.
         odds.iter().rfind(|(_, weight)| *weight > 0.0).map(|(id, _)| *id)
+    }
+
+    /// The tokens that may be drawn, with their scores at this temperature: the best in any case, so
+    /// many as `least`.
+    pub(super) fn kept(self, scores: &[f32], least: usize) -> Vec<(u32, f32)> {
+        let all = self.scaled(scores);
+        let mut odds = all.clone();
+        self.exclude(&mut odds);
+        let mut kept: BTreeSet<u32> = odds.into_iter().map(|(id, _)| id).collect();
+        let mut best = all.clone();
+        if kept.len() < least {
+            best.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+            kept.extend(best.iter().take(least).map(|(id, _)| *id));
+        }
+        all.into_iter().filter(|(id, _)| kept.contains(id)).collect()
+    }
+
+    fn scaled(self, scores: &[f32]) -> Vec<(u32, f32)> {
+        let finite = (0u32..).zip(scores).filter(|(_, score)| score.is_finite());
+        finite.map(|(id, score)| (id, score / self.temperature)).collect()
+    }
+
+    /// Leaves of tokens and scores those that may be drawn, with their weights, and answers the sum
+    /// of these.
+    fn exclude(self, odds: &mut Vec<(u32, f32)>) -> f64 {
+        self.keep_top_k(odds);
+        let total = exponentiate(odds);
+        let total = self.keep_top_p(odds, total);
+        self.keep_likely(odds, total)
     }
 
     /// Keeps the best ones, and what is as good as the last of them.
@@ -263,6 +300,28 @@ mod tests {
         assert_eq!(kept(DrawLimits { eta_cutoff: 0.01, ..NO_LIMITS }, &odds), [0, 1, 2, 3]);
         // And that of 0.5 times it 0.237.
         assert_eq!(kept(DrawLimits { eta_cutoff: 0.5, ..NO_LIMITS }, &odds), [1, 2]);
+    }
+
+    #[test]
+    fn noise_on_the_scores_draws_as_often_as_tokens_are_likely() {
+        let probabilities = [0.5f64, 0.3, 0.2];
+        let (mut draws, mut counts) = (Draws::new(3, 0), [0usize; 3]);
+        for _ in 0..10_000 {
+            let keys = probabilities.map(|p| p.ln() + draws.gumbel());
+            counts[(0..3).max_by(|a, b| keys[*a].total_cmp(&keys[*b])).unwrap()] += 1;
+        }
+        for (count, wanted) in counts.into_iter().zip([5000, 3000, 2000]) {
+            assert_near(count, wanted);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_has_its_score_at_the_temperature_and_the_best_are_kept_anyway() {
+        let scores = [0.0, 4.0, 2.0, f32::NEG_INFINITY, 3.0];
+        let sampler = Sampler { temperature: 2.0, top_k: 2, ..ALL };
+        assert_eq!(sampler.kept(&scores, 1), [(1, 2.0), (4, 1.5)]);
+        assert_eq!(sampler.kept(&scores, 3), [(1, 2.0), (2, 1.0), (4, 1.5)]);
+        assert_eq!(sampler.kept(&scores, 9).len(), 4);
     }
 
     #[test]

@@ -16,6 +16,9 @@ const BYTES_OF_A_TOKEN: usize = 64;
 /// Tokens at the border of what was looked at that the rest of the text could have changed.
 const UNSETTLED_TOKENS: usize = 64;
 
+/// What is looked at of a text at most, however few its tokens are.
+const MOST_BYTES: usize = 1 << 20;
+
 /// A tokenizer that is known to fit its model.
 #[derive(Debug)]
 pub(super) struct Codec {
@@ -26,6 +29,8 @@ pub(super) struct Codec {
     side: TruncationSide,
     /// `clean_up_tokenization_spaces`.
     cleans_up: bool,
+    /// Tokens that are text only together with those beside them, ascending.
+    bytes: Vec<u32>,
 }
 
 impl Codec {
@@ -44,7 +49,8 @@ impl Codec {
             return Err(LoadError::TokenizerTooLarge { file, token, rows });
         }
         let cleans_up = config["clean_up_tokenization_spaces"] == true;
-        Ok(Self { tokenizer, before, after, side, cleans_up })
+        let bytes = byte_tokens(&tokenizer);
+        Ok(Self { tokenizer, before, after, side, cleans_up, bytes })
     }
 
     /// The tokens of a text, special ones included; the text is cut where they are more than
@@ -52,21 +58,42 @@ impl Codec {
     pub(super) fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
         let added = self.before.len() + self.after.len();
         let room = max_tokens.saturating_sub(added);
-        let mut bytes = room.saturating_mul(BYTES_OF_A_TOKEN).max(LEAST_BYTES);
+        let mut bytes = room.saturating_mul(BYTES_OF_A_TOKEN).clamp(LEAST_BYTES, MOST_BYTES);
         loop {
             let read = self.side.part(text, bytes);
             let encoding =
                 self.tokenizer.encode_fast(read, false).map_err(ComputeError::Tokenizer)?;
             let tokens = encoding.get_ids();
-            if read.len() < text.len() && tokens.len() < room.saturating_add(UNSETTLED_TOKENS) {
-                bytes = bytes.saturating_mul(2);
+            let is_part = read.len() < text.len();
+            let is_enough = tokens.len() >= room.saturating_add(UNSETTLED_TOKENS);
+            if is_part && !is_enough && bytes < MOST_BYTES {
+                bytes = bytes.saturating_mul(2).min(MOST_BYTES);
                 continue;
             }
             let mut ids = [&self.before, tokens].concat();
             self.side.keep(&mut ids, self.before.len(), room);
             ids.extend_from_slice(&self.after);
-            return Ok(Sequence { ids, truncated: tokens.len() > room, ..Sequence::default() });
+            let truncated = is_part || tokens.len() > room;
+            return Ok(Sequence { ids, truncated, ..Sequence::default() });
         }
+    }
+
+    /// How much of the text of tokens stays as it is whatever comes next. A run of bytes is one or
+    /// several characters, or none at all, as it ends; and blanks are taken out by what is behind them.
+    pub(super) fn settled_bytes(&self, ids: &[u32], text: &str) -> Result<usize, ComputeError> {
+        let is_byte = |id: &u32| self.bytes.binary_search(id).is_ok();
+        let run = ids.iter().rev().take_while(|id| is_byte(id)).count();
+        let mut settled = text.len();
+        if run > 0 {
+            let before = self.decode(&ids[..ids.len() - run])?;
+            let pairs = before.char_indices().zip(text.chars());
+            let other = pairs.into_iter().find(|((_, a), b)| a != b).map(|((at, _), _)| at);
+            settled = other.unwrap_or(before.len()).min(text.len());
+        }
+        if self.cleans_up {
+            settled = text[..settled].rfind(' ').unwrap_or(0);
+        }
+        Ok(settled)
     }
 
     /// The text of tokens, without special ones.
@@ -74,6 +101,14 @@ impl Codec {
         let text = self.tokenizer.decode(ids, true).map_err(ComputeError::Tokenizer)?;
         Ok(if self.cleans_up { clean_up(text) } else { text })
     }
+}
+
+/// The tokens that stand for a byte, such as `<0x0A>`, ascending.
+fn byte_tokens(tokenizer: &Tokenizer) -> Vec<u32> {
+    let token = |byte: u8| tokenizer.token_to_id(&format!("<0x{byte:02X}>"));
+    let mut tokens: Vec<u32> = (0..=u8::MAX).filter_map(token).collect();
+    tokens.sort_unstable();
+    tokens
 }
 
 /// Takes out blanks in front of marks and within contractions, the English way.
@@ -142,6 +177,42 @@ mod tests {
         let raw = RawTokenizer::open(&data.join("tokenizer.json")).unwrap();
         let error = Codec::new(raw, 10_000, &json!({"truncation_side": "both"})).unwrap_err();
         assert!(error.to_string().contains("both"), "{error}");
+    }
+
+    /// Everything that is settled at some token stays as it is.
+    #[test]
+    fn what_is_settled_is_not_taken_back() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let raw = RawTokenizer::open(&data.join("gemma3-mean-dense2/tokenizer.json")).unwrap();
+        // One whose tokens for bytes are text by themselves only where they are whole characters.
+        let bytes = Codec::new(raw, 10_000, &Value::Null).unwrap();
+        assert_eq!(bytes.bytes.len(), 256);
+        let byte = |byte: usize| bytes.bytes[byte];
+        let words = bytes.encode("hello word", 20).unwrap().ids;
+        let ids = [&[byte(b':'.into()), byte(b'^'.into()), byte(0xE4), byte(0xF0)], &words[..]];
+        let mut settled = String::new();
+        let ids = ids.concat();
+        for end in 1..=ids.len() {
+            let text = bytes.decode(&ids[..end]).unwrap();
+            let len = bytes.settled_bytes(&ids[..end], &text).unwrap();
+            assert!(text[..len].starts_with(&settled), "{settled:?} is not of {text:?}");
+            settled = text[..len].to_owned();
+        }
+        assert!(settled.contains("word"), "{settled:?}");
+
+        let codec = codec("bart", &json!({"clean_up_tokenization_spaces": true}));
+        for text in ["r ' . tan n", "do n't ' 've , it 's", "a ' ' b ? !", "x 're y"] {
+            let ids = codec.encode(text, 100).unwrap().ids;
+            let mut settled = String::new();
+            for end in 1..=ids.len() {
+                let text = codec.decode(&ids[..end]).unwrap();
+                assert!(text.starts_with(&settled), "{settled:?} is not of {text:?}");
+                let bytes = codec.settled_bytes(&ids[..end], &text).unwrap();
+                if bytes > settled.len() {
+                    text[..bytes].clone_into(&mut settled);
+                }
+            }
+        }
     }
 
     #[test]

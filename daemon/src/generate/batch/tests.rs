@@ -309,6 +309,22 @@ async fn connections_take_turns_where_more_wait_than_fit() {
 }
 
 #[tokio::test]
+async fn a_client_with_more_than_fits_leaves_room_for_another_to_join_at_the_next_step() {
+    let bench = Bench::start(Parrot::held_up(), ROWS);
+    let long = "a".repeat(40);
+    let bulk = bench.push(1, &[long.as_str(); 3 * ROWS]);
+    bench.model.wait_for_steps(1);
+    let other = bench.push(2, &["uv"]);
+    bench.model.allow(2);
+    bench.model.wait_for_steps(3);
+    // A quarter of the batch was kept free, and the other's text took its place at once.
+    assert_eq!(bench.model.steps(), [ROWS - ROWS / 4, ROWS - ROWS / 4 + 1, ROWS - ROWS / 4 + 1]);
+    bench.model.release();
+    assert_eq!(answers(&other.done().await.unwrap()), ["uv"]);
+    assert_eq!(answers(&bulk.done().await.unwrap()), [long.as_str(); 3 * ROWS]);
+}
+
+#[tokio::test]
 async fn beams_and_samples_count_as_rows_and_no_step_has_more_than_allowed() {
     let bench = Bench::start(Parrot::free(), 5);
     let beams = GenerateOptions {
