@@ -45,6 +45,31 @@ fn rows_of(embeddings: &Embeddings) -> Vec<Vec<f32>> {
     embeddings.rows().map(<[f32]>::to_vec).collect()
 }
 
+#[test]
+fn weights_are_held_as_the_settings_say() {
+    let folder = data("cross-encoder");
+    let settings: String = [("wide", "f32"), ("narrow", "bf16")]
+        .map(|(id, dtype)| {
+            let path = folder.display();
+            format!("models.{id} = {{ type = \"embedding\", local_path = \"{path}\", dtype = \"{dtype}\" }}\n")
+        })
+        .concat();
+    let daemon = Daemon::with_settings(&settings);
+    let [wide, narrow] = ["wide", "narrow"].map(|id| daemon.model(id));
+    let bytes = |model: &EmbeddingModel| model.info().weight_bytes;
+    assert!(bytes(&narrow) * 100 < bytes(&wide) * 60, "{} {}", bytes(&narrow), bytes(&wide));
+    let text = "The soup is warm.";
+    let [one, other] = [&wide, &narrow].map(|model| model.embed_one(text).unwrap().to_vec());
+    let difference = one.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    // Weights have a precision of 8 bits, and the sums are as exact as ever.
+    assert!(difference > 0.0 && difference < 0.1, "{difference}");
+    let scores = |id: &str| {
+        let model = daemon.client().rerank_model(id).unwrap();
+        model.rerank("soup", &[text]).unwrap()[0].score
+    };
+    assert!((scores("wide") - scores("narrow")).abs() < 0.1);
+}
+
 /// Of a result that comes inline, and of one that comes through shared memory.
 #[test]
 fn every_element_type_is_what_sentence_transformers_makes_of_the_same_rows() {

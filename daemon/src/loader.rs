@@ -174,7 +174,7 @@ impl Loaders {
             let known = Known::of(&settings.model_type)?;
             let (files, source) =
                 self.find(known, &settings, cpu_workers, runtime, may_fetch, tell)?;
-            let need = known.need(&files, cpu_workers)?;
+            let need = known.need(&files, cpu_workers, settings.dtype)?;
             (files, source, need)
         };
         Ok(Prepared { files, need, source, settings: Arc::new(settings) })
@@ -192,7 +192,8 @@ impl Loaders {
     ) -> Result<(Files, String), LoadFailure> {
         match (&settings.local_path, &settings.name) {
             (Some(folder), Some(name)) if !known.is_in(folder) => {
-                let fault = known.need(&Files::Folder(folder.clone()), cpu_workers).err();
+                let files = Files::Folder(folder.clone());
+                let fault = known.need(&files, cpu_workers, settings.dtype).err();
                 let fault = fault.as_ref().map(|fault| crate::error::chain(fault));
                 tracing::warn!(
                     folder = %folder.display(),
@@ -251,16 +252,13 @@ impl Loaders {
                 source,
             });
         }
-        Known::of(&settings.model_type)?.load(&prepared.files, &place.tensors).map_err(|error| {
-            match error {
-                LoadFailure::Files(LoadError::Tensor { source, .. })
-                    if is_out_of_memory(&source) =>
-                {
-                    let memory = DeviceMemory::of(&place.tensors);
-                    LoadFailure::OutOfMemory { device: place.device, said: memory.to_string() }
-                }
-                error => error,
+        let known = Known::of(&settings.model_type)?;
+        known.load(&prepared.files, &place.tensors, settings.dtype).map_err(|error| match error {
+            LoadFailure::Files(LoadError::Tensor { source, .. }) if is_out_of_memory(&source) => {
+                let memory = DeviceMemory::of(&place.tensors);
+                LoadFailure::OutOfMemory { device: place.device, said: memory.to_string() }
             }
+            error => error,
         })
     }
 }

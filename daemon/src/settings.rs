@@ -13,6 +13,7 @@ pub use file::{Problem, SettingsError};
 pub use table::{KeyLine, Origin};
 
 use crate::cache::CacheSettings;
+pub use crate::engine::model::WeightType;
 use emberd_protocol::{ModelId, SegmentBackend};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -100,6 +101,8 @@ pub struct ModelSettings {
     pub local_path: Option<PathBuf>,
     /// Where it computes.
     pub device: DeviceChoice,
+    /// As what its weights are held in memory on the CPU (embedding, rerank).
+    pub dtype: WeightType,
     /// Whether all who use it share one copy; else each lease has its own.
     pub shared: bool,
     /// Values in a row, if fewer than the model has.
@@ -256,6 +259,7 @@ impl Default for ModelSettings {
             revision: "main".into(),
             local_path: None,
             device: DeviceChoice::Auto,
+            dtype: WeightType::F32,
             shared: true,
             dimension: None,
             batch_size: 32,

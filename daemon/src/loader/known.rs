@@ -1,13 +1,13 @@
 //! What the program itself can load: which files make a model of which type, and what they take.
 
 use super::{Files, LoadFailure};
-use crate::engine::model::{EmbeddingModel, ModelParts};
+use crate::engine::model::{EmbeddingModel, ModelParts, WeightType};
 use crate::engine::text_model::Seq2SeqModel;
 use crate::engine::{
     builtin_static_minilm, builtin_static_minilm_need, builtin_verbalizer_t5,
     builtin_verbalizer_t5_need, folder_need, holds_masked_head, holds_model, holds_rank_head,
-    holds_seq2seq, load_folder_on, load_folder_with_ranker, load_masked, load_ranker, load_seq2seq,
-    seq2seq_need,
+    holds_seq2seq, load_folder_on, load_folder_with_ranker, load_masked, load_ranker_as,
+    load_seq2seq, seq2seq_need,
 };
 use crate::model::{CPU_BATCH_TOKENS, GPU_BATCH_TOKENS};
 use crate::scheduler::Need;
@@ -48,9 +48,14 @@ impl Known {
     }
 
     /// What such a model takes. Reads headers alone.
-    pub(super) fn need(self, files: &Files, cpu_workers: usize) -> Result<Need, LoadFailure> {
+    pub(super) fn need(
+        self,
+        files: &Files,
+        cpu_workers: usize,
+        held_as: WeightType,
+    ) -> Result<Need, LoadFailure> {
         let encoder = |folder: &Path, workers| {
-            folder_need(folder, workers, CPU_BATCH_TOKENS, GPU_BATCH_TOKENS)
+            folder_need(folder, workers, CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, held_as)
         };
         // Heads compute on the CPU only.
         let head = |folder: &Path, workers| {
@@ -79,16 +84,23 @@ impl Known {
     }
 
     /// Brings such a model into memory, its tensors to `device` where it can compute there.
-    pub(super) fn load(self, files: &Files, device: &Device) -> Result<ModelParts, LoadFailure> {
+    pub(super) fn load(
+        self,
+        files: &Files,
+        device: &Device,
+        held_as: WeightType,
+    ) -> Result<ModelParts, LoadFailure> {
         Ok(match (self, files) {
             (Self::Embedding, Files::StaticTable) => rows(builtin_static_minilm()?),
             (Self::Embedding, Files::Folder(folder)) if holds_rank_head(folder) => {
-                let (model, ranker) = load_folder_with_ranker(folder)?;
+                let (model, ranker) = load_folder_with_ranker(folder, held_as)?;
                 ModelParts { rank: Some(ranker), ..rows(model) }
             }
-            (Self::Embedding, Files::Folder(folder)) => rows(load_folder_on(folder, device)?),
+            (Self::Embedding, Files::Folder(folder)) => {
+                rows(load_folder_on(folder, device, held_as)?)
+            }
             (Self::Rerank, Files::Folder(folder)) if holds_rank_head(folder) => {
-                ModelParts { rank: Some(load_ranker(folder)?), ..ModelParts::default() }
+                ModelParts { rank: Some(load_ranker_as(folder, held_as)?), ..ModelParts::default() }
             }
             (Self::Text2Text, Files::Verbalizer) => texts(builtin_verbalizer_t5()?),
             (Self::Text2Text, Files::Folder(folder)) if holds_seq2seq(folder) => {

@@ -291,13 +291,6 @@ impl Reader<'_> {
             } else if let Some(message) = builtin_fault(model) {
                 self.problem_of(&[&name_key], &name_key, message);
             }
-            let path_key = format!("{key}.local_path");
-            if let Some(builtin) = model.local_path.as_ref().filter(|path| is_builtin_name(path)) {
-                let builtin = builtin.display();
-                let message =
-                    format!("a built-in model is in no folder: {name_key} = \"{builtin}\"");
-                self.problem_of(&[&path_key], &path_key, message);
-            }
             let needs_files = !self.custom_types.contains(&model.model_type);
             let has_faults = wrong.iter().any(|wrong| wrong.starts_with(&format!("{key}.")));
             if needs_files && model.name.is_none() && model.local_path.is_none() && !has_faults {
@@ -562,11 +555,6 @@ fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a 
     scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 
-/// Whether a path is meant as the name of a model inside the program.
-fn is_builtin_name(path: &Path) -> bool {
-    path.to_str().is_some_and(|path| path.starts_with("builtin:"))
-}
-
 /// What is wrong with a name that means a model inside the program.
 fn builtin_fault(model: &ModelSettings) -> Option<String> {
     let name = model.name.as_deref().filter(|name| name.starts_with("builtin:"))?;
@@ -661,7 +649,7 @@ mod tests {
             ),
             (
                 22,
-                "models.h.local_path: a built-in model is in no folder: models.h.name = \"builtin:verb",
+                "models.h.local_path: \"builtin:verbalizer-t5\" is not possible: a built-in model is in no",
             ),
         ];
         assert_eq!(problems.len(), expected.len(), "{problems:#?}");

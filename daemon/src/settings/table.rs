@@ -3,6 +3,7 @@
 use super::{
     AccessGroup, DeviceChoice, EMBEDDING_TYPE, ModelSettings, RERANK_TYPE, Settings, TEXT2TEXT_TYPE,
 };
+use crate::engine::model::WeightType;
 use emberd_protocol::SegmentBackend;
 use nix::unistd::Group;
 use std::collections::BTreeMap;
@@ -329,6 +330,9 @@ pub(super) fn model_keys() -> Vec<Key<ModelSettings>> {
                 if value.is_empty() {
                     return Err("give the folder that holds the model".into());
                 }
+                if value.starts_with("builtin:") {
+                    return Err("a built-in model is in no folder: give it as the name".into());
+                }
                 m.local_path = Some(base.join(value));
                 Ok(())
             },
@@ -338,6 +342,11 @@ pub(super) fn model_keys() -> Vec<Key<ModelSettings>> {
             "device",
             |m, value, _| device(value).map(|device| m.device = device),
             |m| Some(m.device.to_string()),
+        ),
+        text(
+            "dtype",
+            |m, value, _| weight_type(value).map(|dtype| m.dtype = dtype),
+            |m| Some(weight_type_name(m.dtype).to_owned()),
         ),
         integer(
             "dimension",
@@ -371,6 +380,7 @@ pub(super) fn model_keys() -> Vec<Key<ModelSettings>> {
 /// Whether a key below `models.<id>.` means anything for a type of model.
 pub(super) fn concerns(key: &str, model_type: &str) -> bool {
     match key {
+        "dtype" => model_type != TEXT2TEXT_TYPE,
         "dimension" | "cache_embeddings" => ![RERANK_TYPE, TEXT2TEXT_TYPE].contains(&model_type),
         "max_input_length" | "max_output_length" => {
             ![EMBEDDING_TYPE, RERANK_TYPE].contains(&model_type)
@@ -420,6 +430,19 @@ fn value<T>(rule: &Rule<T>, target: &T) -> Option<String> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn weight_type(value: &str) -> Result<WeightType, String> {
+    let types = [WeightType::F32, WeightType::Bf16];
+    let found = types.into_iter().find(|dtype| weight_type_name(*dtype) == value);
+    found.ok_or_else(|| "use \"f32\" or \"bf16\"".into())
+}
+
+fn weight_type_name(dtype: WeightType) -> &'static str {
+    match dtype {
+        WeightType::F32 => "f32",
+        WeightType::Bf16 => "bf16",
+    }
 }
 
 fn device(value: &str) -> Result<DeviceChoice, String> {

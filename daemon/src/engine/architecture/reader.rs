@@ -6,21 +6,28 @@ use candle_core::{Device, Tensor};
 
 use crate::engine::layers::activation::Activation;
 use crate::engine::layers::linear::{Linear, LinearBuilder};
+use crate::engine::layers::narrowed;
 use crate::engine::layers::norm::{LayerNorm, Norm};
 use crate::engine::layers::rms_norm::RmsNorm;
 use crate::engine::load_error::LoadError;
+use crate::engine::model::WeightType;
 use crate::engine::weights::Weights;
+
+/// Values of a table that are read at a time on their way to 16 bits.
+const TABLE_VALUES: usize = 1 << 18;
 
 /// Reads the tensors of one model.
 #[derive(Debug)]
 pub(in crate::engine) struct Reader<'a> {
     weights: &'a Weights,
     device: &'a Device,
+    /// As what matrices and tables of tokens are held.
+    held_as: WeightType,
     /// Stands before the names of the encoder's tensors where it was saved with a head around it.
     prefix: &'static str,
     /// Weights on their way into panels.
     buffer: Vec<f32>,
-    values_read: u64,
+    bytes_held: u64,
     names_read: BTreeSet<String>,
 }
 
@@ -45,11 +52,18 @@ impl<'a> Reader<'a> {
         Self {
             weights,
             device,
+            held_as: WeightType::F32,
             prefix: "",
             buffer: Vec::new(),
-            values_read: 0,
+            bytes_held: 0,
             names_read: BTreeSet::new(),
         }
+    }
+
+    /// The same, with matrices and tables of tokens held as that; on a GPU nothing changes.
+    pub(in crate::engine) fn holding(self, held_as: WeightType) -> Self {
+        let held_as = if self.device.is_cpu() { held_as } else { WeightType::F32 };
+        Self { held_as, ..self }
     }
 
     /// From here on names have the first of these prefixes with which `tensor` is there.
@@ -70,7 +84,7 @@ impl<'a> Reader<'a> {
 
     /// Bytes that what was read takes in memory.
     pub(in crate::engine) fn bytes(&self) -> u64 {
-        4 * self.values_read
+        self.bytes_held
     }
 
     /// Refuses a file that has more of an encoder than was read, in the named parts: its
@@ -118,10 +132,11 @@ impl<'a> Reader<'a> {
         let mut builder = LinearBuilder::new(inputs, outputs);
         for (name, outputs) in parts {
             let bias = self.bias(name, *outputs, bias)?;
-            self.fetch(&format!("{name}.weight"), &[*outputs, inputs])?;
+            self.fetch_matrix(&format!("{name}.weight"), &[*outputs, inputs])?;
             builder.push(&self.buffer, &bias);
         }
-        builder.finish(activation, self.device).map_err(|source| self.placing(source))
+        let finished = builder.finish(activation, self.device, self.held_as);
+        finished.map_err(|source| self.placing(source))
     }
 
     /// Two layers of `inputs` that the file keeps as one: the first half of its outputs, and the
@@ -136,12 +151,13 @@ impl<'a> Reader<'a> {
     ) -> Result<[Linear; 2], LoadError> {
         self.check_shape(&format!("{name}.weight"), &[2 * outputs, inputs])?;
         let bias = self.bias(name, 2 * outputs, bias)?;
-        self.fetch(&format!("{name}.weight"), &[2 * outputs, inputs])?;
+        self.fetch_matrix(&format!("{name}.weight"), &[2 * outputs, inputs])?;
         let half = |i: usize| {
             let mut builder = LinearBuilder::new(inputs, outputs);
             let weight = &self.buffer[i * outputs * inputs..][..outputs * inputs];
             builder.push(weight, &bias[i * outputs..][..outputs]);
-            builder.finish(activations[i], self.device).map_err(|source| self.placing(source))
+            let finished = builder.finish(activations[i], self.device, self.held_as);
+            finished.map_err(|source| self.placing(source))
         };
         Ok([half(0)?, half(1)?])
     }
@@ -190,6 +206,30 @@ impl<'a> Reader<'a> {
         self.place(values, shape)
     }
 
+    /// A table of token rows.
+    pub(in crate::engine) fn table(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Tensor, LoadError> {
+        if self.held_as == WeightType::F32 {
+            return self.tensor(name, shape);
+        }
+        // Piece by piece: the table is the largest tensor, and need not be there as f32.
+        self.check_shape(name, shape)?;
+        let full = format!("{}{name}", self.prefix);
+        let (rows, width) = (shape[0], shape[1..].iter().product::<usize>());
+        let at_once = (TABLE_VALUES / width.max(1)).max(1);
+        let mut narrow = Vec::with_capacity(rows * width);
+        for first in (0..rows).step_by(at_once) {
+            let part = first..rows.min(first + at_once);
+            self.weights.read_rows(&full, shape, part, &mut self.buffer)?;
+            narrow.extend_from_slice(&narrowed(&self.buffer));
+        }
+        self.note(full, narrow.len(), self.held_as);
+        Tensor::from_vec(narrow, shape, self.device).map_err(|source| self.placing(source))
+    }
+
     /// The values of a tensor.
     pub(in crate::engine) fn values(
         &mut self,
@@ -197,7 +237,7 @@ impl<'a> Reader<'a> {
         shape: &[usize],
     ) -> Result<Vec<f32>, LoadError> {
         let mut values = Vec::new();
-        self.read(name, shape, &mut values)?;
+        self.read(name, shape, &mut values, WeightType::F32)?;
         Ok(values)
     }
 
@@ -221,9 +261,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads into the buffer that all layers share on their way.
-    fn fetch(&mut self, name: &str, shape: &[usize]) -> Result<(), LoadError> {
+    fn fetch_matrix(&mut self, name: &str, shape: &[usize]) -> Result<(), LoadError> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let read = self.read(name, shape, &mut buffer);
+        let read = self.read(name, shape, &mut buffer, self.held_as);
         self.buffer = buffer;
         read
     }
@@ -233,13 +273,18 @@ impl<'a> Reader<'a> {
         name: &str,
         shape: &[usize],
         values: &mut Vec<f32>,
+        held_as: WeightType,
     ) -> Result<(), LoadError> {
         let name = format!("{}{name}", self.prefix);
         self.weights.read(&name, shape, values)?;
-        if self.names_read.insert(name) {
-            self.values_read += u64::try_from(values.len()).unwrap_or(u64::MAX);
-        }
+        self.note(name, values.len(), held_as);
         Ok(())
+    }
+
+    fn note(&mut self, name: String, values: usize, held_as: WeightType) {
+        if self.names_read.insert(name) {
+            self.bytes_held += held_as.bytes() * u64::try_from(values).unwrap_or(u64::MAX);
+        }
     }
 
     fn place(&self, values: Vec<f32>, shape: &[usize]) -> Result<Tensor, LoadError> {

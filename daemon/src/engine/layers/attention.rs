@@ -12,7 +12,7 @@ use pulp::Arch;
 
 use super::activation::Plain;
 use super::math::softmax;
-use super::packed::{PANEL, Product, pack_rows, pack_transposed, packed_len};
+use super::packed::{PANEL, Panels, Product, pack_rows, pack_transposed, packed_len};
 use super::portable;
 use super::relative_bias::RelativeBias;
 use super::storage::{values, values_mut};
@@ -152,7 +152,7 @@ impl Attention {
             row_stride: stride,
             count,
             depth: head_width,
-            panels: &keys[from * head_width..],
+            panels: Panels::F32(&keys[from * head_width..]),
             columns,
             bias: None,
         }
@@ -182,7 +182,7 @@ impl Attention {
                 row_stride: score_stride,
                 count,
                 depth: columns,
-                panels: &values[first * len + from * PANEL..],
+                panels: Panels::F32(&values[first * len + from * PANEL..]),
                 columns: PANEL.min(head_width - first),
                 bias: None,
             }

@@ -3,14 +3,15 @@
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
 
 use super::norm::Norm;
+use super::packed::Panels;
 use super::portable;
-use super::storage::{values_mut, with_values};
+use super::storage::{values_mut, with_panels, with_values};
 use crate::engine::model::Sequence;
 
 /// The embedding layer.
 #[derive(Debug)]
 pub(crate) struct Embedding {
-    /// `[vocabulary, width]`
+    /// `[vocabulary, width]`, of f32 or on the CPU of bf16.
     pub(crate) tokens: Tensor,
     /// Multiplies the token's row.
     pub(crate) scale: f32,
@@ -154,13 +155,22 @@ impl InplaceOp1 for Lookup<'_> {
         }
         let hidden = values_mut(hidden, layout)?;
         let ids = self.sequences.iter().flat_map(|sequence| &sequence.ids);
-        with_values(&self.layer.tokens, |table| {
+        let scale = self.layer.scale;
+        with_panels(&self.layer.tokens, |table| {
             for (row, &id) in hidden.chunks_exact_mut(width).zip(ids) {
                 let at = index(id).saturating_mul(width);
-                let Some(token) = table.get(at..at.saturating_add(width)) else {
-                    bail!("token {id} is beyond the vocabulary of the weights");
+                let span = at..at.saturating_add(width);
+                let is_there = match table {
+                    Panels::F32(table) => table.get(span).map(|token| {
+                        row.iter_mut().zip(token).for_each(|(x, t)| *x = t * scale);
+                    }),
+                    Panels::Bf16(table) => table.get(span).map(|token| {
+                        row.iter_mut().zip(token).for_each(|(x, t)| *x = t.to_f32() * scale);
+                    }),
                 };
-                row.iter_mut().zip(token).for_each(|(x, t)| *x = t * self.layer.scale);
+                if is_there.is_none() {
+                    bail!("token {id} is beyond the vocabulary of the weights");
+                }
             }
             Ok(())
         })?;

@@ -5,7 +5,8 @@ use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor, bail};
 use super::activation::{Activation, Gelu, GeluTanh, Plain, Relu, Silu, Tanh};
 use super::packed::{PANEL, Product, pack_transposed, packed_len, unpack_transposed};
 use super::portable;
-use super::storage::{values, values_mut, with_values};
+use super::storage::{narrowed, values, values_mut, with_panels, with_values};
+use crate::engine::model::WeightType;
 
 /// A linear layer with the activation that follows it.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub(crate) struct Linear {
 /// As the device of its layer wants it.
 #[derive(Debug)]
 enum Weight {
-    /// Panels as [`super::packed`] lays them out: `[panels, inputs, PANEL]`.
+    /// Panels as [`super::packed`] lays them out: `[panels, inputs, PANEL]`, of f32 or bf16.
     Panels(Tensor),
     /// `[outputs, inputs]`
     Rows(Tensor),
@@ -59,7 +60,7 @@ impl Linear {
     }
 
     fn packed(&self, panels: &Tensor, x: &[f32], count: usize, out: &mut [f32]) -> Result<()> {
-        with_values(panels, |panels| {
+        with_panels(panels, |panels| {
             with_values(&self.bias, |bias| {
                 let product = Product {
                     rows: x,
@@ -134,15 +135,25 @@ impl LinearBuilder {
     }
 
     /// The layer, once as many outputs were added as [`new`](Self::new) was told.
-    pub(crate) fn finish(self, activation: Activation, device: &Device) -> Result<Linear> {
+    ///
+    /// On a GPU weights are f32 in any case.
+    pub(crate) fn finish(
+        self,
+        activation: Activation,
+        device: &Device,
+        held_as: WeightType,
+    ) -> Result<Linear> {
         let Self { panels, inputs, outputs, .. } = self;
         let weight = if portable::is_for(device) {
             // A pass more than need be, once: whoever reads weights need not know of devices.
             let rows = unpack_transposed(&panels, inputs, outputs);
             Weight::Rows(Tensor::from_vec(rows, (outputs, inputs), device)?)
         } else {
-            let count = outputs.div_ceil(PANEL);
-            Weight::Panels(Tensor::from_vec(panels, (count, inputs, PANEL), device)?)
+            let shape = (outputs.div_ceil(PANEL), inputs, PANEL);
+            Weight::Panels(match held_as {
+                WeightType::F32 => Tensor::from_vec(panels, shape, device)?,
+                WeightType::Bf16 => Tensor::from_vec(narrowed(&panels), shape, device)?,
+            })
         };
         Ok(Linear {
             weight,
@@ -158,14 +169,14 @@ impl LinearBuilder {
 mod tests {
     use candle_core::{Device, Tensor};
 
-    use super::{Activation, LinearBuilder};
+    use super::{Activation, LinearBuilder, WeightType};
 
     /// `[[1, 2], [3, 4]] · x + [10, -20]`, built from two matrices as QKV is from three.
     fn layer(activation: Activation) -> super::Linear {
         let mut builder = LinearBuilder::new(2, 2);
         builder.push(&[1.0, 2.0], &[10.0]);
         builder.push(&[3.0, 4.0], &[-20.0]);
-        builder.finish(activation, &Device::Cpu).unwrap()
+        builder.finish(activation, &Device::Cpu, WeightType::F32).unwrap()
     }
 
     #[test]
@@ -176,6 +187,30 @@ mod tests {
         assert_eq!(out.to_vec2::<f32>().unwrap(), [[13.0, -13.0], [12.0, -14.0]]);
         layer(Activation::Relu).forward(&x, &out).unwrap();
         assert_eq!(out.to_vec2::<f32>().unwrap(), [[13.0, 0.0], [12.0, 0.0]]);
+    }
+
+    /// Numbers that 16 bits hold make the same products as in 32, to the bit.
+    #[test]
+    fn weights_of_16_bits_are_the_same_numbers() {
+        let (inputs, outputs) = (37, 70);
+        let weight: Vec<f32> =
+            (0..inputs * outputs).map(|i| ((i * 37) % 255) as f32 - 127.0).collect();
+        let bias: Vec<f32> = (0..outputs).map(|i| i as f32 / 3.0).collect();
+        let layer = |held_as| {
+            let mut builder = LinearBuilder::new(inputs, outputs);
+            builder.push(&weight, &bias);
+            builder.finish(Activation::Gelu, &Device::Cpu, held_as).unwrap()
+        };
+        let [wide, narrow] = [WeightType::F32, WeightType::Bf16].map(layer);
+        for rows in [1, 13, 97, 200] {
+            let x: Vec<f32> = (0..rows * inputs).map(|i| ((i * 13) % 101) as f32 / 101.0).collect();
+            let rows_of = |layer: &super::Linear| {
+                let mut out = vec![0.0; rows * outputs];
+                layer.rows(&x, rows, &mut out).unwrap();
+                out
+            };
+            assert_eq!(rows_of(&wide), rows_of(&narrow), "{rows} rows");
+        }
     }
 
     #[test]

@@ -5,8 +5,12 @@
 //! they are loaded. The left-hand rows are used where they lie. A general GEMM packs both sides
 //! anew at each call, which for short texts costs more than the product itself.
 //!
-//! One thread, no memory of its own, and safe code only: [`pulp`] chooses the registers at run time.
+//! One thread, and safe code only: [`pulp`] chooses the registers at run time. Panels of 16-bit numbers
+//! are widened one at a time, into memory that each thread keeps for it.
 
+use std::cell::RefCell;
+
+use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::activation::Epilogue;
@@ -64,6 +68,35 @@ pub(crate) fn pack_rows(matrix: &[f32], stride: usize, columns: usize, panels: &
     }
 }
 
+/// Where a packed matrix lies, and as what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Panels<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+impl Panels<'_> {
+    fn len(self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+}
+
+thread_local! {
+    /// The panel of 16-bit numbers that is multiplied with, as 32-bit ones.
+    static WIDE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Widens numbers, exactly.
+#[inline(always)]
+fn widen(narrow: &[bf16], wide: &mut [f32]) {
+    for (wide, narrow) in wide.iter_mut().zip(narrow) {
+        *wide = f32::from_bits(u32::from(narrow.to_bits()) << 16);
+    }
+}
+
 /// `rows · panels + bias`, one product to compute.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Product<'a> {
@@ -76,7 +109,7 @@ pub(crate) struct Product<'a> {
     /// Values of a left-hand row that are used, and rows of a panel.
     pub(crate) depth: usize,
     /// The right-hand matrix, packed.
-    pub(crate) panels: &'a [f32],
+    pub(crate) panels: Panels<'a>,
     /// Columns of the right-hand matrix, without the filling of the last panel.
     pub(crate) columns: usize,
     /// Added to each row of the result; as long as `columns`.
@@ -93,7 +126,13 @@ impl Product<'_> {
         assert!(self.depth <= self.row_stride && self.columns <= out_stride);
         assert!(self.panels.len() >= packed_len(self.depth, self.columns));
         assert!(self.bias.is_none_or(|bias| bias.len() == self.columns));
-        Arch::new().dispatch(Kernel { product: self, out, out_stride, epilogue });
+        let mut dispatch = |wide: &mut Vec<f32>| {
+            Arch::new().dispatch(Kernel { product: self, out, out_stride, epilogue, wide });
+        };
+        match self.panels {
+            Panels::F32(_) => dispatch(&mut Vec::new()),
+            Panels::Bf16(_) => WIDE.with_borrow_mut(dispatch),
+        }
     }
 }
 
@@ -102,6 +141,8 @@ struct Kernel<'a, E> {
     out: &'a mut [f32],
     out_stride: usize,
     epilogue: E,
+    /// Room for one panel of other numbers.
+    wide: &'a mut Vec<f32>,
 }
 
 impl<E: Epilogue> WithSimd for Kernel<'_, E> {
@@ -128,7 +169,14 @@ impl<E: Epilogue> Kernel<'_, E> {
             let chunk = ROWS_AT_ONCE.min(count - from);
             for first in (0..columns).step_by(PANEL) {
                 let width = PANEL.min(columns - first);
-                let panel = &panels[first * depth..][..PANEL * depth];
+                let panel = match panels {
+                    Panels::F32(panels) => &panels[first * depth..][..PANEL * depth],
+                    Panels::Bf16(panels) => {
+                        self.wide.resize(PANEL * depth, 0.0);
+                        widen(&panels[first * depth..][..PANEL * depth], self.wide);
+                        &self.wide[..]
+                    }
+                };
                 let mut start = [0.0; PANEL];
                 if let Some(bias) = bias {
                     start[..width].copy_from_slice(&bias[first..first + width]);
@@ -218,9 +266,14 @@ impl<E: Epilogue> Kernel<'_, E> {
         for r in 0..count {
             let row = &rows[r * row_stride..][..depth];
             for c in 0..columns {
-                let column = panels[c / PANEL * PANEL * depth + c % PANEL..].iter().step_by(PANEL);
+                let first = c / PANEL * PANEL * depth + c % PANEL;
+                let weight = |k: usize| match panels {
+                    Panels::F32(panels) => panels[first + k * PANEL],
+                    Panels::Bf16(panels) => panels[first + k * PANEL].to_f32(),
+                };
                 let start = bias.map_or(0.0, |bias| bias[c]);
-                let sum = row.iter().zip(column).fold(start, |sum, (a, b)| sum + a * b);
+                let terms = row.iter().enumerate().map(|(k, a)| a * weight(k));
+                let sum = terms.fold(start, |sum, term| sum + term);
                 self.out[r * self.out_stride + c] = self.epilogue.apply(sum);
             }
         }
@@ -231,7 +284,9 @@ impl<E: Epilogue> Kernel<'_, E> {
 mod tests {
     use pulp::{Scalar, Scalar128b, Scalar256b, Scalar512b, Simd};
 
-    use super::{Kernel, Product, pack_rows, pack_transposed, packed_len, unpack_transposed};
+    use super::{
+        Kernel, Panels, Product, pack_rows, pack_transposed, packed_len, unpack_transposed,
+    };
     use crate::engine::layers::activation::{Plain, Relu};
 
     fn noise(len: usize, seed: u32) -> Vec<f32> {
@@ -261,7 +316,7 @@ mod tests {
                     row_stride,
                     count,
                     depth,
-                    panels: &panels,
+                    panels: Panels::F32(&panels),
                     columns,
                     bias: Some(&bias),
                 };
@@ -270,7 +325,8 @@ mod tests {
                 // The other register widths, which this machine's dispatch would not choose.
                 let at_width = |run: fn(Kernel<'_, Relu>)| {
                     let mut out = vec![9.0; count * out_stride];
-                    run(Kernel { product, out: &mut out, out_stride, epilogue: Relu });
+                    let wide = &mut Vec::new();
+                    run(Kernel { product, out: &mut out, out_stride, epilogue: Relu, wide });
                     out
                 };
                 let results = [
@@ -329,7 +385,7 @@ mod tests {
             row_stride: 1,
             count: 1,
             depth: 1,
-            panels: &[1.0],
+            panels: Panels::F32(&[1.0]),
             columns: 1,
             bias: None,
         };

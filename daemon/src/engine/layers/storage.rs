@@ -1,6 +1,10 @@
 //! Slices of the tensors that a CPU operation is given.
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
+
+use super::packed::Panels;
 
 /// The values of an operand. Layers take row-major `f32` only.
 pub(super) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -33,6 +37,32 @@ pub(crate) fn with_values<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Resul
         bail!("a layer on the CPU was given weights that lie elsewhere");
     };
     read(values(storage, layout)?)
+}
+
+/// Calls `read` with the values of weights in CPU memory, of whichever type.
+pub(super) fn with_panels<T>(
+    tensor: &Tensor,
+    read: impl FnOnce(Panels<'_>) -> Result<T>,
+) -> Result<T> {
+    if tensor.dtype() == DType::F32 {
+        return with_values(tensor, |values| read(Panels::F32(values)));
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else {
+        bail!("a layer on the CPU was given weights that lie elsewhere");
+    };
+    let (start, end) = span(layout)?;
+    match storage.as_slice::<bf16>()?.get(start..end) {
+        Some(values) => read(Panels::Bf16(values)),
+        None => bail!("a layer was given a tensor beyond its storage"),
+    }
+}
+
+/// Numbers rounded to 16 bits.
+pub(crate) fn narrowed(values: &[f32]) -> Vec<bf16> {
+    let mut narrow = vec![bf16::ZERO; values.len()];
+    narrow.convert_from_f32_slice(values);
+    narrow
 }
 
 /// The same for a result, which is brought here from a GPU.

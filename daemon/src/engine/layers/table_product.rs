@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 
 use super::activation::Plain;
-use super::packed::{PANEL, Product, pack_transposed};
+use super::packed::{PANEL, Panels, Product, pack_transposed};
 use super::storage::{values, values_mut, with_values};
 
 /// `x · tableᵀ + bias`. The table stays row by row as a lookup needs it, and is packed panel by
@@ -40,7 +40,7 @@ impl TableProduct {
                     row_stride: width,
                     count,
                     depth: width,
-                    panels: &panel,
+                    panels: Panels::F32(&panel),
                     columns,
                     bias: bias.map(|bias| &bias[first..first + columns]),
                 }

@@ -11,7 +11,7 @@ use crate::engine::layers::relative_bias::{Buckets, RelativeBias};
 use crate::engine::layers::rms_norm::{HeadNorm, RmsNorm};
 use crate::engine::layers::rotary::{Rotary, Turned};
 use crate::engine::load_folder;
-use crate::engine::model::Sequence;
+use crate::engine::model::{Sequence, WeightType};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 
@@ -52,7 +52,11 @@ fn linear_layers_are_the_same_by_tensor_operations() {
                 let weight = vector(rows * 13, size).to_vec1::<f32>().unwrap();
                 builder.push(&weight, &vector(rows, 0.3).to_vec1::<f32>().unwrap());
             }
-            builder.finish(activation, &Device::Cpu).unwrap().forward(&x, out).unwrap();
+            builder
+                .finish(activation, &Device::Cpu, WeightType::F32)
+                .unwrap()
+                .forward(&x, out)
+                .unwrap();
         });
     }
 }
