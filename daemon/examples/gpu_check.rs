@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use emberd_daemon::devices::{Found, Gpu, find, give_back};
-use emberd_daemon::engine::model::{ComputeError, Computer, EmbeddingModel, Sequence};
+use emberd_daemon::engine::model::{ComputeError, Computer, EmbeddingModel, Sequence, WeightType};
 use emberd_daemon::engine::{is_out_of_memory, load_folder, load_folder_on};
 use serde_json::json;
 
@@ -143,7 +143,8 @@ impl Check {
 
     /// The same rows on the CPU and on the GPU.
     fn rows(&mut self, gpu: &dyn Gpu, folder: &Path) -> Outcome {
-        let (on_cpu, on_gpu) = (load_folder(folder)?, load_folder_on(folder, &gpu.tensors())?);
+        let (on_cpu, on_gpu) =
+            (load_folder(folder)?, load_folder_on(folder, &gpu.tensors(), WeightType::F32)?);
         let sequences = sequences(&*on_cpu, 200)?;
         let want = embed(&on_cpu, &sequences)?;
         let got = embed(&on_gpu, &sequences)?;
@@ -161,7 +162,7 @@ impl Check {
         let mut lost = Vec::new();
         let mut taken = 0;
         for _ in 0..10 {
-            let model = load_folder_on(folder, &gpu.tensors())?;
+            let model = load_folder_on(folder, &gpu.tensors(), WeightType::F32)?;
             embed(&model, &sequences(&*model, 100)?)?;
             taken = before.saturating_sub(gpu.memory()?.free_bytes);
             drop(model);
@@ -178,7 +179,7 @@ impl Check {
     /// A batch that finds too little memory says so, and fewer texts can be computed. (A tiny model may
     /// find enough.)
     fn crowded(&mut self, gpu: &dyn Gpu, folder: &Path) -> Outcome {
-        let model = load_folder_on(folder, &gpu.tensors())?;
+        let model = load_folder_on(folder, &gpu.tensors(), WeightType::F32)?;
         let sequences = sequences(&*model, 2000)?;
         embed(&model, &sequences[..1])?;
         give_back(gpu, 0)?;
@@ -200,7 +201,7 @@ impl Check {
     }
 
     fn speed(&mut self, gpu: &dyn Gpu, folder: &Path) -> Outcome {
-        let on_gpu = rate(&load_folder_on(folder, &gpu.tensors())?, BATCH_TOKENS)?;
+        let on_gpu = rate(&load_folder_on(folder, &gpu.tensors(), WeightType::F32)?, BATCH_TOKENS)?;
         let on_cpu = rate(&load_folder(folder)?, 512)?;
         let value = json!({
             "model": folder,

@@ -45,7 +45,7 @@ pub use load::{folder_need, holds_model, load_folder, load_folder_on, load_folde
 pub use load_error::{HeaderFault, LoadError, TorchFault};
 pub use masked::{holds_masked_head, load_masked};
 pub(crate) use pooling::normalize;
-pub use rank::{holds_rank_head, load_ranker};
+pub use rank::{holds_rank_head, load_ranker, load_ranker_as};
 pub use seq2seq::{
     holds_seq2seq, load_seq2seq, seq2seq_need, verbalizer_t5 as builtin_verbalizer_t5,
     verbalizer_t5_need as builtin_verbalizer_t5_need,

@@ -3,10 +3,12 @@ weights (seeded), so that nothing need be fetched.
 
 usage: make_models.py t5 OUT            flan-t5-small's shape, and a tokenizer with one word a token
        make_models.py grow TINY OUT     the architecture of a tiny model, some 150 MB large
+       make_models.py vocabulary TINY OUT   XLM-R of multilingual-e5-small's shape, 250,000 words in its tokenizer
        make_models.py nomic TINY OUT    a small Nomic-BERT with the tokenizer and pooling of a tiny model
 """
 
 import json
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -84,6 +86,28 @@ def grow(tiny, out):
             {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}))
 
 
+def vocabulary(tiny, out):
+    config = json.loads((tiny / "config.json").read_text())
+    config |= {"vocab_size": 250_037, "hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 12,
+               "num_attention_heads": 12, "max_position_embeddings": 514}
+    shutil.copytree(tiny, out, dirs_exist_ok=True)
+    (out / "config.json").write_text(json.dumps(config))
+    loaded = transformers.AutoConfig.from_pretrained(out)
+    save(transformers.XLMRobertaModel._from_config(loaded), out)
+    (out / "1_Pooling" / "config.json").write_text(json.dumps(
+        {"word_embedding_dimension": 384, "pooling_mode_mean_tokens": True}))
+    # Words that share their beginnings, as those of languages do.
+    random_numbers = random.Random(0)
+    parts = [consonant + vowel for consonant in "bcdfghjklmnprstvwz" for vowel in "aeiou"] + list("nstrl")
+    tokenizer = json.loads((tiny / "tokenizer.json").read_text())
+    words = dict(tokenizer["model"]["vocab"])
+    while len(words) < 250_000:
+        word = "".join(random_numbers.choice(parts) for _ in range(random_numbers.randint(1, 5)))
+        words.setdefault(("\u2581" if len(words) % 2 else "") + word, -8.0 - random_numbers.random() * 6)
+    tokenizer["model"]["vocab"] = list(map(list, words.items()))
+    (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")))
+
+
 def nomic(tiny, out):
     torch.manual_seed(0)
     vocabulary = json.loads((tiny / "config.json").read_text())["vocab_size"]
@@ -107,6 +131,8 @@ def main():
             t5(Path(out))
         case ["grow", tiny, out]:
             grow(Path(tiny), Path(out))
+        case ["vocabulary", tiny, out]:
+            vocabulary(Path(tiny), Path(out))
         case ["nomic", tiny, out]:
             nomic(Path(tiny), Path(out))
         case _:

@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use super::layers::activation::Activation;
 use super::load_error::LoadError;
+use super::model::WeightType;
 use super::network::{Network, Widths};
 use super::weights::Weights;
 pub(super) use reader::{Bias, Reader};
@@ -147,8 +148,9 @@ pub(super) fn load(
     architecture: &dyn Architecture,
     weights: &Weights,
     device: &Device,
+    held_as: WeightType,
 ) -> Result<Network, LoadError> {
-    let mut reader = Reader::new(weights, device);
+    let mut reader = Reader::new(weights, device).holding(held_as);
     let network = architecture.network(&mut reader)?;
     reader.tell_unread();
     Ok(network)

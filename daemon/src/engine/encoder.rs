@@ -18,21 +18,35 @@ pub(super) use truncation::TruncationSide;
 /// hundred bytes for each byte that it looks at, and most of a very long text is cut off anyway.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// Where no place to cut comes for so long, the rest up to the next one is not read: it belongs to
-/// a word so long that no token is its (BERT's limit is 100 characters).
+/// Where no place to cut comes for so long, the next best one is taken. Where there is none at all,
+/// the rest up to the next one is not read: it belongs to a word so long that no token is its (BERT's
+/// limit is 100 characters).
 const LONGEST_WORD_BYTES: usize = 16 << 10;
 
-/// What one token stands for at most, where a text cannot be read in pieces: what lies further
-/// behind is beyond the model's last token.
-const LONGEST_TOKEN_BYTES: usize = 256;
+/// What is read first for each token that a text may have, where it cannot be read in pieces.
+const BYTES_OF_A_TOKEN: usize = 64;
 
-/// Blanks that end a word for certain. Other characters that count as white space, such as the
-/// vertical tab, are control characters too, which BERT's normalizer takes out without a gap.
-const BLANKS: [char; 5] = [' ', '\t', '\n', '\r', '\u{3000}'];
+/// What is read of a text at most that cannot be read in pieces, however few its tokens are.
+const MOST_BYTES: usize = 1 << 20;
+
+/// Tokens at the border of what was read that the rest of the text could have changed.
+const UNSETTLED_TOKENS: usize = 64;
+
+/// Whether a character is a blank that ends a word for certain. Others that count as white space,
+/// such as the vertical tab, are control characters too, which BERT's normalizer takes out without a
+/// gap.
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r') || (c.is_whitespace() && !c.is_control())
+}
 
 /// Marks that are words of their own for BERT, and that lower-casing does not look across (as it
 /// does across the full stop, in search of the end of a Greek word).
 const MARKS: [char; 8] = [',', ';', '!', '?', '(', ')', '/', '"'];
+
+/// Other marks that are words of their own for BERT. Lower-casing may look across them, which shows
+/// in nothing but a Greek letter before them.
+const OTHER_MARKS: &str =
+    ".:-_'@#$%&*+=<>[]{}|~^`\\、。，．：；！？「」『』（）【】《》〈〉・…—–―‘’“”«»·،؛؟।";
 
 /// A tokenizer that is known to fit its model.
 #[derive(Debug)]
@@ -65,6 +79,8 @@ struct Cuts {
     longest_word_bytes: usize,
     /// Those of [`MARKS`] that no special token has within.
     marks: Vec<char>,
+    /// Those of [`OTHER_MARKS`].
+    other_marks: Vec<char>,
     /// Whether each Chinese character is a word.
     splits_han: bool,
 }
@@ -89,13 +105,15 @@ pub(super) struct Style {
     pub(super) pools_prompt: bool,
     /// Which end of a text is cut off; `None` as the tokenizer's file says.
     pub(super) side: Option<TruncationSide>,
+    /// Whether the tokens of the second text of a pair are of another segment.
+    pub(super) tells_segments: bool,
 }
 
 impl Style {
     /// That of a transformer.
     pub(super) fn of(limits: TextLimits, pools_prompt: bool) -> Self {
-        let TextLimits { lower_case, side, .. } = limits;
-        Self { special_tokens: true, lower_case, pools_prompt, side }
+        let TextLimits { lower_case, side, tells_segments, .. } = limits;
+        Self { special_tokens: true, lower_case, pools_prompt, side, tells_segments }
     }
 }
 
@@ -166,6 +184,7 @@ impl RawTokenizer {
         special.sort_unstable();
         let max_tokens = max_tokens - added;
         let pair = PairTemplate::of(&self.tokenizer).ok().filter(|_| style.special_tokens);
+        let pair = pair.map(|pair| if style.tells_segments { pair } else { pair.of_one_segment() });
         let tokenizer = self.tokenizer;
         Ok(Encoder {
             tokenizer,
@@ -214,6 +233,7 @@ impl Cuts {
             piece_bytes: PIECE_BYTES,
             longest_word_bytes: LONGEST_WORD_BYTES,
             marks: MARKS.into_iter().filter(is_free).collect(),
+            other_marks: OTHER_MARKS.chars().filter(is_free).collect(),
             splits_han: splits_han && !in_added(&is_han),
         })
     }
@@ -221,19 +241,32 @@ impl Cuts {
     /// The first piece of a text: up to a blank, or behind a character that is a word by itself.
     fn first(&self, text: &str) -> Piece {
         let from = text.ceil_char_boundary(self.piece_bytes.max(1));
+        let most = text.floor_char_boundary(from.saturating_add(self.longest_word_bytes));
+        let mut next_best = None;
         let mut end = text.len();
         for (at, c) in text[from..].char_indices() {
-            if BLANKS.contains(&c) {
-                end = from + at;
+            let (at, behind) = (from + at, from + at + c.len_utf8());
+            if at >= most && next_best.is_some() {
+                break;
+            }
+            if is_blank(c) {
+                end = at;
+                next_best = None;
                 break;
             }
             if self.marks.contains(&c) || (self.splits_han && is_han(c)) {
-                end = from + at + c.len_utf8();
+                end = behind;
+                next_best = None;
                 break;
             }
+            if next_best.is_none() && self.other_marks.contains(&c) {
+                next_best = Some(behind);
+            }
         }
-        let most = text.floor_char_boundary(from + self.longest_word_bytes);
-        Piece { read: end.min(most), end }
+        if let Some(next_best) = next_best.filter(|_| end > most) {
+            end = next_best;
+        }
+        Piece { read: end.min(most.max(from)), end }
     }
 }
 
@@ -303,18 +336,26 @@ impl Encoder {
 
     /// Appends the tokens of a text, at most so many; answers whether some were left out.
     fn append(&self, text: &str, most: usize, ids: &mut Vec<u32>) -> Result<bool, ComputeError> {
-        let start = ids.len();
-        let (mut text, mut is_cut) = self.worth_reading(text);
+        match &self.cuts {
+            Some(cuts) => self.append_pieces(cuts, text, most, ids),
+            None => self.append_part(text, most, ids),
+        }
+    }
+
+    /// The same, piece by piece.
+    fn append_pieces(
+        &self,
+        cuts: &Cuts,
+        mut text: &str,
+        most: usize,
+        ids: &mut Vec<u32>,
+    ) -> Result<bool, ComputeError> {
+        let (start, mut is_cut) = (ids.len(), false);
         loop {
-            let Piece { read, end: next } = self.first_piece(text);
+            let Piece { read, end: next } = cuts.first(text);
             is_cut |= read < next;
             let (piece, rest) = (&text[..read], &text[next..]);
-            let lowered = self.style.lower_case.then(|| piece.to_lowercase());
-            let encoding = self
-                .tokenizer
-                .encode_fast(lowered.as_deref().unwrap_or(piece), false)
-                .map_err(ComputeError::Tokenizer)?;
-            ids.extend_from_slice(encoding.get_ids());
+            ids.extend_from_slice(self.tokens(piece)?.get_ids());
             if ids.len() - start > most {
                 is_cut = true;
                 self.side.keep(ids, start, most);
@@ -329,20 +370,35 @@ impl Encoder {
         }
     }
 
-    /// The part of a text in which its tokens lie for certain, and whether that is not all of it.
-    fn worth_reading<'a>(&self, text: &'a str) -> (&'a str, bool) {
-        if self.cuts.is_some() {
-            // It is read piece by piece.
-            return (text, false);
+    /// The same, from a part that has enough tokens.
+    fn append_part(
+        &self,
+        text: &str,
+        most: usize,
+        ids: &mut Vec<u32>,
+    ) -> Result<bool, ComputeError> {
+        let start = ids.len();
+        let enough = most.saturating_add(UNSETTLED_TOKENS);
+        let mut bytes = most.saturating_mul(BYTES_OF_A_TOKEN).clamp(PIECE_BYTES, MOST_BYTES);
+        loop {
+            let part = self.side.part(text, bytes);
+            let encoding = self.tokens(part)?;
+            let tokens = encoding.get_ids();
+            let is_part = part.len() < text.len();
+            if is_part && tokens.len() < enough && bytes < MOST_BYTES {
+                bytes = bytes.saturating_mul(2).min(MOST_BYTES);
+                continue;
+            }
+            ids.extend_from_slice(tokens);
+            self.side.keep(ids, start, most);
+            return Ok(is_part || tokens.len() > most);
         }
-        let most = self.max_tokens.saturating_mul(LONGEST_TOKEN_BYTES).max(PIECE_BYTES);
-        let part = self.side.part(text, most);
-        (part, part.len() < text.len())
     }
 
-    fn first_piece(&self, text: &str) -> Piece {
-        let all = Piece { read: text.len(), end: text.len() };
-        self.cuts.as_ref().map_or(all, |cuts| cuts.first(text))
+    fn tokens(&self, text: &str) -> Result<tokenizers::Encoding, ComputeError> {
+        let lowered = self.style.lower_case.then(|| text.to_lowercase());
+        let text = lowered.as_deref().unwrap_or(text);
+        self.tokenizer.encode_fast(text, false).map_err(ComputeError::Tokenizer)
     }
 }
 
@@ -380,7 +436,7 @@ mod tests {
         fn tokens_do_not_depend_on_the_pieces(
             text in text(), piece in 1usize..40, max in 4usize..80, lower_case: bool,
         ) {
-            let style = Style { special_tokens: true, lower_case, pools_prompt: true, side: None };
+            let style = Style { special_tokens: true, lower_case, pools_prompt: true, side: None, tells_segments: true };
             let mut encoder = encoder(max, style);
             let cuts = encoder.cuts.as_mut().unwrap();
             cuts.piece_bytes = piece;
@@ -403,11 +459,17 @@ mod tests {
     fn most_of_a_very_long_text_is_not_looked_at() {
         let encoder = encoder(
             16,
-            Style { special_tokens: true, lower_case: false, pools_prompt: true, side: None },
+            Style {
+                special_tokens: true,
+                lower_case: false,
+                pools_prompt: true,
+                side: None,
+                tells_segments: true,
+            },
         );
         for part in ["word ", "word,", ",", "漢", " ", "word"] {
             let text = part.repeat(40 * PIECE_BYTES / part.len());
-            let piece = encoder.first_piece(&text);
+            let piece = encoder.cuts.as_ref().unwrap().first(&text);
             assert!(piece.read <= PIECE_BYTES + LONGEST_WORD_BYTES, "{part:?}: {piece:?}");
             let is_one_word = part == "word";
             assert_eq!(piece.end == text.len(), is_one_word, "{part:?}: {piece:?}");
@@ -428,7 +490,13 @@ mod tests {
     fn the_places_to_cut_are_between_words() {
         let encoder = encoder(
             16,
-            Style { special_tokens: true, lower_case: false, pools_prompt: true, side: None },
+            Style {
+                special_tokens: true,
+                lower_case: false,
+                pools_prompt: true,
+                side: None,
+                tells_segments: true,
+            },
         );
         let mut cuts = encoder.cuts.unwrap();
         (cuts.piece_bytes, cuts.longest_word_bytes) = (1, 4);
@@ -442,19 +510,54 @@ mod tests {
     }
 
     #[test]
-    fn a_tokenizer_of_another_kind_reads_no_further_than_its_last_token_can_lie() {
-        let mut encoder = encoder(
-            16,
-            Style { special_tokens: true, lower_case: false, pools_prompt: true, side: None },
-        );
+    fn a_tokenizer_of_another_kind_reads_as_much_as_has_enough_tokens() {
+        let style = Style {
+            special_tokens: true,
+            lower_case: false,
+            pools_prompt: true,
+            side: None,
+            tells_segments: true,
+        };
+        let mut encoder = encoder(16, style);
+        let text = format!("first{}last", " ".repeat(20 * PIECE_BYTES));
+        let whole = encoder.encode("first last").unwrap();
         encoder.cuts = None;
-        let text = "word ".repeat(PIECE_BYTES);
-        assert_eq!(encoder.worth_reading(&text), (&text[..PIECE_BYTES], true));
-        encoder.max_tokens = 100;
-        assert_eq!(encoder.worth_reading(&text), (&text[..100 * LONGEST_TOKEN_BYTES], true));
-        assert!(encoder.encode(&text).unwrap().truncated);
+        assert_eq!(encoder.encode(&text).unwrap(), whole);
+        let words = "word ".repeat(PIECE_BYTES);
+        let cut = encoder.encode(&words).unwrap();
+        assert_eq!((cut.ids.len(), cut.truncated), (16, true));
         encoder.side = TruncationSide::Left;
-        let (part, is_cut) = encoder.worth_reading(&text);
-        assert!(is_cut && text.ends_with(part) && part.len() == 100 * LONGEST_TOKEN_BYTES);
+        assert_eq!(encoder.encode(&text).unwrap(), whole);
+        assert!(encoder.encode(&words).unwrap().truncated);
+        // There is an end to it.
+        let far = format!("first{}last", " ".repeat(2 * MOST_BYTES));
+        let cut = encoder.encode(&far).unwrap();
+        assert_eq!((cut.ids.len(), cut.truncated), (3, true));
+    }
+
+    /// Marks that are no sure places to cut are better than none.
+    #[test]
+    fn a_long_text_without_blanks_is_read_to_its_end() {
+        let style = Style {
+            special_tokens: true,
+            lower_case: false,
+            pools_prompt: true,
+            side: None,
+            tells_segments: true,
+        };
+        let encoder = encoder(1_000_000, style);
+        for (one, other) in
+            [("cat.", "dog."), ("red-", "blue-"), ("cat_", "dog_"), ("あい。", "cat。")]
+        {
+            let text = format!("{}{}", one.repeat(10_000), other.repeat(8_000));
+            let sequence = encoder.encode(&text).unwrap();
+            let each = |text: &str| encoder.encode(text).unwrap().ids.len() - 2;
+            let tokens = 10_000 * each(one) + 8_000 * each(other) + 2;
+            assert_eq!((sequence.ids.len(), sequence.truncated), (tokens, false), "{one}");
+        }
+        for blank in ["\u{a0}", "\u{2003}", "\u{2028}"] {
+            let sequence = encoder.encode(&format!("a{}b", blank.repeat(30_000))).unwrap();
+            assert_eq!(sequence.ids, encoder.encode("a b").unwrap().ids, "{blank:?}");
+        }
     }
 }

@@ -22,4 +22,4 @@ pub(crate) mod spans;
 mod storage;
 pub(crate) mod table_product;
 
-pub(crate) use storage::read_values;
+pub(crate) use storage::{narrowed, read_values};

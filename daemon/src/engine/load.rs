@@ -9,15 +9,15 @@ use candle_core::Device;
 use super::architecture::{self, Architecture};
 use super::encoder::{RawTokenizer, Style};
 use super::fingerprint::ModelFingerprint;
-use super::folder::{Layout, StaticLayout, read_json};
+use super::folder::{Layout, StaticLayout, read_file, read_json};
 use super::head::Head;
 use super::layers::portable::SCORES;
 use super::load_error::LoadError;
 use super::masked::{self, holds_masked_head};
-use super::model::{EmbeddingModel, ModelCard, RankHead};
+use super::model::{EmbeddingModel, ModelCard, RankHead, WeightType};
 use super::modules::HeadLayout;
 use super::network::Network;
-use super::rank::{RankLayout, holds_rank_head, load_ranker};
+use super::rank::{RankLayout, holds_rank_head, load_ranker_as};
 use super::sentence::SentenceSettings;
 use super::static_table::StaticModel;
 use super::text_limits::TextLimits;
@@ -32,21 +32,27 @@ use crate::scheduler::Need;
 /// # Errors
 /// See [`LoadError`]; each names the file at fault.
 pub fn load_folder(path: &Path) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
-    load_folder_on(path, &Device::Cpu)
+    load_folder_on(path, &Device::Cpu, WeightType::F32)
 }
 
-/// The same, with its tensors on a device. Static models are on the CPU in any case.
+/// The same, with its tensors on a device, and weights held as a type. Static models are on the CPU in
+/// any case, as they are.
 ///
 /// # Errors
 /// As [`load_folder`], and where the device fails or has no memory for it.
-pub fn load_folder_on(path: &Path, device: &Device) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
+pub fn load_folder_on(
+    path: &Path,
+    device: &Device,
+    held_as: WeightType,
+) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let settings = SentenceSettings::of_folder(path)?;
     match Layout::read(path)? {
         Layout::Transformer { folder, head } => {
             let parts = TransformerParts::read(path, &folder, &head)?;
-            let network = || architecture::load(&*parts.architecture, &parts.weights, device);
+            let network =
+                || architecture::load(&*parts.architecture, &parts.weights, device, held_as);
             let (raw, network) = side_by_side(|| parts.tokenizer(), network);
-            Ok(Arc::new(parts.transformer(&head, settings, raw?, network?)?))
+            Ok(Arc::new(parts.transformer(&head, settings, raw?, network?, held_as)?))
         }
         Layout::Static(layout) => load_static(&layout, settings),
     }
@@ -59,18 +65,19 @@ pub fn load_folder_on(path: &Path, device: &Device) -> Result<Arc<dyn EmbeddingM
 /// As [`load_folder`] and [`load_ranker`](super::load_ranker).
 pub fn load_folder_with_ranker(
     path: &Path,
+    held_as: WeightType,
 ) -> Result<(Arc<dyn EmbeddingModel>, RankHead), LoadError> {
     let settings = SentenceSettings::of_folder(path)?;
     let Layout::Transformer { folder, head } = Layout::read(path)? else {
         // Its modules are a table of rows; the head is another model's.
-        return Ok((load_folder(path)?, load_ranker(path)?));
+        return Ok((load_folder(path)?, load_ranker_as(path, held_as)?));
     };
     let parts = TransformerParts::read(path, &folder, &head)?;
     let layout = RankLayout::read(path, &*parts.architecture)?;
-    let network = || layout.load(&*parts.architecture, &parts.weights);
+    let network = || layout.load(&*parts.architecture, &parts.weights, held_as);
     let (raw, network) = side_by_side(|| parts.tokenizer(), network);
     let (network, classifier) = network?;
-    let model = parts.transformer(&head, settings, raw?, network)?;
+    let model = parts.transformer(&head, settings, raw?, network, held_as)?;
     let card = ModelCard {
         architecture: model.card.architecture.clone(),
         max_tokens: model.card.max_tokens,
@@ -83,6 +90,18 @@ pub fn load_folder_with_ranker(
 
 /// What a tokenizer takes for each byte of its file: the words, each in two tables.
 pub(super) const TOKENIZER_TIMES_FILE: u64 = 25;
+
+/// The same for one of the kind `Unigram`, which also has a node for each beginning of a word.
+const UNIGRAM_TIMES_FILE: u64 = 50;
+
+/// What the tokenizer takes whose `tokenizer.json` has these bytes.
+pub(super) fn tokenizer_need(json: &[u8]) -> u64 {
+    let is_unigram = [&br#""type":"Unigram""#[..], br#""type": "Unigram""#]
+        .iter()
+        .any(|kind| json.windows(kind.len()).any(|window| window == *kind));
+    let times = if is_unigram { UNIGRAM_TIMES_FILE } else { TOKENIZER_TIMES_FILE };
+    times.saturating_mul(json.len() as u64)
+}
 
 /// What is on a GPU for each token of a batch, in multiples of the activations: these, what an
 /// operation makes before it is put there, and what it is made from where that must be copied.
@@ -106,7 +125,7 @@ pub fn holds_model(path: &Path) -> bool {
 
 /// What the model of a folder takes in memory with so many workers: its weights as they will lie
 /// there, its tokenizer, and what the workers keep for a batch; on a GPU without the tokenizer, and for
-/// one worker. Reads headers and settings alone.
+/// one worker. `held_as` counts on the CPU. Reads headers and settings alone.
 ///
 /// # Errors
 /// As [`load_folder`], where the folder itself is at fault.
@@ -115,6 +134,7 @@ pub fn folder_need(
     cpu_workers: usize,
     batch_tokens: usize,
     gpu_batch_tokens: usize,
+    held_as: WeightType,
 ) -> Result<Need, LoadError> {
     // A head stands beside its configuration, whatever modules there are.
     let layout = match holds_rank_head(path) || holds_masked_head(path) {
@@ -139,10 +159,11 @@ pub fn folder_need(
         Layout::Static(layout) => (layout.folder, 0, None),
     };
     let weights = Weights::of_folder(&folder)?;
-    let tokenizer = std::fs::metadata(folder.join("tokenizer.json")).map_or(0, |file| file.len());
+    // One that cannot be read is told of when it is loaded.
+    let tokenizer = read_file(&folder.join("tokenizer.json")).unwrap_or_default();
     let weight_bytes = weights.loaded_bytes();
-    let cpu_bytes = weight_bytes
-        .saturating_add(tokenizer.saturating_mul(TOKENIZER_TIMES_FILE))
+    let cpu_bytes = (weight_bytes / WeightType::F32.bytes() * held_as.bytes())
+        .saturating_add(tokenizer_need(&tokenizer))
         .saturating_add(scratch.saturating_mul(cpu_workers as u64));
     let gpu_bytes = gpu_scratch.map(|scratch| weight_bytes.saturating_add(scratch));
     Ok(Need { cpu_bytes, gpu_bytes })
@@ -182,6 +203,7 @@ impl TransformerParts {
         settings: SentenceSettings,
         (tokenizer, digest): (RawTokenizer, [u8; 32]),
         network: Network,
+        held_as: WeightType,
     ) -> Result<Transformer, LoadError> {
         let Self { architecture, limits, .. } = self;
         let facts = architecture.facts();
@@ -195,6 +217,7 @@ impl TransformerParts {
             .part("limits", format!("{limits:?} {pools_prompt}").as_bytes())
             .part("head", &head.identity())
             .part("computing type", b"f32")
+            .part("weights held as", format!("{held_as:?}").as_bytes())
             .finish();
         let style = Style::of(*limits, pools_prompt);
         let prompt = settings.default_prompt_text().to_owned();
@@ -247,7 +270,9 @@ fn read_architecture(folder: &Path) -> Result<Box<dyn Architecture>, LoadError> 
 
 #[cfg(test)]
 mod tests {
-    use super::folder_need;
+    use super::{
+        TOKENIZER_TIMES_FILE, UNIGRAM_TIMES_FILE, WeightType, folder_need, tokenizer_need,
+    };
     use std::path::{Path, PathBuf};
 
     fn folder(model: &str) -> PathBuf {
@@ -255,10 +280,18 @@ mod tests {
     }
 
     #[test]
+    fn a_tokenizer_of_the_greedier_kind_is_counted_as_one() {
+        let json = |model: &str| std::fs::read(folder(model).join("tokenizer.json")).unwrap();
+        let (bert, xlmr) = (json("bert-mean-norm"), json("xlmr-mean-e5"));
+        assert_eq!(tokenizer_need(&bert), TOKENIZER_TIMES_FILE * bert.len() as u64);
+        assert_eq!(tokenizer_need(&xlmr), UNIGRAM_TIMES_FILE * xlmr.len() as u64);
+    }
+
+    #[test]
     fn a_gpu_holds_weights_and_one_batch_whatever_the_cpu_does() {
         let need = |cpu_workers, cpu_tokens, gpu_tokens| {
             let path = folder("bert-mean-norm");
-            folder_need(&path, cpu_workers, cpu_tokens, gpu_tokens).unwrap()
+            folder_need(&path, cpu_workers, cpu_tokens, gpu_tokens, WeightType::F32).unwrap()
         };
         let one = need(1, 512, 1000);
         let more_workers = need(8, 1024, 1000);
@@ -276,7 +309,7 @@ mod tests {
     #[test]
     fn static_models_and_heads_that_score_are_on_the_cpu_only() {
         for model in ["static-embedding", "cross-encoder", "bert-mlm"] {
-            let need = folder_need(&folder(model), 1, 512, 1000).unwrap();
+            let need = folder_need(&folder(model), 1, 512, 1000, WeightType::F32).unwrap();
             assert_eq!(need.gpu_bytes, None, "{model}");
         }
     }

@@ -28,8 +28,12 @@ use super::text_model::{MaskFiller, MaskScores, MaskedModel};
 use super::weights::Weights;
 use super::workspace::{Workspace, view};
 
-/// How transformers names models with such a head.
-const HEAD: &str = "ForMaskedLM";
+/// How transformers names models with such a head; one for sentences may stand beside it.
+const HEADS: [&str; 2] = ["ForMaskedLM", "ForPreTraining"];
+
+fn has_mask_head(config: &Value) -> bool {
+    HEADS.iter().any(|head| has_head(config, head))
+}
 
 /// Masks whose scores are computed at once: there is one for each token of the vocabulary.
 const MASKS_AT_ONCE: usize = 16;
@@ -38,7 +42,7 @@ const MASKS_AT_ONCE: usize = 16;
 #[must_use]
 pub fn holds_masked_head(path: &Path) -> bool {
     let config = read_json::<Value>(&path.join("config.json"));
-    config.is_ok_and(|config| has_head(&config, HEAD))
+    config.is_ok_and(|config| has_mask_head(&config))
 }
 
 /// What one worker keeps for the scores of masks, and for one of them in order.
@@ -58,14 +62,13 @@ pub fn load_masked(path: &Path) -> Result<Arc<dyn MaskedModel>, LoadError> {
     let settings = Settings { file: &file, json: &config };
     let architecture = architecture::read(&config, &file)?;
     let facts = architecture.facts();
-    let names = architecture.mask_head().filter(|_| has_head(&config, HEAD)).ok_or_else(|| {
+    let names = architecture.mask_head().filter(|_| has_mask_head(&config)).ok_or_else(|| {
         let found = config["architectures"][0].as_str().unwrap_or("(none)");
         let supported = "…ForMaskedLM of BERT, RoBERTa, DistilBERT, MPNet, ModernBERT";
         settings.unsupported("the head", found, supported)
     })?;
     let is_tied = config["tie_word_embeddings"] != false;
     let limits = TextLimits::read(path, &facts, false)?;
-    let mask = read_mask(path)?;
     let weights = Weights::of_folder(path)?;
     let (tokenizer, parts) = side_by_side(
         || RawTokenizer::open(&path.join("tokenizer.json")),
@@ -79,8 +82,10 @@ pub fn load_masked(path: &Path) -> Result<Arc<dyn MaskedModel>, LoadError> {
         },
     );
     let (network, head, weight_bytes) = parts?;
+    let tokenizer = tokenizer?;
+    let mask = read_mask(path, &tokenizer)?;
     let style = Style::of(limits, true);
-    let encoder = tokenizer?.fit(facts.vocabulary, limits.max_tokens, style, String::new())?;
+    let encoder = tokenizer.fit(facts.vocabulary, limits.max_tokens, style, String::new())?;
     let Some(mask_id) = encoder.token_id(&mask) else {
         let file = path.join("tokenizer.json");
         let settings = Settings { file: &file, ..settings };
@@ -95,8 +100,12 @@ pub fn load_masked(path: &Path) -> Result<Arc<dyn MaskedModel>, LoadError> {
     Ok(Arc::new(MaskedTransformer { network, encoder, head, mask, mask_id, card }))
 }
 
+/// How masks are spelled where no file says it: a folder may leave out what the class of its tokenizer
+/// has by itself.
+const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
+
 /// How the mask is spelled, by whichever file says it.
-fn read_mask(folder: &Path) -> Result<String, LoadError> {
+fn read_mask(folder: &Path, tokenizer: &RawTokenizer) -> Result<String, LoadError> {
     for name in ["tokenizer_config.json", "special_tokens_map.json"] {
         let config: Value = read_json_if_there(&folder.join(name))?.unwrap_or_default();
         let token = &config["mask_token"];
@@ -104,11 +113,15 @@ fn read_mask(folder: &Path) -> Result<String, LoadError> {
             return Ok(token.to_owned());
         }
     }
+    let is_token = |mask: &&&str| tokenizer.tokenizer.token_to_id(mask).is_some();
+    if let Some(mask) = MASKS.iter().find(is_token) {
+        return Ok((*mask).to_owned());
+    }
     Err(LoadError::Unsupported {
         file: folder.join("tokenizer_config.json"),
         what: "the mask token",
         found: "(none)".to_owned(),
-        supported: "one named by mask_token",
+        supported: "one named by mask_token, [MASK], <mask>",
     })
 }
 
@@ -137,6 +150,9 @@ impl MaskHead {
         };
         let mut bias = None;
         if let Some(name) = names.bias {
+            // A matrix of its own may have one, too; the other then belongs to nothing.
+            let own = names.decoder.replace(".weight", ".bias");
+            let name = if !is_tied && reader.contains(&own) { own.as_str() } else { name };
             bias = Some(reader.tensor(name, &[vocabulary])?);
         }
         let dense = &[(names.dense.to_owned(), width)];

@@ -96,6 +96,28 @@ pub struct RankHead {
     pub activation: emberd_protocol::ScoreActivation,
 }
 
+/// As what a model's matrices and tables are held in memory. Sums are in f32 either way, and so is
+/// everything on a GPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WeightType {
+    /// 32 bits: whatever the file has, exactly.
+    #[default]
+    F32,
+    /// 16 bits, as f32 without the lower half: exactly what files of this type have, in half the
+    /// memory; what others have is rounded to 8 bits of precision.
+    Bf16,
+}
+
+impl WeightType {
+    /// Bytes of a number.
+    pub(crate) fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
 /// A model in memory, by what can be asked of it. The parts may share their weights: each card counts
 /// those that no part before it does.
 #[derive(Debug, Clone, Default)]

@@ -19,7 +19,7 @@ use super::layers::spans::span_means;
 use super::load::side_by_side;
 use super::load_error::LoadError;
 use super::model::{
-    ComputeError, Computer, EmbeddingModel, ModelCard, RankHead, Sequence, check_rows,
+    ComputeError, Computer, EmbeddingModel, ModelCard, RankHead, Sequence, WeightType, check_rows,
 };
 use super::network::Network;
 use super::sentence::SentenceSettings;
@@ -52,6 +52,14 @@ pub(super) fn has_head(config: &Value, head: &str) -> bool {
 /// # Errors
 /// See [`LoadError`]; each names the file at fault.
 pub fn load_ranker(path: &Path) -> Result<RankHead, LoadError> {
+    load_ranker_as(path, WeightType::F32)
+}
+
+/// The same, with its weights held as another type.
+///
+/// # Errors
+/// As [`load_ranker`].
+pub fn load_ranker_as(path: &Path, held_as: WeightType) -> Result<RankHead, LoadError> {
     let file = path.join("config.json");
     let architecture = architecture::read(&read_json(&file)?, &file)?;
     let layout = RankLayout::read(path, &*architecture)?;
@@ -60,7 +68,7 @@ pub fn load_ranker(path: &Path) -> Result<RankHead, LoadError> {
     let weights = Weights::of_folder(path)?;
     let (tokenizer, parts) = side_by_side(
         || RawTokenizer::open(&path.join("tokenizer.json")),
-        || layout.load(&*architecture, &weights),
+        || layout.load(&*architecture, &weights, held_as),
     );
     let (network, classifier) = parts?;
     let style = Style::of(limits, true);
@@ -106,8 +114,9 @@ impl RankLayout {
         &self,
         architecture: &dyn Architecture,
         weights: &Weights,
+        held_as: WeightType,
     ) -> Result<(Network, Classifier), LoadError> {
-        let mut reader = Reader::new(weights, &Device::Cpu);
+        let mut reader = Reader::new(weights, &Device::Cpu).holding(held_as);
         let network = architecture.network(&mut reader)?;
         reader.leave();
         let width = architecture.facts().widths.hidden;

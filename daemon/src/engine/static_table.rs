@@ -83,6 +83,7 @@ impl StaticModel {
             lower_case: false,
             pools_prompt: true,
             side: Some(TruncationSide::Right),
+            tells_segments: true,
         };
         let prompt = settings.default_prompt_text().to_owned();
         let encoder = tokenizer.fit(rows, layout.max_tokens, style, prompt)?;

@@ -10,6 +10,7 @@ use super::layers::linear::{Linear, LinearBuilder};
 use super::layers::math::tanh;
 use super::layers::norm::LayerNorm;
 use super::load_error::LoadError;
+use super::model::WeightType;
 use super::pooling::normalize;
 use super::weights::Weights;
 
@@ -135,7 +136,7 @@ impl Tail {
                     let mut builder = LinearBuilder::new(*inputs, *outputs);
                     builder.push(&weight, &bias);
                     let linear = builder
-                        .finish(Activation::None, &Device::Cpu)
+                        .finish(Activation::None, &Device::Cpu, WeightType::F32)
                         .map_err(|source| weights.placing(source))?;
                     Step::Dense { linear, activation: *activation }
                 }

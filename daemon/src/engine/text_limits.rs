@@ -16,6 +16,8 @@ pub(super) struct TextLimits {
     pub(super) lower_case: bool,
     /// Which end is cut off, if the folder says it beside the tokenizer.
     pub(super) side: Option<TruncationSide>,
+    /// Whether the model is told which of two texts a token belongs to.
+    pub(super) tells_segments: bool,
 }
 
 /// What the settings of a transformer's texts are called: `sentence_…_config.json`. The library takes
@@ -61,7 +63,10 @@ impl TextLimits {
             None => TruncationSide::said(&tokenizer["truncation_side"], &file)?,
             said => said,
         };
-        Ok(Self { max_tokens, lower_case: sentence.lower_case, side })
+        let inputs = tokenizer["model_input_names"].as_array();
+        let tells_segments =
+            inputs.is_none_or(|inputs| inputs.iter().any(|input| input == "token_type_ids"));
+        Ok(Self { max_tokens, lower_case: sentence.lower_case, side, tells_segments })
     }
 }
 

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use emberd_daemon::engine::load_folder;
-use emberd_daemon::engine::model::EmbeddingModel;
+use candle_core::Device;
+use emberd_daemon::engine::model::{EmbeddingModel, WeightType};
+use emberd_daemon::engine::{load_folder, load_folder_on};
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 use serde_json::json;
@@ -74,6 +75,43 @@ fn half_precision_weights_are_widened_exactly() {
     }
 }
 
+/// Files of 16-bit numbers make the same rows, to the bit, whether their weights are held as 16 or as 32
+/// bits; and take half the memory.
+#[test]
+fn weights_held_as_16_bits_are_those_of_a_file_of_16_bits() {
+    let texts = &texts()[..10];
+    for name in [
+        "bert-mean-norm",
+        "roberta-mean-norm",
+        "distilbert-mean",
+        "mpnet-mean-norm",
+        "modernbert-cls",
+        "qwen3-last",
+        "gemma3-mean-dense2",
+        "sentence-t5",
+    ] {
+        let folder = copy_of(name);
+        rewrite_weights(&folder, |mut tensors| {
+            for tensor in &mut tensors {
+                let values = tensor.bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x));
+                let values = values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect();
+                (tensor.bytes, tensor.dtype) = (values, Dtype::BF16);
+            }
+            tensors
+        });
+        let load = |held_as| load_folder_on(folder.path(), &Device::Cpu, held_as).unwrap();
+        let [wide, narrow] = [WeightType::F32, WeightType::Bf16].map(load);
+        assert_eq!(embed(&wide, texts), embed(&narrow, texts), "{name}");
+        let bytes = |model: &Arc<dyn EmbeddingModel>| model.card().weight_bytes;
+        // Norms, biases and positions are small, and stay as they are.
+        assert!(bytes(&narrow) * 100 < bytes(&wide) * 60, "{name}: {}", bytes(&narrow));
+        assert_ne!(wide.fingerprint(), narrow.fingerprint());
+        // A file of 32 bits is rounded, and that is all.
+        let rounded = load_folder_on(&data(name), &Device::Cpu, WeightType::Bf16).unwrap();
+        assert_eq!(embed(&rounded, texts).len(), texts.len());
+    }
+}
+
 #[test]
 fn the_shortest_of_the_limits_holds() {
     let folder = copy_of("bert-mean-norm");
@@ -114,6 +152,7 @@ fn a_text_loses_its_beginning_where_the_tokenizer_says_so() {
         let own =
             json!({"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0});
         add(&folder, "tokenizer.json", "truncation", own);
+        add(&folder, "tokenizer_config.json", "truncation_side", json!(null));
         add(&folder, "sentence_bert_config.json", "max_seq_length", json!(12));
         let by_file = load_folder(folder.path()).unwrap().encode(&words(10)).unwrap();
         assert_eq!(by_file.ids, left.encode(&words(10)).unwrap().ids, "{name}");

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use emberd_daemon::engine::load_masked;
 use emberd_daemon::engine::model::Sequence;
 use emberd_daemon::engine::text_model::{MaskScores, MaskedModel};
+use emberd_daemon::engine::{holds_masked_head, load_masked};
 use serde::Deserialize;
 use serde_json::json as value;
 
-use crate::support::{add, copy_of, data, json, rewrite_weights, set};
+use crate::support::{OwnedTensor, add, copy_of, data, json, rewrite_weights, set};
 
 #[derive(Deserialize)]
 struct Row {
@@ -110,6 +110,49 @@ fn probabilities_of_all_tokens_add_up_to_one() {
     assert_eq!(all.len(), 1000);
     assert!(all.windows(2).all(|pair| pair[0].1 >= pair[1].1));
     assert!((all.iter().map(|(_, p)| p).sum::<f32>() - 1.0).abs() < 1e-5);
+}
+
+/// So the folders of the first models are published.
+#[test]
+fn a_mask_that_no_file_names_is_found_among_the_tokens() {
+    for (name, mask) in
+        [("bert-mlm", "[MASK]"), ("roberta-mlm", "<mask>"), ("distilbert-mlm", "[MASK]")]
+    {
+        let folder = copy_of(name);
+        std::fs::write(folder.path().join("tokenizer_config.json"), "{}").unwrap();
+        let _ = std::fs::remove_file(folder.path().join("special_tokens_map.json"));
+        assert_eq!(load_masked(folder.path()).unwrap().mask(), mask, "{name}");
+    }
+    let folder = copy_of("bert-mlm");
+    set(&folder, "config.json", "/architectures/0", value!("BertForPreTraining"));
+    assert!(holds_masked_head(folder.path()) && load_masked(folder.path()).is_ok());
+}
+
+/// Newer versions of transformers write both biases, and use the one of the matrix.
+#[test]
+fn a_matrix_of_its_own_has_a_bias_of_its_own() {
+    let folder = copy_of("bert-mlm");
+    add(&folder, "config.json", "tie_word_embeddings", value!(false));
+    rewrite_weights(&folder, |mut tensors| {
+        let named = |tensors: &[OwnedTensor], end: &str, name: &str| {
+            let tensor = tensors.iter().find(|tensor| tensor.name.ends_with(end)).unwrap();
+            OwnedTensor { name: name.to_owned(), ..tensor.clone() }
+        };
+        let table = named(&tensors, "word_embeddings.weight", "cls.predictions.decoder.weight");
+        let bias = named(&tensors, "cls.predictions.bias", "cls.predictions.decoder.bias");
+        for tensor in tensors.iter_mut().filter(|tensor| tensor.name == "cls.predictions.bias") {
+            tensor.bytes = vec![0; tensor.bytes.len()];
+        }
+        tensors.retain(|tensor| !tensor.name.starts_with("cls.predictions.decoder."));
+        tensors.extend([table, bias]);
+        tensors
+    });
+    let [own, tied] = [folder.path().to_owned(), data("bert-mlm")].map(|path| {
+        let model = load_masked(&path).unwrap();
+        let masked = model.encode("The [MASK] is warm today.", usize::MAX).unwrap();
+        fill(&model, &[&masked], 5)
+    });
+    assert_eq!(own, tied);
 }
 
 #[test]

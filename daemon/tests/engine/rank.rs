@@ -1,7 +1,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use emberd_daemon::engine::model::{ComputeError, EmbeddingModel, RankHead, Sequence};
+use emberd_daemon::engine::model::{ComputeError, EmbeddingModel, RankHead, Sequence, WeightType};
 use emberd_daemon::engine::{
     LoadError, folder_need, holds_masked_head, holds_model, holds_rank_head, load_folder,
     load_folder_with_ranker, load_ranker,
@@ -115,7 +115,7 @@ fn only_folders_with_the_head_hold_one() {
 fn folders_with_heads_are_embedding_models_too_and_their_need_is_known() {
     for name in ["cross-encoder", "bert-mlm", "roberta-mlm", "distilbert-mlm", "modernbert-mlm"] {
         let model = load_folder(&data(name)).unwrap();
-        let need = folder_need(&data(name), 1, 1000, 1000).unwrap();
+        let need = folder_need(&data(name), 1, 1000, 1000, WeightType::F32).unwrap();
         assert_eq!(model.card().dimension, 32, "{name}");
         assert!(need.cpu_bytes > model.card().weight_bytes, "{name}");
     }
@@ -124,7 +124,7 @@ fn folders_with_heads_are_embedding_models_too_and_their_need_is_known() {
 #[test]
 fn rows_and_scores_of_one_folder_share_weights_that_are_counted_once() {
     let alone = (load_folder(&data("cross-encoder")).unwrap(), load_ranker(&data("cross-encoder")));
-    let (rows, head) = load_folder_with_ranker(&data("cross-encoder")).unwrap();
+    let (rows, head) = load_folder_with_ranker(&data("cross-encoder"), WeightType::F32).unwrap();
     let ranker = alone.1.unwrap();
     let sequences = encode_pairs(&head, "cross-encoder");
     let batch: Vec<&Sequence> = sequences.iter().collect();
@@ -144,7 +144,7 @@ fn a_cross_encoder_with_modules_makes_rows_as_one_without() {
     let module = "sentence_transformers.base.modules.transformer.Transformer";
     let modules = value!([{"idx": 0, "name": "0", "path": "", "type": module}]);
     write(&folder, "modules.json", &modules);
-    let (rows, head) = load_folder_with_ranker(folder.path()).unwrap();
+    let (rows, head) = load_folder_with_ranker(folder.path(), WeightType::F32).unwrap();
     let sequences = encode_pairs(&head, "cross-encoder");
     let batch: Vec<&Sequence> = sequences.iter().collect();
     let plain = load_folder(&data("cross-encoder")).unwrap();

@@ -147,6 +147,7 @@ pub(crate) fn save(file: &Path, tensors: &[(&str, Vec<usize>, Vec<f32>)]) {
 }
 
 /// A tensor as [`rewrite_weights`] gives and takes it.
+#[derive(Clone)]
 pub(crate) struct OwnedTensor {
     pub(crate) name: String,
     pub(crate) dtype: Dtype,

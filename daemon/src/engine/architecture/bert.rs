@@ -60,7 +60,7 @@ impl Bert {
         let PostNorm { width, epsilon, .. } = self.block;
         let table = |part: &str| format!("embeddings.{part}_embeddings.weight");
         let embedding = Embedding {
-            tokens: reader.tensor(&table("word"), &[self.vocabulary, width])?,
+            tokens: reader.table(&table("word"), &[self.vocabulary, width])?,
             scale: 1.0,
             segments: Some(reader.tensor(&table("token_type"), &[self.segments, width])?),
             positions: Some(Positions {

@@ -67,7 +67,7 @@ impl Architecture for DistilBert {
         let width = self.block.width;
         let table = |part: &str| format!("embeddings.{part}_embeddings.weight");
         let embedding = Embedding {
-            tokens: reader.tensor(&table("word"), &[self.vocabulary, width])?,
+            tokens: reader.table(&table("word"), &[self.vocabulary, width])?,
             scale: 1.0,
             segments: None,
             positions: Some(Positions {

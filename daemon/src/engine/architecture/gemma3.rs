@@ -170,7 +170,7 @@ impl Architecture for Gemma3 {
         #[expect(clippy::cast_precision_loss, reason = "a row is far below 2^24 values wide")]
         let scale = (self.width as f32).sqrt();
         let embedding = Embedding {
-            tokens: reader.tensor("embed_tokens.weight", &[self.vocabulary, self.width])?,
+            tokens: reader.table("embed_tokens.weight", &[self.vocabulary, self.width])?,
             scale,
             segments: None,
             positions: None,

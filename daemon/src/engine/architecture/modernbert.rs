@@ -140,7 +140,7 @@ impl Architecture for ModernBert {
         reader.enter(&["model."], tokens);
         let (width, bias, epsilon) = (self.width, self.norm_bias, self.epsilon);
         let embedding = Embedding {
-            tokens: reader.tensor(tokens, &[self.vocabulary, width])?,
+            tokens: reader.table(tokens, &[self.vocabulary, width])?,
             scale: 1.0,
             segments: None,
             positions: None,

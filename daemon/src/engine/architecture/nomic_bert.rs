@@ -161,7 +161,7 @@ impl Architecture for NomicBert {
         let width = self.width;
         let segments = "embeddings.token_type_embeddings.weight";
         let embedding = Embedding {
-            tokens: reader.tensor(tokens, &[self.vocabulary, width])?,
+            tokens: reader.table(tokens, &[self.vocabulary, width])?,
             scale: 1.0,
             segments: Some(reader.tensor(segments, &[self.segments, width])?),
             positions: None,

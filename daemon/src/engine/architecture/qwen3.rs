@@ -119,7 +119,7 @@ impl Architecture for Qwen3 {
     fn network(&self, reader: &mut Reader<'_>) -> Result<Network, LoadError> {
         reader.enter(&["model."], "embed_tokens.weight");
         let embedding = Embedding {
-            tokens: reader.tensor("embed_tokens.weight", &[self.vocabulary, self.width])?,
+            tokens: reader.table("embed_tokens.weight", &[self.vocabulary, self.width])?,
             scale: 1.0,
             segments: None,
             positions: None,

@@ -135,7 +135,7 @@ impl Architecture for T5Encoder {
         let names = ["shared.weight", "encoder.embed_tokens.weight"];
         let table = names.iter().find(|name| reader.contains(name)).unwrap_or(&names[0]);
         let embedding = Embedding {
-            tokens: reader.tensor(table, &[self.vocabulary, self.width])?,
+            tokens: reader.table(table, &[self.vocabulary, self.width])?,
             scale: 1.0,
             segments: None,
             positions: None,

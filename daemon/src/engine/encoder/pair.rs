@@ -41,6 +41,11 @@ impl PairTemplate {
         })
     }
 
+    /// The same where a model is not told of segments.
+    pub(super) fn of_one_segment(self) -> Self {
+        Self { first_share: None, ..self }
+    }
+
     fn len(&self) -> usize {
         self.before.len() + self.between.len() + self.after.len()
     }

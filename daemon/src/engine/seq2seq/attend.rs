@@ -8,7 +8,7 @@ use super::cache::{BLOCK, Block, Source};
 use super::network::Heads;
 use crate::engine::layers::activation::Plain;
 use crate::engine::layers::math::softmax;
-use crate::engine::layers::packed::{PANEL, Product, pack_transposed};
+use crate::engine::layers::packed::{PANEL, Panels, Product, pack_transposed};
 use crate::engine::layers::relative_bias::RelativeBias;
 
 /// One head of one layer.
@@ -80,7 +80,7 @@ pub(super) fn to_source(
         row_stride: query.stride,
         count: query.count,
         depth: heads.width,
-        panels: keys,
+        panels: Panels::F32(keys),
         columns: tokens,
         bias: None,
     }
@@ -93,7 +93,7 @@ pub(super) fn to_source(
         row_stride: tokens,
         count: query.count,
         depth: tokens,
-        panels: values,
+        panels: Panels::F32(values),
         columns: heads.width,
         bias: None,
     }
@@ -118,7 +118,7 @@ pub(super) fn to_answer(
             row_stride: heads.width,
             count: 1,
             depth: heads.width,
-            panels: block.head(head.layer, head.own).0,
+            panels: Panels::F32(block.head(head.layer, head.own).0),
             columns: scores.len(),
             bias: None,
         }
@@ -138,7 +138,7 @@ pub(super) fn to_answer(
                 row_stride: scores.len(),
                 count: 1,
                 depth: scores.len(),
-                panels: panel,
+                panels: Panels::F32(panel),
                 columns: out.len(),
                 bias: before,
             }

@@ -261,11 +261,14 @@ impl Reader<'_> {
         let decoder_tokens = if said.tie_word_embeddings {
             Table::Tied(Arc::clone(&output))
         } else {
-            let names = [shared.as_str(), &of_decoder, &of_encoder];
-            let names = if is_one { &names[..] } else { &names[1..2] };
+            // Its own comes first: nothing says that it is a copy of the shared one.
+            let names = [of_decoder.as_str(), &shared, &of_encoder];
+            let names = if is_one { &names[..] } else { &names[..1] };
             loader.table(loader.one_of(names), decoder_rows, width)?
         };
-        let encoder_tokens = if is_one {
+        let has_own =
+            !said.tie_word_embeddings && loader.has(&of_encoder) && loader.has(&of_decoder);
+        let encoder_tokens = if is_one && !has_own {
             decoder_tokens.clone()
         } else {
             loader.table(&of_encoder, said.vocab_size, width)?

@@ -10,7 +10,7 @@ use super::cache::Cache;
 use super::exchange::{Exchange, Parts, Turns};
 use super::network::{Encoder, EncoderLayer, Heads, Network};
 use crate::engine::layers::activation::Plain;
-use crate::engine::layers::packed::{Product, packed_len};
+use crate::engine::layers::packed::{Panels, Product, packed_len};
 use crate::engine::team::Member;
 
 /// Queries whose scores are kept at once.
@@ -156,7 +156,7 @@ impl Way<'_> {
             row_stride: 3 * inner,
             count: queries.len(),
             depth: width,
-            panels: keys,
+            panels: Panels::F32(keys),
             columns: len,
             bias: None,
         }
@@ -170,7 +170,7 @@ impl Way<'_> {
             row_stride: len,
             count: queries.len(),
             depth: len,
-            panels: values,
+            panels: Panels::F32(values),
             columns: width,
             bias: None,
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::engine::layers::activation::Plain;
-use crate::engine::layers::packed::{PANEL, Product, pack_transposed, packed_len};
+use crate::engine::layers::packed::{PANEL, Panels, Product, pack_transposed, packed_len};
 
 /// A linear layer's weights, packed once. Its outputs can be computed panel by panel.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Matrix {
             row_stride: self.inputs,
             count,
             depth: self.inputs,
-            panels: &self.panels[panels.start * PANEL * self.inputs..],
+            panels: Panels::F32(&self.panels[panels.start * PANEL * self.inputs..]),
             columns: columns.len(),
             bias: (!self.bias.is_empty()).then(|| &self.bias[columns.clone()]),
         }

@@ -14,7 +14,7 @@ use super::network::Network;
 use super::{bart, t5};
 use crate::engine::encoder::RawTokenizer;
 use crate::engine::folder::read_json;
-use crate::engine::load::{TOKENIZER_TIMES_FILE, side_by_side};
+use crate::engine::load::{side_by_side, tokenizer_need};
 use crate::engine::load_error::LoadError;
 use crate::engine::model::{ComputeError, ModelCard, Sequence};
 use crate::engine::text_model::{Decoder, GenerationDefaults, Seq2SeqModel};
@@ -165,7 +165,7 @@ pub(super) fn need(files: &Files, threads: usize) -> Result<Need, LoadError> {
     let encoding = input_tokens * (3 * width + 8 * inner + 3 * feed);
     let stepping = inputs * (threads * (3 * width + 4 * inner + 2 * feed) + 2 * vocabulary);
     let values = u64::try_from(caches + encoding + stepping).unwrap_or(u64::MAX);
-    let tokenizer = (files.tokenizer.len() as u64).saturating_mul(TOKENIZER_TIMES_FILE);
+    let tokenizer = tokenizer_need(&files.tokenizer);
     let cpu_bytes = files
         .weights
         .loaded_bytes()
@@ -193,6 +193,10 @@ impl Seq2SeqModel for EncoderDecoder {
 
     fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
         self.codec.encode(text, max_tokens)
+    }
+
+    fn settled_bytes(&self, ids: &[u32], text: &str) -> Result<usize, ComputeError> {
+        self.codec.settled_bytes(ids, text)
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String, ComputeError> {
