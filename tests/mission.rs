@@ -99,8 +99,8 @@ fn every_error_code_and_request_stands_in_the_mission() {
 #[test]
 fn every_proof_is_a_test() {
     let mut tests = BTreeSet::new();
-    let mut folders =
-        vec![root().join("tests"), root().join("daemon/src"), root().join("client/tests")];
+    let sources = ["tests", "daemon/src", "daemon/tests", "client/tests"];
+    let mut folders = sources.map(|folder| root().join(folder)).to_vec();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             let path = entry.path();

@@ -9,7 +9,7 @@ use candle_core::Device;
 use super::architecture::{self, Architecture};
 use super::encoder::{RawTokenizer, Style};
 use super::fingerprint::ModelFingerprint;
-use super::folder::{Layout, StaticLayout, read_file, read_json};
+use super::folder::{Layout, StaticLayout, has_modules, read_file, read_json};
 use super::head::Head;
 use super::layers::portable::SCORES;
 use super::load_error::LoadError;
@@ -187,7 +187,7 @@ impl TransformerParts {
             );
         }
         let architecture = read_architecture(folder)?;
-        let limits = TextLimits::read(folder, &architecture.facts(), !head.is_assumed)?;
+        let limits = TextLimits::read(folder, &architecture.facts(), has_modules(path))?;
         let weights = Weights::of_folder(folder)?;
         Ok(Self { architecture, limits, weights, tokenizer: folder.join("tokenizer.json") })
     }
