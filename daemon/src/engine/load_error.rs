@@ -149,6 +149,20 @@ pub enum LoadError {
         /// What could be read.
         supported: &'static str,
     },
+    /// A module of the model is code that does not come with sentence-transformers.
+    #[error("{}: the module {class:?} is not one of sentence_transformers; code in a model's folder is not run", file.display())]
+    ForeignCode {
+        /// The file that names it.
+        file: PathBuf,
+        /// Its class.
+        class: String,
+    },
+    /// An adapter changes the weights of the folder.
+    #[error("{} tells of an adapter (LoRA) over the weights, which is not applied; merge it into them: model.merge_and_unload().save_pretrained(FOLDER) of peft", file.display())]
+    Adapter {
+        /// The file that tells of it.
+        file: PathBuf,
+    },
     /// A tensor has values that are no numbers.
     #[error("{}: tensor {tensor:?} has values that are not finite; fetch the file again", file.display())]
     NotFinite {

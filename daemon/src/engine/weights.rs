@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::folder::refuse_adapter;
 use super::load_error::LoadError;
 use file::TensorFile;
 
@@ -62,6 +63,7 @@ impl Weights {
     /// Opens the weights of a folder and checks what they say of themselves: safetensors if there
     /// are any, else what torch wrote.
     pub(super) fn of_folder(folder: &Path) -> Result<Self, LoadError> {
+        refuse_adapter(folder)?;
         for (name, is_index, format) in NAMES {
             let file = folder.join(name);
             if !file.exists() {
