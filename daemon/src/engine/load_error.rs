@@ -79,16 +79,6 @@ pub enum LoadError {
         /// What is wrong with it.
         source: TorchFault,
     },
-    /// One of several weight files has a tensor that their index does not tell of.
-    #[error("{} has a tensor {tensor:?} that {} does not tell of; they belong to different models", file.display(), index.display())]
-    NotInIndex {
-        /// The index.
-        index: PathBuf,
-        /// The file.
-        file: PathBuf,
-        /// The tensor.
-        tensor: String,
-    },
     /// A weight file ends before its tensors do.
     #[error("{} has {found} bytes where its header tells of {expected}; fetch the file again", file.display())]
     Truncated {

@@ -7,6 +7,7 @@ mod file;
 mod index;
 mod pickle;
 mod safetensors;
+mod strided;
 mod torch;
 mod zip;
 
