@@ -139,6 +139,18 @@ pub enum LoadError {
         /// What could be read.
         supported: &'static str,
     },
+    /// A tensor of row numbers has one that is none.
+    #[error("{}: tensor {tensor:?} names a row {row}, the table has {rows}; fetch the file again", file.display())]
+    NoSuchRow {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The number.
+        row: i64,
+        /// Rows of the table.
+        rows: usize,
+    },
     /// A module of the model is code that does not come with sentence-transformers.
     #[error("{}: the module {class:?} is not one of sentence_transformers; code in a model's folder is not run", file.display())]
     ForeignCode {

@@ -154,6 +154,15 @@ impl Weights {
         self.part(tensor)?.read_i8(tensor)
     }
 
+    /// Reads a list of numbers, each of which is that of a row of a table with so many.
+    pub(super) fn read_rows_of_table(
+        &self,
+        tensor: &str,
+        table_rows: usize,
+    ) -> Result<Vec<u32>, LoadError> {
+        self.part(tensor)?.read_rows_of_table(tensor, table_rows)
+    }
+
     fn part(&self, tensor: &str) -> Result<&TensorFile, LoadError> {
         let place = self.places.get(tensor).and_then(|&place| self.parts.get(place));
         place.ok_or_else(|| LoadError::MissingTensor {

@@ -240,6 +240,48 @@ impl TensorFile {
         Ok(Some(values.into()))
     }
 
+    /// Reads a list of numbers, each of which is that of a row of a table with so many.
+    pub(super) fn read_rows_of_table(
+        &self,
+        tensor: &str,
+        table_rows: usize,
+    ) -> Result<Vec<u32>, LoadError> {
+        let entry = self.entry(tensor)?;
+        let &[len] = &entry.shape[..] else {
+            return Err(self.other_shape(tensor, entry, &[table_rows]));
+        };
+        let row_by_row = Strides::of(&entry.shape, &[1]);
+        let Some(strides) = entry.strides.as_ref().or(row_by_row.as_ref()) else {
+            return Err(self.other_shape(tensor, entry, &[table_rows]));
+        };
+        let mut beyond = None;
+        let mut row_of = |number: i64| {
+            let row = u32::try_from(number).ok();
+            row.filter(|row| u64::from(*row) < len_u64(table_rows)).unwrap_or_else(|| {
+                beyond.get_or_insert(number);
+                0
+            })
+        };
+        let mut rows = vec![0; len];
+        match &*entry.dtype {
+            "I32" => self.gather(entry, strides, 0..len, &mut rows, |number| {
+                row_of(i32::from_le(number).into())
+            })?,
+            "I64" => self
+                .gather(entry, strides, 0..len, &mut rows, |number| row_of(i64::from_le(number)))?,
+            other => return Err(self.element_type(tensor, other, "I32, I64")),
+        }
+        match beyond {
+            None => Ok(rows),
+            Some(row) => Err(LoadError::NoSuchRow {
+                file: self.file.clone(),
+                tensor: tensor.to_owned(),
+                row,
+                rows: table_rows,
+            }),
+        }
+    }
+
     /// Fills `target` with what begins at `offset`.
     pub(super) fn read_at(&self, target: &mut [u8], offset: u64) -> Result<(), LoadError> {
         match &self.bytes {
