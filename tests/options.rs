@@ -157,6 +157,9 @@ fn rows_that_the_folder_cuts_stay_as_they_are_unless_length_one_is_asked_for() {
     let settings =
         [model("cut", &cut, ""), model("whole", &whole, ""), model("set", &cut, "dimension = 8")];
     let daemon = Daemon::with_settings(&settings.concat());
+    for (model, is_long) in [("cut", false), ("whole", true), ("set", true)] {
+        assert_eq!(daemon.model(model).info().normalized, is_long, "{model}");
+    }
     let texts = texts(10);
     let whole = daemon.model("whole").embed(&texts).unwrap();
     let length = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();

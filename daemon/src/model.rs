@@ -233,6 +233,8 @@ impl ModelSlot {
             Some(model) => {
                 let shape = shape(model.card(), settings)?;
                 info.dimension = number(shape.used);
+                // Told of the rows that come where a request says nothing.
+                info.normalized &= shape.renormalize || shape.used == shape.model;
                 Some(Embedding::start(name, model, shape, settings, limits, threads, work))
             }
         };
