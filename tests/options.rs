@@ -1,4 +1,4 @@
-use crate::support::{Daemon, code_of, texts};
+use crate::support::{Daemon, code_of, texts, tiny_model};
 use emberd_client::{
     Client, ElementType, EmbedOptions, EmbeddingModel, Embeddings, Prompt, QuantizationRanges,
 };
@@ -168,6 +168,47 @@ fn one_entry_of_the_cache_serves_every_dimension_and_element() {
     let status = daemon.status();
     assert_eq!((status.cache.entries, status.cache.misses), (50, 50));
     assert_eq!(bits(&model.embed(&texts).unwrap()), bits(&plain));
+}
+
+#[test]
+fn rows_that_the_folder_cuts_stay_as_they_are_unless_length_one_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let [cut, whole] = ["cut", "whole"].map(|name| tiny_model(&folder.path().join(name)));
+    let settings = r#"{"truncate_dim": 8}"#;
+    std::fs::write(cut.join("config_sentence_transformers.json"), settings).unwrap();
+    let model = |id: &str, folder: &Path, dimension: &str| {
+        format!("[models.{id}]\ntype = \"embedding\"\nlocal_path = {folder:?}\n{dimension}\n")
+    };
+    let settings =
+        [model("cut", &cut, ""), model("whole", &whole, ""), model("set", &cut, "dimension = 8")];
+    let daemon = Daemon::with_settings(&settings.concat());
+    for (model, is_long) in [("cut", false), ("whole", true), ("set", true)] {
+        assert_eq!(daemon.model(model).info().normalized, is_long, "{model}");
+    }
+    let texts = texts(10);
+    let whole = daemon.model("whole").embed(&texts).unwrap();
+    let length = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let of_8 = EmbedOptions { dimension: Some(8), ..EmbedOptions::default() };
+    let of_length_1 = EmbedOptions { normalize: Some(true), ..EmbedOptions::default() };
+    let as_made = EmbedOptions { normalize: Some(false), ..EmbedOptions::default() };
+    for (model, options, is_long) in [
+        ("cut", EmbedOptions::default(), false),
+        ("cut", as_made, false),
+        ("cut", of_8, true),
+        ("cut", of_length_1, true),
+        ("set", EmbedOptions::default(), true),
+    ] {
+        let rows = daemon.model(model).embed_with(&texts, &options).unwrap();
+        assert_eq!(rows.dimension(), 8);
+        for (row, whole) in rows.rows().zip(whole.rows()) {
+            if is_long {
+                assert!((length(row) - 1.0).abs() < 1e-6, "{model} {options:?}: {row:?}");
+            } else {
+                assert_eq!(row, &whole[..8], "{model} {options:?}");
+                assert!(length(row) < 0.95, "{row:?}");
+            }
+        }
+    }
 }
 
 #[test]

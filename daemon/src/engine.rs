@@ -32,6 +32,7 @@ mod tail;
 mod team;
 mod text_limits;
 pub mod text_model;
+mod token_table;
 mod transformer;
 mod weights;
 mod workspace;

@@ -233,6 +233,8 @@ impl ModelSlot {
             Some(model) => {
                 let shape = shape(model.card(), settings)?;
                 info.dimension = number(shape.used);
+                // Told of the rows that come where a request says nothing.
+                info.normalized &= shape.renormalize || shape.used == shape.model;
                 Some(Embedding::start(name, model, shape, settings, limits, threads, work))
             }
         };
@@ -300,10 +302,9 @@ fn shape(card: &ModelCard, settings: &ModelSettings) -> Result<RowShape, LoadFai
         Some(wanted) => wanted,
         None => card.truncate_dim.filter(|&used| used > 0).unwrap_or(available).min(available),
     };
-    // Rows that the settings cut get the length 1, as designed; those that the folder cuts keep what
-    // its model makes of them.
-    let is_cut = used < available && settings.dimension.is_some();
-    let renormalize = is_cut || (card.normalized && used < available);
+    // Rows that the settings cut get the length 1, as designed; those that the folder cuts stay as
+    // they are then, as with sentence-transformers.
+    let renormalize = used < available && settings.dimension.is_some();
     Ok(RowShape { model: available, used, renormalize })
 }
 

@@ -55,7 +55,7 @@ impl Wanted {
         model: &Embedding,
     ) -> Result<Self, RowError> {
         let EmbedOptions { prompt, normalize, dimension, element, ranges } = options;
-        let shape = shape(normalize, dimension, info, model.shape)?;
+        let shape = shape(normalize, dimension, info, model)?;
         check_elements(element, ranges.as_ref(), shape.used)?;
         let prompt = match prompt {
             Prompt::Default => None,
@@ -77,8 +77,9 @@ fn shape(
     normalize: Option<bool>,
     dimension: Option<u32>,
     info: &ModelInfo,
-    usual: RowShape,
+    model: &Embedding,
 ) -> Result<RowShape, RowError> {
+    let usual = model.shape;
     let available = usual.model;
     let used = match dimension {
         None => usual.used,
@@ -88,7 +89,7 @@ fn shape(
             .ok_or_else(|| RowError::Dimension { model: info.id.clone(), wanted, available })?,
     };
     let is_cut = used < available;
-    let is_normalized = info.normalized;
+    let is_normalized = model.normalizes;
     let renormalize = match normalize {
         // As the settings have it.
         None if dimension.is_none() => usual.renormalize,

@@ -49,6 +49,7 @@ impl Layout {
         if let Some(modules) = read_json_if_there::<Vec<Module>>(&file)? {
             return Self::from_modules(folder, &file, &modules);
         }
+        refuse_adapter(folder)?;
         let config: Value = read_json(&folder.join("config.json"))?;
         if config["model_type"] == "model2vec" {
             return Ok(Self::Static(StaticLayout::from_model2vec(folder.to_owned(), config)?));
@@ -83,6 +84,13 @@ impl StaticLayout {
 /// Whether a folder was made by sentence-transformers, whose own files then count.
 pub(super) fn has_modules(folder: &Path) -> bool {
     folder.join("modules.json").exists()
+}
+
+/// Refuses a folder to whose weights transformers would add an adapter: without it they are another
+/// model's.
+pub(super) fn refuse_adapter(folder: &Path) -> Result<(), LoadError> {
+    let file = folder.join("adapter_config.json");
+    if file.exists() { Err(LoadError::Adapter { file }) } else { Ok(()) }
 }
 
 /// Opens a file that can be read to its end: a named pipe would be waited for, perhaps for ever.

@@ -79,16 +79,6 @@ pub enum LoadError {
         /// What is wrong with it.
         source: TorchFault,
     },
-    /// One of several weight files has a tensor that their index does not tell of.
-    #[error("{} has a tensor {tensor:?} that {} does not tell of; they belong to different models", file.display(), index.display())]
-    NotInIndex {
-        /// The index.
-        index: PathBuf,
-        /// The file.
-        file: PathBuf,
-        /// The tensor.
-        tensor: String,
-    },
     /// A weight file ends before its tensors do.
     #[error("{} has {found} bytes where its header tells of {expected}; fetch the file again", file.display())]
     Truncated {
@@ -148,6 +138,32 @@ pub enum LoadError {
         found: String,
         /// What could be read.
         supported: &'static str,
+    },
+    /// A tensor of row numbers has one that is none.
+    #[error("{}: tensor {tensor:?} names a row {row}, the table has {rows}; fetch the file again", file.display())]
+    NoSuchRow {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The number.
+        row: i64,
+        /// Rows of the table.
+        rows: usize,
+    },
+    /// A module of the model is code that does not come with sentence-transformers.
+    #[error("{}: the module {class:?} is not one of sentence_transformers; code in a model's folder is not run", file.display())]
+    ForeignCode {
+        /// The file that names it.
+        file: PathBuf,
+        /// Its class.
+        class: String,
+    },
+    /// An adapter changes the weights of the folder.
+    #[error("{} tells of an adapter (LoRA) over the weights, which is not applied; merge it into them: model.merge_and_unload().save_pretrained(FOLDER) of peft", file.display())]
+    Adapter {
+        /// The file that tells of it.
+        file: PathBuf,
     },
     /// A tensor has values that are no numbers.
     #[error("{}: tensor {tensor:?} has values that are not finite; fetch the file again", file.display())]

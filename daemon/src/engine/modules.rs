@@ -34,9 +34,14 @@ const CHAINS: &str =
     "Transformer and Pooling, or StaticEmbedding; then any of Dense, LayerNorm, Normalize, Dropout";
 
 impl Module {
-    /// The class name is what stays the same when the library moves its modules about.
-    fn class(&self) -> &str {
-        self.kind.rsplit('.').next().unwrap_or_default()
+    /// The class name is what stays the same when the library moves its modules about. Other classes
+    /// are code that came with the model, whatever their names.
+    fn class(&self, file: &Path) -> Result<&str, LoadError> {
+        let path = self.kind.strip_prefix("sentence_transformers.");
+        path.and_then(|path| path.rsplit('.').next()).ok_or_else(|| LoadError::ForeignCode {
+            file: file.to_owned(),
+            class: self.kind.clone(),
+        })
     }
 
     /// Where its files are. A path that leads out of the model's folder is refused: what a model
@@ -66,7 +71,8 @@ impl Layout {
             .iter()
             .map(|module| module.folder(model, file))
             .collect::<Result<Vec<_>, _>>()?;
-        let classes: Vec<&str> = modules.iter().map(Module::class).collect();
+        let classes =
+            modules.iter().map(|module| module.class(file)).collect::<Result<Vec<&str>, _>>()?;
         let foreign = || {
             Err(LoadError::Unsupported {
                 file: file.to_owned(),

@@ -7,6 +7,7 @@ mod file;
 mod index;
 mod pickle;
 mod safetensors;
+mod strided;
 mod torch;
 mod zip;
 
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::folder::refuse_adapter;
 use super::load_error::LoadError;
 use file::TensorFile;
 
@@ -62,6 +64,7 @@ impl Weights {
     /// Opens the weights of a folder and checks what they say of themselves: safetensors if there
     /// are any, else what torch wrote.
     pub(super) fn of_folder(folder: &Path) -> Result<Self, LoadError> {
+        refuse_adapter(folder)?;
         for (name, is_index, format) in NAMES {
             let file = folder.join(name);
             if !file.exists() {
@@ -149,6 +152,15 @@ impl Weights {
     /// Reads a tensor of bytes, if it is one. `None`: it has other elements.
     pub(super) fn read_i8(&self, tensor: &str) -> Result<Option<Cow<'static, [i8]>>, LoadError> {
         self.part(tensor)?.read_i8(tensor)
+    }
+
+    /// Reads a list of numbers, each of which is that of a row of a table with so many.
+    pub(super) fn read_rows_of_table(
+        &self,
+        tensor: &str,
+        table_rows: usize,
+    ) -> Result<Vec<u32>, LoadError> {
+        self.part(tensor)?.read_rows_of_table(tensor, table_rows)
     }
 
     fn part(&self, tensor: &str) -> Result<&TensorFile, LoadError> {

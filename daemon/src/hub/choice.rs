@@ -7,7 +7,9 @@ use super::listing::ListedFile;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Beside these, `config*.json` and `sentence_*_config.json`.
-const SMALL_FILES: [&str; 12] = [
+const SMALL_FILES: [&str; 13] = [
+    // Of no use, but for a model that has it to be refused.
+    "adapter_config.json",
     "modules.json",
     "generation_config.json",
     "tokenizer.json",

@@ -20,6 +20,8 @@ pub(crate) struct Embedding {
     pub(crate) queue: Arc<Queue>,
     /// What of its rows is used, where a request does not ask for something else.
     pub(crate) shape: RowShape,
+    /// Whether whole rows have length 1 as the model makes them.
+    pub(crate) normalizes: bool,
     /// What may go in front of a text, by name.
     pub(crate) prompts: BTreeMap<String, String>,
     /// What determines its rows; `None` where they are not cached.
@@ -77,7 +79,8 @@ impl Embedding {
         let (queue, workers) = rows(name, model, limits, threads, done)?;
         let fingerprint = model.fingerprint().filter(|_| settings.cache_embeddings);
         let prompts = model.card().prompts.clone();
-        Ok(Self { queue, shape, prompts, fingerprint, workers })
+        let normalizes = model.card().normalized;
+        Ok(Self { queue, shape, normalizes, prompts, fingerprint, workers })
     }
 }
 

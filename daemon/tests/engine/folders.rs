@@ -259,7 +259,8 @@ fn what_stands_behind_the_pooling_is_done_in_its_order() {
         let folder = copy_of("bert-mean-norm");
         let module = |(i, class): (usize, &&str)| {
             let path = if i == 0 { String::new() } else { format!("{i}_{class}") };
-            json!({"idx": i, "name": i.to_string(), "path": path, "type": format!("x.{class}")})
+            let kind = format!("sentence_transformers.models.{class}");
+            json!({"idx": i, "name": i.to_string(), "path": path, "type": kind})
         };
         let modules: Vec<_> = classes.iter().enumerate().map(module).collect();
         write(&folder, "modules.json", &json!(modules));

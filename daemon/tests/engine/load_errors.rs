@@ -1,7 +1,9 @@
 use std::fs;
 use std::path::Path;
 
-use emberd_daemon::engine::{HeaderFault, LoadError, load_folder};
+use emberd_daemon::engine::{
+    HeaderFault, LoadError, load_folder, load_masked, load_ranker, load_seq2seq,
+};
 use proptest::prelude::{ProptestConfig, any, proptest};
 use safetensors::tensor::Dtype;
 use serde_json::json;
@@ -211,6 +213,43 @@ fn a_module_outside_of_the_folder_is_refused() {
 }
 
 #[test]
+fn a_module_of_other_code_is_refused() {
+    for (at, class) in [
+        (0, "custom_st.Transformer"),
+        (1, "my_module.Pooling"),
+        (1, "my_module.sentence_transformers.models.Pooling"),
+        (2, "Normalize"),
+    ] {
+        let folder = copy_of("bert-mean-norm");
+        set(&folder, "modules.json", &format!("/{at}/type"), json!(class));
+        let error = error_naming(&folder, "modules.json");
+        assert!(error.to_string().contains(class), "{error}");
+        assert!(matches!(error, LoadError::ForeignCode { .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn an_adapter_over_the_weights_is_refused() {
+    const ADAPTER: &str = "adapter_config.json";
+    for name in ["bert-mean-norm", "cross-encoder", "bert-mlm", "t5-relu-tied"] {
+        let folder = copy_of(name);
+        fs::write(folder.path().join(ADAPTER), "{}").unwrap();
+        let error = match name {
+            "bert-mean-norm" => load_folder(folder.path()).unwrap_err(),
+            "cross-encoder" => load_ranker(folder.path()).unwrap_err(),
+            "bert-mlm" => load_masked(folder.path()).unwrap_err(),
+            _ => load_seq2seq(folder.path()).unwrap_err(),
+        };
+        let text = error.to_string();
+        assert!(text.contains(ADAPTER) && text.contains("merge_and_unload"), "{name}: {text}");
+    }
+    // So peft writes it, without the model that it is for.
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join(ADAPTER), "{}").unwrap();
+    assert!(matches!(error_naming(&folder, ADAPTER), LoadError::Adapter { .. }));
+}
+
+#[test]
 fn a_tensor_of_another_shape_is_named() {
     let folder = copy_of("bert-mean-norm");
     rewrite_weights(&folder, |mut tensors| {
@@ -333,7 +372,7 @@ fn what_is_not_supported_is_named_with_what_is() {
         (
             "modules.json",
             "/0/type",
-            json!("CLIPModel"),
+            json!("sentence_transformers.models.CLIPModel"),
             "Transformer and Pooling, or StaticEmbedding",
         ),
     ] {

@@ -27,6 +27,9 @@ mod architectures;
 /// What the files of a model may say, and how they are understood.
 mod folders;
 
+/// Tables of token rows: what stands beside the table, and how their texts are cut.
+mod static_tables;
+
 /// Folders as newer versions of the libraries write them.
 mod newer_library;
 

@@ -4,11 +4,25 @@ use safetensors::tensor::Dtype;
 
 use crate::support::OwnedTensor;
 
+/// How the tensors of a state dict are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Row by row.
+    Plain,
+    /// Matrices column by column.
+    Transposed,
+    /// As parts of larger tensors: every second value, with more between the rows.
+    Parts,
+    /// As parameters, some of which somebody gave an attribute.
+    Parameters,
+}
+
 /// A state dict as a ZIP archive: torch since 1.6.
-pub(crate) fn archive(tensors: &[OwnedTensor]) -> Vec<u8> {
-    let pickle = [b"\x80\x02".as_slice(), &state_dict(tensors, false), b"."].concat();
-    let names: Vec<String> = (0..tensors.len()).map(|i| format!("archive/data/{i}")).collect();
-    let data = names.iter().zip(tensors).map(|(name, tensor)| (&**name, tensor.bytes.as_slice()));
+pub(crate) fn archive(tensors: &[OwnedTensor], form: Form) -> Vec<u8> {
+    let stored = stored(tensors, form);
+    let pickle = [b"\x80\x02".as_slice(), &state_dict(&stored, form, false), b"."].concat();
+    let names: Vec<String> = (0..stored.len()).map(|i| format!("archive/data/{i}")).collect();
+    let data = names.iter().zip(&stored).map(|(name, tensor)| (&**name, &tensor.memory[..]));
     let mut entries =
         vec![("archive/data.pkl", pickle.as_slice()), ("archive/byteorder", b"little")];
     entries.extend(data);
@@ -17,47 +31,113 @@ pub(crate) fn archive(tensors: &[OwnedTensor]) -> Vec<u8> {
 }
 
 /// The same as torch wrote it before: pickles, and the memory behind them.
-pub(crate) fn old_format(tensors: &[OwnedTensor]) -> Vec<u8> {
+pub(crate) fn old_format(tensors: &[OwnedTensor], form: Form) -> Vec<u8> {
+    let stored = stored(tensors, form);
     let magic = b"\x80\x02\x8A\x0Al\xFC\x9CF\xF9 j\xA8P\x19.".as_slice();
     let version = b"\x80\x02M\xE9\x03.".as_slice();
     let mut system = b"\x80\x02}q\x00(".to_vec();
     text(&mut system, "little_endian");
     system.extend(b"\x88u.");
     let mut keys = b"\x80\x02]q\x00(".to_vec();
-    (0..tensors.len()).for_each(|i| text(&mut keys, &i.to_string()));
+    (0..stored.len()).for_each(|i| text(&mut keys, &i.to_string()));
     keys.extend(b"e.");
-    let state = [b"\x80\x02".as_slice(), &state_dict(tensors, true), b"."].concat();
+    let state = [b"\x80\x02".as_slice(), &state_dict(&stored, form, true), b"."].concat();
     let mut file = [magic, version, &system, &state, &keys].concat();
-    for tensor in tensors {
-        file.extend((count(tensor) as u64).to_le_bytes());
-        file.extend(&tensor.bytes);
+    for tensor in stored {
+        file.extend((tensor.len as u64).to_le_bytes());
+        file.extend(tensor.memory);
     }
     file
 }
 
-fn state_dict(tensors: &[OwnedTensor], old: bool) -> Vec<u8> {
+/// A tensor as torch has it in memory.
+struct Stored<'a> {
+    tensor: &'a OwnedTensor,
+    memory: Vec<u8>,
+    /// Elements of the memory.
+    len: usize,
+    offset: usize,
+    strides: Vec<usize>,
+}
+
+fn stored(tensors: &[OwnedTensor], form: Form) -> Vec<Stored<'_>> {
+    tensors.iter().map(|tensor| Stored::of(tensor, form)).collect()
+}
+
+impl<'a> Stored<'a> {
+    fn of(tensor: &'a OwnedTensor, form: Form) -> Self {
+        let shape = &tensor.shape;
+        let plain = |at: usize| shape[at + 1..].iter().product::<usize>();
+        let strides = (0..shape.len()).map(plain).collect();
+        match (form, &shape[..]) {
+            (Form::Transposed, &[rows, _]) => Self::spread(tensor, 0, vec![1, rows]),
+            (Form::Parts, &[_]) => Self::spread(tensor, 3, vec![2]),
+            (Form::Parts, &[_, columns]) => Self::spread(tensor, 3, vec![2 * columns + 5, 2]),
+            _ => Self::spread(tensor, 0, strides),
+        }
+    }
+
+    /// With its elements at these places; what lies between them is no number.
+    fn spread(tensor: &'a OwnedTensor, offset: usize, strides: Vec<usize>) -> Self {
+        let count: usize = tensor.shape.iter().product();
+        let size = tensor.bytes.len() / count;
+        let place = |mut number: usize| {
+            let steps = tensor.shape.iter().zip(&strides).rev().map(|(n, stride)| {
+                let step = number % n * stride;
+                number /= n;
+                step
+            });
+            offset + steps.sum::<usize>()
+        };
+        let len = 1 + place(count - 1);
+        let mut memory = vec![0xFF; len * size];
+        for (number, element) in tensor.bytes.chunks(size).enumerate() {
+            memory[place(number) * size..][..size].copy_from_slice(element);
+        }
+        Self { tensor, memory, len, offset, strides }
+    }
+}
+
+fn state_dict(stored: &[Stored<'_>], form: Form, old: bool) -> Vec<u8> {
+    const HOOKS: &[u8] = b"ccollections\nOrderedDict\n)R";
     let mut out = b"ccollections\nOrderedDict\nq\x00)Rq\x01(".to_vec();
-    for (i, tensor) in tensors.iter().enumerate() {
+    for (i, Stored { tensor, len, offset, strides, .. }) in stored.iter().enumerate() {
         let class = match tensor.dtype {
             Dtype::F32 => "FloatStorage",
             Dtype::F16 => "HalfStorage",
+            Dtype::F64 => "DoubleStorage",
+            Dtype::BF16 => "BFloat16Storage",
             Dtype::I64 => "LongStorage",
             other => panic!("{other:?} is not written here"),
         };
         text(&mut out, &tensor.name);
+        let with_state = i % 2 == 0;
+        if form == Form::Parameters {
+            let name =
+                if with_state { "_rebuild_parameter_with_state" } else { "_rebuild_parameter" };
+            out.extend(format!("ctorch._utils\n{name}\n(").as_bytes());
+        }
         out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
         text(&mut out, "storage");
         out.extend(format!("ctorch\n{class}\n").as_bytes());
         text(&mut out, &i.to_string());
         text(&mut out, "cpu");
-        int(&mut out, count(tensor));
+        int(&mut out, *len);
         // The older format has one part more: a view that nobody uses.
         out.extend(if old { b"NtQ".as_slice() } else { b"tQ" });
-        int(&mut out, 0);
+        int(&mut out, *offset);
         tuple(&mut out, &tensor.shape);
-        let stride = |at: usize| tensor.shape[at + 1..].iter().product();
-        tuple(&mut out, &(0..tensor.shape.len()).map(stride).collect::<Vec<usize>>());
-        out.extend(b"\x89ccollections\nOrderedDict\n)RtR");
+        tuple(&mut out, strides);
+        out.extend([b"\x89", HOOKS, b"tR"].concat());
+        if form == Form::Parameters {
+            out.extend([b"\x88", HOOKS].concat());
+            if with_state {
+                out.push(b'}');
+                text(&mut out, "_is_hf_initialized");
+                out.extend(b"\x88s");
+            }
+            out.extend(b"tR");
+        }
     }
     out.push(b'u');
     // What a state dict of modules has beside its tensors.
@@ -65,10 +145,6 @@ fn state_dict(tensors: &[OwnedTensor], old: bool) -> Vec<u8> {
     text(&mut out, "_metadata");
     out.extend(b"}sb");
     out
-}
-
-fn count(tensor: &OwnedTensor) -> usize {
-    tensor.shape.iter().product()
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {

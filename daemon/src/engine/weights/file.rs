@@ -1,4 +1,4 @@
-//! A file whose tensors lie one after another, read without mapping it.
+//! A file of tensors, read without mapping it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,11 +10,15 @@ use std::path::{Path, PathBuf};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
+use super::strided::Strides;
 use crate::engine::folder::open_file;
 use crate::engine::load_error::LoadError;
 
 /// What is read at a time to be hashed or widened: it stays in the processor's cache meanwhile.
-const PIECE_BYTES: usize = 256 << 10;
+pub(super) const PIECE_BYTES: usize = 256 << 10;
+
+/// What can be read as `f32`.
+const FLOATS: &str = "F32, F16, BF16, F64";
 
 /// The tensors of one file, not yet read.
 #[derive(Debug)]
@@ -37,11 +41,12 @@ enum Bytes {
 pub(super) struct Entry {
     /// As safetensors spells it.
     pub(super) dtype: Cow<'static, str>,
-    /// Row-major.
     pub(super) shape: Vec<usize>,
+    /// `None`: row-major.
+    pub(super) strides: Option<Strides>,
     /// The first byte, from the file's beginning.
     pub(super) start: u64,
-    /// Bytes that it takes.
+    /// Bytes of its elements.
     pub(super) len_bytes: u64,
 }
 
@@ -144,7 +149,25 @@ impl TensorFile {
         // Checked with the entry: the count fits the file's length.
         let row: usize = shape.iter().skip(1).product();
         values.resize(rows.len() * row, 0.0);
-        let start = entry.start + len_u64(rows.start * row) * element_bytes(&entry.dtype);
+        match &entry.strides {
+            None => self.read_dense(tensor, entry, rows.start * row, values)?,
+            Some(strides) => self.read_strided(tensor, entry, strides, rows, values)?,
+        }
+        if values.iter().all(|value| value.is_finite()) {
+            return Ok(());
+        }
+        Err(LoadError::NotFinite { file: self.file.clone(), tensor: tensor.to_owned() })
+    }
+
+    /// Reads elements that lie one after the other, from the one of this number on.
+    fn read_dense(
+        &self,
+        tensor: &str,
+        entry: &Entry,
+        first: usize,
+        values: &mut [f32],
+    ) -> Result<(), LoadError> {
+        let start = entry.start + len_u64(first) * element_bytes(&entry.dtype);
         match &*entry.dtype {
             "F32" => {
                 self.read_at(bytemuck::cast_slice_mut(values), start)?;
@@ -165,12 +188,35 @@ impl TensorFile {
                     *value = narrowed(f64::from_bits(u64::from_le(*word)));
                 }
             })?,
-            other => return Err(self.element_type(tensor, other, "F32, F16, BF16, F64")),
+            other => return Err(self.element_type(tensor, other, FLOATS)),
         }
-        if values.iter().all(|value| value.is_finite()) {
-            return Ok(());
+        Ok(())
+    }
+
+    /// Reads rows whose elements do not.
+    fn read_strided(
+        &self,
+        tensor: &str,
+        entry: &Entry,
+        strides: &Strides,
+        rows: Range<usize>,
+        values: &mut [f32],
+    ) -> Result<(), LoadError> {
+        match &*entry.dtype {
+            "F32" => {
+                self.gather(entry, strides, rows, values, |word| f32::from_bits(u32::from_le(word)))
+            }
+            "F16" => self.gather(entry, strides, rows, values, |word| {
+                f16::from_bits(u16::from_le(word)).to_f32()
+            }),
+            "BF16" => self.gather(entry, strides, rows, values, |word| {
+                bf16::from_bits(u16::from_le(word)).to_f32()
+            }),
+            "F64" => self.gather(entry, strides, rows, values, |word| {
+                narrowed(f64::from_bits(u64::from_le(word)))
+            }),
+            other => Err(self.element_type(tensor, other, FLOATS)),
         }
-        Err(LoadError::NotFinite { file: self.file.clone(), tensor: tensor.to_owned() })
     }
 
     /// Reads a tensor of bytes, if it is one. `None`: it has other elements.
@@ -179,13 +225,61 @@ impl TensorFile {
         if entry.dtype != "I8" {
             return Ok(None);
         }
-        if let Bytes::Static(bytes) = self.bytes {
+        if let (Bytes::Static(bytes), None) = (&self.bytes, &entry.strides) {
             let bytes: &'static [u8] = slice_of(bytes, entry.start, entry.len_bytes);
             return Ok(Some(bytemuck::cast_slice(bytes).into()));
         }
         let mut values = vec![0i8; entry.shape.iter().product()];
-        self.read_at(bytemuck::cast_slice_mut(&mut values), entry.start)?;
+        match &entry.strides {
+            None => self.read_at(bytemuck::cast_slice_mut(&mut values), entry.start)?,
+            Some(strides) => {
+                let rows = 0..entry.shape.first().copied().unwrap_or(1);
+                self.gather(entry, strides, rows, &mut values, |value: i8| value)?;
+            }
+        }
         Ok(Some(values.into()))
+    }
+
+    /// Reads a list of numbers, each of which is that of a row of a table with so many.
+    pub(super) fn read_rows_of_table(
+        &self,
+        tensor: &str,
+        table_rows: usize,
+    ) -> Result<Vec<u32>, LoadError> {
+        let entry = self.entry(tensor)?;
+        let &[len] = &entry.shape[..] else {
+            return Err(self.other_shape(tensor, entry, &[table_rows]));
+        };
+        let row_by_row = Strides::of(&entry.shape, &[1]);
+        let Some(strides) = entry.strides.as_ref().or(row_by_row.as_ref()) else {
+            return Err(self.other_shape(tensor, entry, &[table_rows]));
+        };
+        let mut beyond = None;
+        let mut row_of = |number: i64| {
+            let row = u32::try_from(number).ok();
+            row.filter(|row| u64::from(*row) < len_u64(table_rows)).unwrap_or_else(|| {
+                beyond.get_or_insert(number);
+                0
+            })
+        };
+        let mut rows = vec![0; len];
+        match &*entry.dtype {
+            "I32" => self.gather(entry, strides, 0..len, &mut rows, |number| {
+                row_of(i32::from_le(number).into())
+            })?,
+            "I64" => self
+                .gather(entry, strides, 0..len, &mut rows, |number| row_of(i64::from_le(number)))?,
+            other => return Err(self.element_type(tensor, other, "I32, I64")),
+        }
+        match beyond {
+            None => Ok(rows),
+            Some(row) => Err(LoadError::NoSuchRow {
+                file: self.file.clone(),
+                tensor: tensor.to_owned(),
+                row,
+                rows: table_rows,
+            }),
+        }
     }
 
     /// Fills `target` with what begins at `offset`.
@@ -229,15 +323,16 @@ impl TensorFile {
 
     fn entry_of_shape(&self, tensor: &str, wanted: &[usize]) -> Result<&Entry, LoadError> {
         let entry = self.entry(tensor)?;
-        if entry.shape != wanted {
-            return Err(LoadError::TensorShape {
-                file: self.file.clone(),
-                tensor: tensor.to_owned(),
-                found: entry.shape.clone(),
-                wanted: wanted.to_vec(),
-            });
+        if entry.shape == wanted { Ok(entry) } else { Err(self.other_shape(tensor, entry, wanted)) }
+    }
+
+    fn other_shape(&self, tensor: &str, entry: &Entry, wanted: &[usize]) -> LoadError {
+        LoadError::TensorShape {
+            file: self.file.clone(),
+            tensor: tensor.to_owned(),
+            found: entry.shape.clone(),
+            wanted: wanted.to_vec(),
         }
-        Ok(entry)
     }
 
     /// The error for a tensor whose elements are of no use.

@@ -46,13 +46,11 @@ pub(super) fn open(file: &Path, format: Format) -> Result<Weights, LoadError> {
         parts[number].shape(tensor)?;
         places.insert(tensor.clone(), number);
     }
-    for part in &parts {
-        if let Some(tensor) = part.names().find(|name| !places.contains_key(*name)) {
-            return Err(LoadError::NotInIndex {
-                index: file.to_owned(),
-                file: part.file().to_owned(),
-                tensor: tensor.to_owned(),
-            });
+    // What the index does not name belongs to the model all the same, as in transformers; of several
+    // by one name the last file's.
+    for &number in numbers.values() {
+        for tensor in parts[number].names().filter(|name| !index.weight_map.contains_key(*name)) {
+            places.insert(tensor.to_owned(), number);
         }
     }
     Ok(Weights { file: file.to_owned(), parts, places })

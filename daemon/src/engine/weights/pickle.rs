@@ -70,6 +70,7 @@ pub(super) struct Unpickler<'a> {
     at: usize,
     stack: Vec<Value>,
     memo: HashMap<u32, Value>,
+    storages: Vec<Rc<Storage>>,
 }
 
 type Step<T> = Result<T, &'static str>;
@@ -79,7 +80,12 @@ const UNDERFLOW: &str = "it takes more from its stack than is there";
 
 impl<'a> Unpickler<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, stack: Vec::new(), memo: HashMap::new() }
+        Self { bytes, at: 0, stack: Vec::new(), memo: HashMap::new(), storages: Vec::new() }
+    }
+
+    /// The memory that all pickles so far told of.
+    pub(super) fn storages(&self) -> &[Rc<Storage>] {
+        &self.storages
     }
 
     /// How many bytes were read.
@@ -218,7 +224,9 @@ impl<'a> Unpickler<'a> {
             b'Q' => {
                 // BINPERSID
                 let id = self.pop()?;
-                self.push(storage(&id).unwrap_or(Value::Other));
+                let storage = storage(&id).map(Rc::new);
+                self.storages.extend(storage.clone());
+                self.push(storage.map_or(Value::Other, Value::Storage));
             }
             b'R' | 0x81 => {
                 // REDUCE, NEWOBJ
@@ -341,7 +349,7 @@ impl<'a> Unpickler<'a> {
 }
 
 /// What a persistent id stands for: `("storage", class, key, device, elements)`.
-fn storage(id: &Value) -> Option<Value> {
+fn storage(id: &Value) -> Option<Storage> {
     let Value::Tuple(parts, _) = id else { return None };
     match &parts[..] {
         [Value::Text(kind), Value::Global(class), Value::Text(key), _, Value::Int(len), ..]
@@ -349,7 +357,7 @@ fn storage(id: &Value) -> Option<Value> {
         {
             let class = class.rsplit('.').next()?.into();
             let len = u64::try_from(*len).ok()?;
-            Some(Value::Storage(Rc::new(Storage { class, key: Rc::clone(key), len })))
+            Some(Storage { class, key: Rc::clone(key), len })
         }
         _ => None,
     }
@@ -365,7 +373,11 @@ fn called(function: &Value, arguments: &Value) -> Value {
         ("torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor", parts) => {
             tensor(parts).unwrap_or(Value::Other)
         }
-        ("torch._utils._rebuild_parameter", [tensor @ Value::Tensor(_), ..]) => tensor.clone(),
+        // With state: the attributes that somebody gave it, which say nothing of its values.
+        (
+            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
+            [tensor @ Value::Tensor(_), ..],
+        ) => tensor.clone(),
         (
             "torch._tensor._rebuild_from_type_v2",
             [inner @ Value::Global(name), _, arguments, ..],

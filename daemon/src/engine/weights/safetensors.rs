@@ -104,7 +104,8 @@ impl Told {
         // The offsets were checked against each other and the file's end.
         let (start, end) = self.data_offsets;
         let dtype = self.dtype.into();
-        Entry { dtype, shape: self.shape, start: base + start, len_bytes: end - start }
+        let (start, len_bytes) = (base + start, end - start);
+        Entry { dtype, shape: self.shape, strides: None, start, len_bytes }
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::file::{Entry, TensorFile, element_bytes, len_u64};
 use super::pickle::{PickleFault, Storage, TorchTensor, Unpickler, Value};
+use super::strided::Strides;
 use super::zip::{Archive, Span, read};
 use crate::engine::load_error::{LoadError, TorchFault};
 
@@ -71,17 +72,13 @@ fn old_tensors(file: &TensorFile) -> Result<Tensors, LoadError> {
     }
     let (state, keys) = (next()?, next()?);
     let mut at = len_u64(pickles.position());
-    let (Value::Texts(keys), Value::Tensors(tensors)) = (keys, &state) else {
-        return Err(fault(file, TorchFault::NoStateDict));
+    let Value::Texts(keys) = keys else { return Err(fault(file, TorchFault::NoStateDict)) };
+    // Of all memory that was told of, whether or not it is that of a tensor with a name.
+    let size = |storage: &Rc<Storage>| {
+        let Storage { class, key, len } = &**storage;
+        (Rc::clone(key), len.saturating_mul(element_bytes(dtype_of(class))))
     };
-    let sizes: BTreeMap<Rc<str>, u64> = tensors
-        .borrow()
-        .iter()
-        .map(|(_, tensor)| {
-            let Storage { class, key, len } = &*tensor.storage;
-            (Rc::clone(key), len.saturating_mul(element_bytes(dtype_of(class))))
-        })
-        .collect();
+    let sizes: BTreeMap<Rc<str>, u64> = pickles.storages().iter().map(size).collect();
     let mut spans = BTreeMap::new();
     for key in keys.borrow().iter() {
         // Each is preceded by its number of elements.
@@ -124,17 +121,22 @@ fn placed(
             });
         }
         let span = span(&tensor.storage)?.ok_or_else(|| wrong("has no memory in the file"))?;
-        if !is_row_major(tensor) {
-            return Err(wrong("is not stored row by row; save it as safetensors"));
-        }
+        let strides = match is_row_major(tensor) {
+            true => None,
+            false => Some(Strides::of(&tensor.shape, &tensor.strides).ok_or_else(|| {
+                wrong("has values that share their memory; save the model as safetensors")
+            })?),
+        };
         let count = tensor.shape.iter().try_fold(1, |n: u64, &size| n.checked_mul(len_u64(size)));
         let bytes = |count: u64| count.checked_mul(size);
         let (offset, len_bytes) = (bytes(tensor.offset), count.and_then(bytes));
-        let end = offset.zip(len_bytes).and_then(|(offset, len)| offset.checked_add(len));
+        let reach = strides.as_ref().map_or(count, |strides| Some(strides.extent()));
+        let reach = reach.and_then(bytes);
+        let end = offset.zip(reach).and_then(|(offset, reach)| offset.checked_add(reach));
         match (offset, len_bytes, end) {
             (Some(offset), Some(len_bytes), Some(end)) if end <= span.len => {
                 let (start, shape) = (span.start + offset, tensor.shape.clone());
-                let entry = Entry { dtype: dtype.into(), shape, start, len_bytes };
+                let entry = Entry { dtype: dtype.into(), shape, strides, start, len_bytes };
                 tensors.insert(name.to_string(), entry);
             }
             _ => return Err(wrong("is larger than its memory in the file")),
