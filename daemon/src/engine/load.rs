@@ -19,6 +19,7 @@ use super::modules::HeadLayout;
 use super::network::Network;
 use super::rank::{RankLayout, holds_rank_head, load_ranker};
 use super::sentence::SentenceSettings;
+use super::sentencepiece::T5Files;
 use super::static_table::StaticModel;
 use super::text_limits::TextLimits;
 use super::transformer::Transformer;
@@ -139,10 +140,13 @@ pub fn folder_need(
         Layout::Static(layout) => (layout.folder, 0, None),
     };
     let weights = Weights::of_folder(&folder)?;
-    let tokenizer = std::fs::metadata(folder.join("tokenizer.json")).map_or(0, |file| file.len());
+    let tokenizer = match std::fs::metadata(folder.join("tokenizer.json")) {
+        Ok(file) => file.len().saturating_mul(TOKENIZER_TIMES_FILE),
+        Err(_) => T5Files::need_of(&folder),
+    };
     let weight_bytes = weights.loaded_bytes();
     let cpu_bytes = weight_bytes
-        .saturating_add(tokenizer.saturating_mul(TOKENIZER_TIMES_FILE))
+        .saturating_add(tokenizer)
         .saturating_add(scratch.saturating_mul(cpu_workers as u64));
     let gpu_bytes = gpu_scratch.map(|scratch| weight_bytes.saturating_add(scratch));
     Ok(Need { cpu_bytes, gpu_bytes })
@@ -153,7 +157,8 @@ struct TransformerParts {
     architecture: Box<dyn Architecture>,
     limits: TextLimits,
     weights: Weights,
-    tokenizer: PathBuf,
+    /// Where all of these are.
+    folder: PathBuf,
 }
 
 impl TransformerParts {
@@ -168,12 +173,13 @@ impl TransformerParts {
         let architecture = read_architecture(folder)?;
         let limits = TextLimits::read(folder, &architecture.facts(), !head.is_assumed)?;
         let weights = Weights::of_folder(folder)?;
-        Ok(Self { architecture, limits, weights, tokenizer: folder.join("tokenizer.json") })
+        Ok(Self { architecture, limits, weights, folder: folder.to_owned() })
     }
 
     /// Reads the tokenizer, and hashes the weights: in this order, while others read tensors.
     fn tokenizer(&self) -> Result<(RawTokenizer, [u8; 32]), LoadError> {
-        Ok((RawTokenizer::open(&self.tokenizer)?, self.weights.digest()?))
+        let raw = RawTokenizer::of_folder(&self.folder, self.architecture.facts().name)?;
+        Ok((raw, self.weights.digest()?))
     }
 
     fn transformer(
