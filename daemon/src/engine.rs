@@ -26,6 +26,7 @@ mod network;
 mod pooling;
 mod rank;
 mod sentence;
+mod sentencepiece;
 mod seq2seq;
 mod static_table;
 mod tail;

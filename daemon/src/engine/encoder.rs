@@ -10,6 +10,7 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 use super::folder::read_file;
 use super::load_error::LoadError;
 use super::model::{ComputeError, Sequence};
+use super::sentencepiece::T5Files;
 use super::text_limits::TextLimits;
 use pair::PairTemplate;
 pub(super) use truncation::TruncationSide;
@@ -140,10 +141,31 @@ impl RawTokenizer {
     pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Self, LoadError> {
         let tokenizer = Tokenizer::from_bytes(bytes)
             .map_err(|source| LoadError::Tokenizer { file: file.to_owned(), source })?;
+        Ok(Self::new(file, tokenizer, *blake3::hash(bytes).as_bytes()))
+    }
+
+    /// Reads the tokenizer of a folder with a model of the given kind: its `tokenizer.json`, or what
+    /// it is made from for a T5 that has none.
+    pub(super) fn of_folder(folder: &Path, architecture: &str) -> Result<Self, LoadError> {
+        let file = folder.join("tokenizer.json");
+        let is_t5 = matches!(architecture, "t5" | "mt5");
+        match is_t5 && !file.exists() {
+            true => {
+                T5Files::of_folder(folder)?.map_or_else(|| Self::open(&file), |t5| Self::of_t5(&t5))
+            }
+            false => Self::open(&file),
+        }
+    }
+
+    /// Makes the tokenizer of a T5 that has no `tokenizer.json`.
+    pub(super) fn of_t5(files: &T5Files) -> Result<Self, LoadError> {
+        Ok(Self::new(&files.file, files.tokenizer()?, files.digest()))
+    }
+
+    fn new(file: &Path, tokenizer: Tokenizer, digest: [u8; 32]) -> Self {
         // Here, since this runs beside the reading of the weights.
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
-        let digest = *blake3::hash(bytes).as_bytes();
-        Ok(Self { file: file.to_owned(), tokenizer, digest, largest })
+        Self { file: file.to_owned(), tokenizer, digest, largest }
     }
 
     /// Fits the tokenizer to a model with `rows` token rows that reads `max_tokens`.

@@ -19,6 +19,7 @@ use super::modules::HeadLayout;
 use super::network::Network;
 use super::rank::{RankLayout, holds_rank_head, load_ranker_as};
 use super::sentence::SentenceSettings;
+use super::sentencepiece::T5Files;
 use super::static_table::StaticModel;
 use super::text_limits::TextLimits;
 use super::transformer::Transformer;
@@ -160,10 +161,13 @@ pub fn folder_need(
     };
     let weights = Weights::of_folder(&folder)?;
     // One that cannot be read is told of when it is loaded.
-    let tokenizer = read_file(&folder.join("tokenizer.json")).unwrap_or_default();
+    let tokenizer = match read_file(&folder.join("tokenizer.json")) {
+        Ok(json) => tokenizer_need(&json),
+        Err(_) => T5Files::need_of(&folder),
+    };
     let weight_bytes = weights.loaded_bytes();
     let cpu_bytes = (weight_bytes / WeightType::F32.bytes() * held_as.bytes())
-        .saturating_add(tokenizer_need(&tokenizer))
+        .saturating_add(tokenizer)
         .saturating_add(scratch.saturating_mul(cpu_workers as u64));
     let gpu_bytes = gpu_scratch.map(|scratch| weight_bytes.saturating_add(scratch));
     Ok(Need { cpu_bytes, gpu_bytes })
@@ -174,7 +178,8 @@ struct TransformerParts {
     architecture: Box<dyn Architecture>,
     limits: TextLimits,
     weights: Weights,
-    tokenizer: PathBuf,
+    /// Where all of these are.
+    folder: PathBuf,
 }
 
 impl TransformerParts {
@@ -189,12 +194,13 @@ impl TransformerParts {
         let architecture = read_architecture(folder)?;
         let limits = TextLimits::read(folder, &architecture.facts(), has_modules(path))?;
         let weights = Weights::of_folder(folder)?;
-        Ok(Self { architecture, limits, weights, tokenizer: folder.join("tokenizer.json") })
+        Ok(Self { architecture, limits, weights, folder: folder.to_owned() })
     }
 
     /// Reads the tokenizer, and hashes the weights: in this order, while others read tensors.
     fn tokenizer(&self) -> Result<(RawTokenizer, [u8; 32]), LoadError> {
-        Ok((RawTokenizer::open(&self.tokenizer)?, self.weights.digest()?))
+        let raw = RawTokenizer::of_folder(&self.folder, self.architecture.facts().name)?;
+        Ok((raw, self.weights.digest()?))
     }
 
     fn transformer(

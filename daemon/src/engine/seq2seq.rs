@@ -18,6 +18,7 @@ mod exchange;
 mod feed;
 mod files;
 mod loader;
+mod marian_tokenizer;
 mod matrix;
 mod model;
 mod network;

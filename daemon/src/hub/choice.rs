@@ -7,7 +7,7 @@ use super::listing::ListedFile;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Beside these, `config*.json` and `sentence_*_config.json`.
-const SMALL_FILES: [&str; 13] = [
+const SMALL_FILES: [&str; 15] = [
     // Of no use, but for a model that has it to be refused.
     "adapter_config.json",
     "modules.json",
@@ -22,6 +22,8 @@ const SMALL_FILES: [&str; 13] = [
     "spiece.model",
     "tokenizer.model",
     "sentencepiece.bpe.model",
+    "source.spm",
+    "target.spm",
 ];
 
 /// The files to fetch, or what is missing from every set of them.
@@ -186,6 +188,12 @@ mod tests {
             "modules.json",
         ];
         check(&wanted, Ok(&wanted));
+    }
+
+    #[test]
+    fn a_marian_has_two_models_of_sentencepiece() {
+        let wanted = ["config.json", "pytorch_model.bin", "source.spm", "target.spm", "vocab.json"];
+        check(&[&wanted[..], &["rust_model.ot", "tf_model.h5"]].concat(), Ok(&wanted));
     }
 
     #[test]

@@ -41,6 +41,12 @@ const OPTIONAL: [&str; 2] = ["modules.json", "config_sentence_transformers.json"
 /// The same, in the folder of a transformer.
 const OPTIONAL_OF_TRANSFORMER: [&str; 2] = ["sentence_bert_config.json", "tokenizer_config.json"];
 
+#[derive(Deserialize)]
+struct Config {
+    model_type: Option<String>,
+}
+
+/// Each a tokenizer by itself.
 const TOKENIZERS: [&str; 6] = [
     "tokenizer.json",
     "vocab.txt",
@@ -49,6 +55,9 @@ const TOKENIZERS: [&str; 6] = [
     "tokenizer.model",
     "sentencepiece.bpe.model",
 ];
+
+/// Of a Marian without a `tokenizer.json`, all together.
+const MARIAN_TOKENIZER: [&str; 3] = ["source.spm", "target.spm", "vocab.json"];
 
 /// Looks what is in a snapshot's folder; `absent` is the folder of the files known not to exist.
 pub(super) fn held(folder: &Path, absent: &Path) -> Held {
@@ -64,7 +73,14 @@ pub(super) fn held(folder: &Path, absent: &Path) -> Held {
         }
         let place = folder.join(&module.path);
         let has = |file: &str| place.join(file).is_file();
-        let has_tokenizer = || TOKENIZERS.iter().copied().any(has);
+        let is_marian = || {
+            let config = read::<Config>(&place.join("config.json"));
+            config.is_some_and(|config| config.model_type.as_deref() == Some("marian"))
+        };
+        let has_tokenizer = || match !has("tokenizer.json") && is_marian() {
+            true => MARIAN_TOKENIZER.iter().copied().all(has),
+            false => TOKENIZERS.iter().copied().any(has),
+        };
         let is_there = match module.kind.rsplit('.').next().unwrap_or_default() {
             "Transformer" => {
                 optional.extend(OPTIONAL_OF_TRANSFORMER.map(|file| join(&module.path, file)));
@@ -126,6 +142,8 @@ mod tests {
     const INDEX: &str =
         r#"{"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}"#;
 
+    const MARIAN: &str = r#"{"model_type": "marian"}"#;
+
     #[track_caller]
     fn check(files: &[&str], absent: &[&str], expected: Held) {
         let folder = tempfile::tempdir().unwrap();
@@ -135,6 +153,7 @@ mod tests {
                 let text = match *file {
                     "modules.json" => MODULES,
                     "model.safetensors.index.json" => INDEX,
+                    "config.json" if files.contains(&"source.spm") => MARIAN,
                     _ => "",
                 };
                 std::fs::create_dir_all(place.join(file).parent().unwrap()).unwrap();
@@ -185,6 +204,14 @@ mod tests {
         ];
         check(&files, &[], Held::Parts);
         check(&[&files[..], &["model-2-of-2.safetensors"]].concat(), &[], Held::Enough);
+    }
+
+    #[test]
+    fn a_marian_needs_all_of_its_tokenizer() {
+        let files = ["config.json", "model.safetensors", "source.spm", "vocab.json"];
+        check(&files, &[], Held::Parts);
+        check(&[&files[..], &["target.spm"]].concat(), &[], Held::Enough);
+        check(&[&files[..], &["tokenizer.json"]].concat(), &[], Held::Enough);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use emberd_protocol::{
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::sentencepiece;
 use crate::support::{add, copy_of, data, json, texts};
 
 const MODELS: [&str; 5] = ["t5-relu-tied", "flan-t5-gated-untied", "mt5", "bart", "marian"];
@@ -99,6 +100,29 @@ fn assert_score(got: &GeneratedSequence, want: f64, what: &str) {
 /// Where the reference itself is a tie: at the third step of these beams the fourth and the fifth
 /// candidate are 9e-5 apart, computed in 64 bits, and rounding alone decides.
 const TIE: (&str, &str) = ("flan-t5-gated-untied", "very_long");
+
+#[tokio::test]
+async fn folders_without_a_tokenizer_json_answer_as_the_reference_does() {
+    let expected = json("sentencepiece/expected.json");
+    for (kind, rows) in expected["generated"].as_object().unwrap() {
+        let folder = sentencepiece::folder(kind);
+        let served = Served::start(load_seq2seq(folder.path()).unwrap(), 8);
+        let options = GenerateOptions { max_new_tokens: Some(12), ..GenerateOptions::default() };
+        let mut sure = 0;
+        for row in rows.as_array().unwrap() {
+            let texts = [row["text"].as_str().unwrap().to_owned()];
+            let answer = served.generate(&texts, &options).await;
+            let answer = &answer.texts[0].sequences[0];
+            assert_eq!(answer.text, served.model.decode(&answer.ids).unwrap(), "{kind}");
+            if row["margin"].as_f64().unwrap() > MARGIN {
+                sure += 1;
+                assert_eq!(answer.ids, ids(&row["ids"]), "{kind} {}", row["text"]);
+                assert_eq!(answer.text, row["answer"].as_str().unwrap(), "{kind}");
+            }
+        }
+        assert!(sure > 3, "{kind}");
+    }
+}
 
 #[tokio::test]
 async fn every_mode_makes_the_tokens_of_transformers() {

@@ -45,6 +45,9 @@ mod seq2seq;
 /// Damaged and foreign files of encoder-decoders are typed errors that name the file.
 mod seq2seq_errors;
 
+/// Tokenizers that are models of sentencepiece.
+mod sentencepiece;
+
 /// Weights in several files, and as torch writes them.
 mod weights;
 

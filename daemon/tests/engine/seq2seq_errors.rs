@@ -215,8 +215,13 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn a_tokenizer_in_another_form_says_what_to_do() {
-    for other in ["spiece.model", "source.spm", "vocab.json"] {
-        let folder = copy_of("marian");
+    for (model, other) in [
+        ("bart", "spiece.model"),
+        ("bart", "sentencepiece.bpe.model"),
+        ("bart", "vocab.json"),
+        ("mt5", "vocab.json"),
+    ] {
+        let folder = copy_of(model);
         fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
         fs::write(folder.path().join(other), "").unwrap();
         let error = load_seq2seq(folder.path()).unwrap_err();
@@ -224,6 +229,18 @@ fn a_tokenizer_in_another_form_says_what_to_do() {
         let text = error.to_string();
         assert!(text.contains(&folder.path().display().to_string()), "{text}");
         assert!(text.contains("save_pretrained"), "{text}");
+    }
+}
+
+/// transformers writes no tokenizer.json for a Marian.
+#[test]
+fn a_marian_is_not_told_to_have_a_tokenizer_written() {
+    for other in ["spiece.model", "vocab.txt"] {
+        let folder = copy_of("marian");
+        fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+        fs::write(folder.path().join(other), "").unwrap();
+        let error = error_naming(&folder, "tokenizer.json");
+        assert!(matches!(error, LoadError::Read { .. }), "{error:?}");
     }
 }
 

@@ -1,8 +1,11 @@
 //! Texts to tokens and tokens to texts, as transformers does both.
 
+use std::path::Path;
+
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
+use super::marian_tokenizer::MarianTokenizer;
 use crate::engine::encoder::{RawTokenizer, TruncationSide, around};
 use crate::engine::load_error::LoadError;
 use crate::engine::model::{ComputeError, Sequence};
@@ -19,10 +22,24 @@ const UNSETTLED_TOKENS: usize = 64;
 /// What is looked at of a text at most, however few its tokens are.
 const MOST_BYTES: usize = 1 << 20;
 
+/// A tokenizer as its files say, not yet fitted to a model.
+#[derive(Debug)]
+pub(super) enum RawCodec {
+    Library(Box<RawTokenizer>),
+    Marian(Box<MarianTokenizer>),
+}
+
+/// What splits texts, and puts them together.
+#[derive(Debug)]
+enum Splitter {
+    Library(Box<Tokenizer>),
+    Marian(Box<MarianTokenizer>),
+}
+
 /// A tokenizer that is known to fit its model.
 #[derive(Debug)]
 pub(super) struct Codec {
-    tokenizer: Tokenizer,
+    splitter: Splitter,
     /// Special tokens in front of a text and behind it.
     before: Vec<u32>,
     after: Vec<u32>,
@@ -35,22 +52,37 @@ pub(super) struct Codec {
 
 impl Codec {
     /// Fits a tokenizer to a model with so many token rows.
-    pub(super) fn new(raw: RawTokenizer, rows: usize, config: &Value) -> Result<Self, LoadError> {
-        let RawTokenizer { file, mut tokenizer, largest, .. } = raw;
-        let side = &config["truncation_side"];
-        let said = TruncationSide::said(side, &file.with_file_name("tokenizer_config.json"))?;
-        let side = said.unwrap_or_else(|| TruncationSide::of(&tokenizer));
-        let failed = |source| LoadError::Tokenizer { file: file.clone(), source };
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(failed)?;
-        let (before, after) = around(&tokenizer).map_err(failed)?;
-        let token = before.iter().chain(&after).copied().fold(largest, u32::max);
+    pub(super) fn new(raw: RawCodec, rows: usize, config: &Value) -> Result<Self, LoadError> {
+        let cleans_up = config["clean_up_tokenization_spaces"] == true;
+        let said = |file: &Path| {
+            let side = &config["truncation_side"];
+            TruncationSide::said(side, &file.with_file_name("tokenizer_config.json"))
+        };
+        let (file, largest, codec) = match raw {
+            RawCodec::Library(raw) => {
+                let RawTokenizer { file, mut tokenizer, largest, .. } = *raw;
+                let side = said(&file)?.unwrap_or_else(|| TruncationSide::of(&tokenizer));
+                let failed = |source| LoadError::Tokenizer { file: file.clone(), source };
+                tokenizer.with_padding(None);
+                tokenizer.with_truncation(None).map_err(failed)?;
+                let (before, after) = around(&tokenizer).map_err(failed)?;
+                let bytes = byte_tokens(&tokenizer);
+                let splitter = Splitter::Library(Box::new(tokenizer));
+                (file, largest, Self { splitter, before, after, side, cleans_up, bytes })
+            }
+            RawCodec::Marian(tokenizer) => {
+                let side = said(&tokenizer.file)?.unwrap_or_default();
+                let (before, after) = (Vec::new(), vec![tokenizer.end]);
+                let (file, largest) = (tokenizer.file.clone(), tokenizer.largest);
+                let (splitter, bytes) = (Splitter::Marian(tokenizer), Vec::new());
+                (file, largest, Self { splitter, before, after, side, cleans_up, bytes })
+            }
+        };
+        let token = codec.before.iter().chain(&codec.after).copied().fold(largest, u32::max);
         if token as usize >= rows {
             return Err(LoadError::TokenizerTooLarge { file, token, rows });
         }
-        let cleans_up = config["clean_up_tokenization_spaces"] == true;
-        let bytes = byte_tokens(&tokenizer);
-        Ok(Self { tokenizer, before, after, side, cleans_up, bytes })
+        Ok(codec)
     }
 
     /// The tokens of a text, special ones included; the text is cut where they are more than
@@ -61,16 +93,14 @@ impl Codec {
         let mut bytes = room.saturating_mul(BYTES_OF_A_TOKEN).clamp(LEAST_BYTES, MOST_BYTES);
         loop {
             let read = self.side.part(text, bytes);
-            let encoding =
-                self.tokenizer.encode_fast(read, false).map_err(ComputeError::Tokenizer)?;
-            let tokens = encoding.get_ids();
+            let tokens = self.tokens(read)?;
             let is_part = read.len() < text.len();
             let is_enough = tokens.len() >= room.saturating_add(UNSETTLED_TOKENS);
             if is_part && !is_enough && bytes < MOST_BYTES {
                 bytes = bytes.saturating_mul(2).min(MOST_BYTES);
                 continue;
             }
-            let mut ids = [&self.before, tokens].concat();
+            let mut ids = [&self.before[..], &tokens].concat();
             self.side.keep(&mut ids, self.before.len(), room);
             ids.extend_from_slice(&self.after);
             let truncated = is_part || tokens.len() > room;
@@ -96,9 +126,25 @@ impl Codec {
         Ok(settled)
     }
 
+    /// The tokens of a text, and nothing around them.
+    fn tokens(&self, text: &str) -> Result<Vec<u32>, ComputeError> {
+        match &self.splitter {
+            Splitter::Library(tokenizer) => {
+                let encoding = tokenizer.encode_fast(text, false);
+                Ok(encoding.map_err(ComputeError::Tokenizer)?.get_ids().to_vec())
+            }
+            Splitter::Marian(tokenizer) => Ok(tokenizer.encode(text)),
+        }
+    }
+
     /// The text of tokens, without special ones.
     pub(super) fn decode(&self, ids: &[u32]) -> Result<String, ComputeError> {
-        let text = self.tokenizer.decode(ids, true).map_err(ComputeError::Tokenizer)?;
+        let text = match &self.splitter {
+            Splitter::Library(tokenizer) => {
+                tokenizer.decode(ids, true).map_err(ComputeError::Tokenizer)?
+            }
+            Splitter::Marian(tokenizer) => tokenizer.decode(ids),
+        };
         Ok(if self.cleans_up { clean_up(text) } else { text })
     }
 }
@@ -136,12 +182,16 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::{Codec, LEAST_BYTES, RawTokenizer};
+    use super::{Codec, LEAST_BYTES, RawCodec, RawTokenizer};
+
+    fn raw(folder: &Path) -> RawCodec {
+        let raw = RawTokenizer::open(&folder.join("tokenizer.json")).unwrap();
+        RawCodec::Library(Box::new(raw))
+    }
 
     fn codec(model: &str, config: &Value) -> Codec {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(model);
-        let raw = RawTokenizer::open(&data.join("tokenizer.json")).unwrap();
-        Codec::new(raw, 10_000, config).unwrap()
+        Codec::new(raw(&data), 10_000, config).unwrap()
     }
 
     #[test]
@@ -149,13 +199,13 @@ mod tests {
         let codec = codec("t5-relu-tied", &Value::Null);
         for part in ["one two three ", "word", "     ", "漢字"] {
             let text = format!("{}end", part.repeat(5 * LEAST_BYTES / part.len()));
-            let whole = codec.tokenizer.encode_fast(text.as_str(), false).unwrap();
+            let whole = codec.tokens(&text).unwrap();
             for max in [1, 2, 40, 700, 1_000_000] {
                 let got = codec.encode(&text, max).unwrap();
-                let len = whole.get_ids().len().min(max - 1);
-                assert_eq!(got.ids[..len], whole.get_ids()[..len], "{part:?} {max}");
+                let len = whole.len().min(max - 1);
+                assert_eq!(got.ids[..len], whole[..len], "{part:?} {max}");
                 assert_eq!(got.ids[len..], [1], "{part:?} {max}");
-                assert_eq!(got.truncated, len < whole.get_ids().len(), "{part:?} {max}");
+                assert_eq!(got.truncated, len < whole.len(), "{part:?} {max}");
             }
         }
     }
@@ -165,17 +215,17 @@ mod tests {
         let codec = codec("t5-relu-tied", &json!({"truncation_side": "left"}));
         for part in ["one two three ", "word", "漢字"] {
             let text = format!("start{}end", part.repeat(5 * LEAST_BYTES / part.len()));
-            let whole = codec.tokenizer.encode_fast(text.as_str(), false).unwrap();
+            let whole = codec.tokens(&text).unwrap();
             for max in [1, 2, 40, 700, 1_000_000] {
                 let got = codec.encode(&text, max).unwrap();
-                let (all, len) = (whole.get_ids(), whole.get_ids().len().min(max - 1));
+                let (all, len) = (&whole, whole.len().min(max - 1));
                 assert_eq!(got.ids[..len], all[all.len() - len..], "{part:?} {max}");
                 assert_eq!((&got.ids[len..], got.truncated), (&[1][..], len < all.len()));
             }
         }
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/t5-relu-tied");
-        let raw = RawTokenizer::open(&data.join("tokenizer.json")).unwrap();
-        let error = Codec::new(raw, 10_000, &json!({"truncation_side": "both"})).unwrap_err();
+        let error =
+            Codec::new(raw(&data), 10_000, &json!({"truncation_side": "both"})).unwrap_err();
         assert!(error.to_string().contains("both"), "{error}");
     }
 
@@ -185,6 +235,7 @@ mod tests {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
         let raw = RawTokenizer::open(&data.join("gemma3-mean-dense2/tokenizer.json")).unwrap();
         // One whose tokens for bytes are text by themselves only where they are whole characters.
+        let raw = RawCodec::Library(Box::new(raw));
         let bytes = Codec::new(raw, 10_000, &Value::Null).unwrap();
         assert_eq!(bytes.bytes.len(), 256);
         let byte = |byte: usize| bytes.bytes[byte];

@@ -5,13 +5,29 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::engine::folder::{read_file, read_json};
+use super::bart;
+use super::codec::RawCodec;
+use super::marian_tokenizer::{self, MarianFiles};
+use super::model::Family;
+use crate::engine::encoder::RawTokenizer;
+use crate::engine::folder::{read_file, read_json, read_json_if_there};
+use crate::engine::load::tokenizer_need;
 use crate::engine::load_error::LoadError;
+use crate::engine::sentencepiece::T5Files;
 use crate::engine::weights::Weights;
 
-/// What files a tokenizer comes in when it has no `tokenizer.json`.
+/// What files a tokenizer comes in that cannot be read.
 const OTHER_TOKENIZERS: [&str; 5] =
     ["spiece.model", "sentencepiece.bpe.model", "source.spm", "vocab.json", "vocab.txt"];
+
+/// The forms that a tokenizer can be read from.
+#[derive(Debug)]
+pub(super) enum TokenizerFiles {
+    /// The bytes of `tokenizer.json`.
+    Json(Vec<u8>),
+    T5(Box<T5Files>),
+    Marian(Box<MarianFiles>),
+}
 
 /// What a model is loaded from. Weights are opened, not read.
 #[derive(Debug)]
@@ -23,27 +39,22 @@ pub(super) struct Files {
     pub(super) generation: Option<Value>,
     /// `tokenizer_config.json`; empty where there is none.
     pub(super) tokenizer_config: Value,
-    /// The bytes of `tokenizer.json`.
-    pub(super) tokenizer: Vec<u8>,
+    pub(super) tokenizer: TokenizerFiles,
     pub(super) weights: Weights,
 }
 
 impl Files {
     pub(super) fn open(folder: &Path) -> Result<Self, LoadError> {
         let config = read_json(&folder.join("config.json"))?;
-        let there = |name: &str| match read_json(&folder.join(name)) {
-            Ok(value) => Ok(Some(value)),
-            Err(LoadError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        };
+        let family = Family::of_config(&folder.join("config.json"), &config)?;
+        let tokenizer_config =
+            read_json_if_there(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
         Ok(Self {
             folder: folder.to_owned(),
             config,
-            generation: there("generation_config.json")?,
-            tokenizer_config: there("tokenizer_config.json")?.unwrap_or_default(),
-            tokenizer: read_tokenizer(folder)?,
+            generation: read_json_if_there(&folder.join("generation_config.json"))?,
+            tokenizer: TokenizerFiles::open(folder, family, &tokenizer_config)?,
+            tokenizer_config,
             weights: Weights::of_folder(folder)?,
         })
     }
@@ -65,7 +76,7 @@ impl Files {
             config: json("config.json", file!("config.json"))?,
             generation: Some(json("generation_config.json", file!("generation_config.json"))?),
             tokenizer_config: json("tokenizer_config.json", file!("tokenizer_config.json"))?,
-            tokenizer: file!("tokenizer.json").to_vec(),
+            tokenizer: TokenizerFiles::Json(file!("tokenizer.json").to_vec()),
             weights: Weights::embedded("builtin:verbalizer-t5/model.safetensors", WEIGHTS)?,
             folder,
         })
@@ -76,15 +87,60 @@ impl Files {
     }
 }
 
-fn read_tokenizer(folder: &Path) -> Result<Vec<u8>, LoadError> {
-    let file = folder.join("tokenizer.json");
-    let source = match read_file(&file) {
-        Ok(bytes) => return Ok(bytes),
-        Err(source) => source,
-    };
-    let other = OTHER_TOKENIZERS.into_iter().find(|name| folder.join(name).exists());
-    match other.filter(|_| source.kind() == io::ErrorKind::NotFound) {
-        Some(found) => Err(LoadError::NoTokenizer { folder: folder.to_owned(), found }),
-        None => Err(LoadError::Read { file, source }),
+impl TokenizerFiles {
+    /// Those of a folder: `tokenizer.json`, and where there is none what it can be made from.
+    fn open(folder: &Path, family: Family, config: &Value) -> Result<Self, LoadError> {
+        let file = folder.join("tokenizer.json");
+        let source = match read_file(&file) {
+            Ok(bytes) => return Ok(Self::Json(bytes)),
+            Err(source) => source,
+        };
+        if source.kind() != io::ErrorKind::NotFound {
+            return Err(LoadError::Read { file, source });
+        }
+        let made = match family {
+            Family::T5 => T5Files::of_folder(folder)?.map(|files| Self::T5(Box::new(files))),
+            Family::Bart(bart::Kind::Marian) => {
+                MarianFiles::of_folder(folder, config)?.map(|files| Self::Marian(Box::new(files)))
+            }
+            Family::Bart(bart::Kind::Bart) => None,
+        };
+        if let Some(made) = made {
+            return Ok(made);
+        }
+        // transformers writes no tokenizer.json for a Marian: nothing to advise.
+        let is_marian = family == Family::Bart(bart::Kind::Marian);
+        let other = OTHER_TOKENIZERS.into_iter().find(|name| folder.join(name).exists());
+        match other.filter(|_| !is_marian) {
+            Some(found) => Err(LoadError::NoTokenizer { folder: folder.to_owned(), found }),
+            None => Err(LoadError::Read { file, source }),
+        }
+    }
+
+    /// Reads them; `folder` is for messages.
+    pub(super) fn read(&self, folder: &Path) -> Result<RawCodec, LoadError> {
+        let raw = match self {
+            Self::Json(bytes) => RawTokenizer::parse(&folder.join("tokenizer.json"), bytes)?,
+            Self::T5(files) => RawTokenizer::of_t5(files)?,
+            Self::Marian(files) => return Ok(RawCodec::Marian(Box::new(files.tokenizer()?))),
+        };
+        Ok(RawCodec::Library(Box::new(raw)))
+    }
+
+    /// What the tokenizer takes in memory.
+    pub(super) fn need(&self) -> u64 {
+        match self {
+            Self::Json(bytes) => tokenizer_need(bytes),
+            Self::T5(files) => files.need(),
+            Self::Marian(files) => files.need(),
+        }
+    }
+
+    /// How many tokens a text may have where no setting says it.
+    pub(super) fn max_tokens(&self) -> Option<usize> {
+        match self {
+            Self::Json(_) | Self::T5(_) => None,
+            Self::Marian(_) => Some(marian_tokenizer::MAX_TOKENS),
+        }
     }
 }

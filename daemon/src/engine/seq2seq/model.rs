@@ -12,9 +12,8 @@ use super::defaults;
 use super::files::Files;
 use super::network::Network;
 use super::{bart, t5};
-use crate::engine::encoder::RawTokenizer;
 use crate::engine::folder::read_json;
-use crate::engine::load::{side_by_side, tokenizer_need};
+use crate::engine::load::side_by_side;
 use crate::engine::load_error::LoadError;
 use crate::engine::model::{ComputeError, ModelCard, Sequence};
 use crate::engine::text_model::{Decoder, GenerationDefaults, Seq2SeqModel};
@@ -42,7 +41,7 @@ impl Family {
         Self::of_config(&file, &config)
     }
 
-    fn of_config(file: &Path, config: &Value) -> Result<Self, LoadError> {
+    pub(super) fn of_config(file: &Path, config: &Value) -> Result<Self, LoadError> {
         match config["model_type"].as_str() {
             Some("t5" | "mt5") => Ok(Self::T5),
             Some("bart") => Ok(Self::Bart(bart::Kind::Bart)),
@@ -130,15 +129,14 @@ pub(super) fn load(files: &Files) -> Result<EncoderDecoder, LoadError> {
         Family::Bart(kind) => kind.defaults(),
     };
     let defaults = defaults::read(&files.folder, files.generation.as_ref(), &files.config, class)?;
-    let (tokenizer, network) = side_by_side(
-        || RawTokenizer::parse(&files.file("tokenizer.json"), &files.tokenizer),
-        || config.network(files),
-    );
+    let (tokenizer, network) =
+        side_by_side(|| files.tokenizer.read(&files.folder), || config.network(files));
     let (tokenizer, network) = (tokenizer?, network?);
     let encoder = &network.encoder.embedding;
     let codec = Codec::new(tokenizer, encoder.tokens.len(), &files.tokenizer_config)?;
     let limit = files.tokenizer_config["model_max_length"].as_u64();
-    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MAX_TOKENS);
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    let limit = limit.or(files.tokenizer.max_tokens()).unwrap_or(MAX_TOKENS);
     let card = ModelCard {
         architecture: files.config["model_type"].as_str().unwrap_or_default().to_owned(),
         max_tokens: limit.min(encoder.reach(network.width).unwrap_or(MAX_TOKENS)),
@@ -165,11 +163,10 @@ pub(super) fn need(files: &Files, threads: usize) -> Result<Need, LoadError> {
     let encoding = input_tokens * (3 * width + 8 * inner + 3 * feed);
     let stepping = inputs * (threads * (3 * width + 4 * inner + 2 * feed) + 2 * vocabulary);
     let values = u64::try_from(caches + encoding + stepping).unwrap_or(u64::MAX);
-    let tokenizer = tokenizer_need(&files.tokenizer);
     let cpu_bytes = files
         .weights
         .loaded_bytes()
-        .saturating_add(tokenizer)
+        .saturating_add(files.tokenizer.need())
         .saturating_add(values.saturating_mul(4));
     Ok(Need { cpu_bytes, gpu_bytes: None })
 }
