@@ -8,6 +8,9 @@
 /// the memory is longer, the longest of Unicode's compatibility forms has 33 bytes.
 const MAX_REPLACEMENT_BYTES: usize = 256;
 
+/// The characters that a rule is for, at most: those of a file that leads in circles have no end.
+const MAX_RULE_BYTES: usize = 256;
+
 /// Rules that were checked.
 #[derive(Debug)]
 pub(super) struct Charsmap {
@@ -80,7 +83,7 @@ impl Charsmap {
     pub(super) fn longest(&self, text: &str) -> Option<(usize, &str)> {
         let mut at = Unit(self.units[0]).offset();
         let mut longest = None;
-        for (i, &byte) in text.as_bytes().iter().enumerate() {
+        for (i, &byte) in text.as_bytes().iter().take(MAX_RULE_BYTES).enumerate() {
             at ^= usize::from(byte);
             let unit = Unit(self.units[at]);
             if byte == 0 || !unit.leads_from(byte) {
@@ -117,10 +120,13 @@ mod tests {
     #[test]
     fn a_rule_is_found_at_the_beginning_of_a_text() {
         let map = Charsmap::parse(&rules(2, "x\0yz\0")).unwrap();
-        assert_eq!(map.longest("aa"), Some((1, "yz")));
+        assert_eq!(map.longest("ab"), Some((1, "yz")));
         for text in ["", "b", "\0", "ä"] {
             assert_eq!(map.longest(text), None);
         }
+        // By `a` these rules lead to where they came from.
+        let circles = "a".repeat(1000);
+        assert_eq!(map.longest(&circles), Some((MAX_RULE_BYTES, "yz")));
     }
 
     #[test]
