@@ -106,7 +106,7 @@ impl Rules {
     pub(super) fn finish(&self, ids: &[u32]) -> Option<FinishReason> {
         let full = ids.len() > self.max_new_tokens;
         // An end that was forced upon the model is not its own.
-        let own_end = !(full && !self.forced_eos.is_empty());
+        let own_end = !full || self.forced_eos.is_empty();
         match ids.last() {
             Some(last) if own_end && self.eos.contains(last) => Some(FinishReason::End),
             _ if full => Some(FinishReason::Length),

@@ -54,7 +54,7 @@ impl ModernBert {
         let head_activation = settings.activation_or("classifier_activation", Activation::Gelu)?;
         // Those that are said to have none of their own share the other's.
         let local_is_null =
-            settings.json.get("local_rope_theta").is_some_and(|base| base.is_null());
+            settings.json.get("local_rope_theta").is_some_and(serde_json::Value::is_null);
         let local_base = if local_is_null { global_base } else { 10_000.0 };
         Ok(Self {
             vocabulary: settings.size("vocab_size")?,
