@@ -1,4 +1,4 @@
-use crate::support::{Daemon, code_of, emberd, run};
+use crate::support::{Daemon, code_of, emberd, run, tiny_model};
 use emberd_client::ScoreActivation;
 use emberd_protocol::{ErrorCode, Method, ModelKind};
 use serde_json::Value;
@@ -28,6 +28,28 @@ fn daemon() -> Daemon {
         model("masks", "text2text", "bert-mlm"),
         model("no-texts", "text2text", "bert-mean-norm"),
     ))
+}
+
+/// A folder with a head that nothing can be done with makes rows all the same.
+#[test]
+fn a_head_that_cannot_be_used_does_not_keep_a_model_from_making_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny_model(folder.path());
+    let file = model.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    config["architectures"] = serde_json::json!(["BertForSequenceClassification"]);
+    std::fs::write(&file, config.to_string()).unwrap();
+    let line = |id: &str, model_type: &str| {
+        let folder = model.display();
+        format!("models.{id} = {{ type = \"{model_type}\", local_path = \"{folder}\" }}\n")
+    };
+    let daemon =
+        Daemon::with_settings(&[line("rows", "embedding"), line("scores", "rerank")].concat());
+    let model = daemon.model("rows");
+    assert_eq!(model.info().methods, [Method::Embed]);
+    assert_eq!(model.embed_one("a text").unwrap().dimension(), 32);
+    // Whoever wants scores says so by the type, and is told what is missing.
+    assert_eq!(code_of(daemon.client().rerank_model("scores")), ErrorCode::ModelLoadError);
 }
 
 /// The numbers of a tensor that transformers or sentence-transformers made.

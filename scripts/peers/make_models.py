@@ -4,6 +4,7 @@ weights (seeded), so that nothing need be fetched.
 usage: make_models.py t5 OUT            flan-t5-small's shape, and a tokenizer with one word a token
        make_models.py grow TINY OUT     the architecture of a tiny model, some 150 MB large
        make_models.py vocabulary TINY OUT   XLM-R of multilingual-e5-small's shape, 250,000 words in its tokenizer
+       make_models.py narrow MODEL OUT  a model with its weights as bf16
        make_models.py nomic TINY OUT    a small Nomic-BERT with the tokenizer and pooling of a tiny model
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 # Whatever an architecture calls its sizes.
@@ -108,6 +110,12 @@ def vocabulary(tiny, out):
     (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")))
 
 
+def narrow(model, out):
+    shutil.copytree(model, out, dirs_exist_ok=True)
+    weights = load_file(out / "model.safetensors")
+    save_file({name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}, out / "model.safetensors")
+
+
 def nomic(tiny, out):
     torch.manual_seed(0)
     vocabulary = json.loads((tiny / "config.json").read_text())["vocab_size"]
@@ -133,6 +141,8 @@ def main():
             grow(Path(tiny), Path(out))
         case ["vocabulary", tiny, out]:
             vocabulary(Path(tiny), Path(out))
+        case ["narrow", model, out]:
+            narrow(Path(model), Path(out))
         case ["nomic", tiny, out]:
             nomic(Path(tiny), Path(out))
         case _:

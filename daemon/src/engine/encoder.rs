@@ -4,6 +4,7 @@ mod pair;
 mod truncation;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
@@ -52,7 +53,8 @@ const OTHER_MARKS: &str =
 /// A tokenizer that is known to fit its model.
 #[derive(Debug)]
 pub(super) struct Encoder {
-    tokenizer: Tokenizer,
+    /// Shared by those that read the same texts within other limits.
+    tokenizer: Arc<Tokenizer>,
     style: Style,
     /// Goes in front of a text where no other prompt is given.
     prompt: String,
@@ -67,6 +69,8 @@ pub(super) struct Encoder {
     max_tokens: usize,
     /// Which end of a text goes where it has more.
     side: TruncationSide,
+    /// Which one by the tokenizer's own file.
+    own_side: TruncationSide,
     /// Where a text may be cut, or `None` where its tokens are not those of its words.
     cuts: Option<Cuts>,
 }
@@ -176,7 +180,8 @@ impl RawTokenizer {
         style: Style,
         prompt: String,
     ) -> Result<Encoder, LoadError> {
-        let side = style.side.unwrap_or_else(|| TruncationSide::of(&self.tokenizer));
+        let own_side = TruncationSide::of(&self.tokenizer);
+        let side = style.side.unwrap_or(own_side);
         self.tokenizer.with_padding(None);
         let failed = |source| LoadError::Tokenizer { file: self.file.clone(), source };
         self.tokenizer.with_truncation(None).map_err(failed)?;
@@ -190,24 +195,15 @@ impl RawTokenizer {
         if token as usize >= rows {
             return Err(LoadError::TokenizerTooLarge { file: self.file, token, rows });
         }
-        let added = before.len() + after.len();
-        if max_tokens <= added {
-            return Err(LoadError::Setting {
-                file: self.file,
-                setting: "the tokens that a text may have",
-                found: max_tokens,
-                wanted: format!("more than the {added} special tokens"),
-            });
-        }
+        let max_tokens = room(max_tokens, before.len() + after.len(), &self.file)?;
         let cuts = Cuts::of(&self.tokenizer);
         let tokens = self.tokenizer.get_added_tokens_decoder();
         let special = tokens.into_iter().filter(|(_, token)| token.special);
         let mut special: Vec<u32> = special.map(|(id, _)| id).collect();
         special.sort_unstable();
-        let max_tokens = max_tokens - added;
         let pair = PairTemplate::of(&self.tokenizer).ok().filter(|_| style.special_tokens);
-        let pair = pair.map(|pair| if style.tells_segments { pair } else { pair.of_one_segment() });
-        let tokenizer = self.tokenizer;
+        let pair = pair.map(|pair| pair.telling(style.tells_segments));
+        let tokenizer = Arc::new(self.tokenizer);
         Ok(Encoder {
             tokenizer,
             style,
@@ -218,8 +214,22 @@ impl RawTokenizer {
             pair,
             max_tokens,
             side,
+            own_side,
             cuts,
         })
+    }
+}
+
+/// Tokens that a text itself may have beside the special ones; `file` is for messages.
+fn room(max_tokens: usize, added: usize, file: &Path) -> Result<usize, LoadError> {
+    match max_tokens.checked_sub(added) {
+        None | Some(0) => Err(LoadError::Setting {
+            file: file.to_owned(),
+            setting: "the tokens that a text may have",
+            found: max_tokens,
+            wanted: format!("more than the {added} special tokens"),
+        }),
+        Some(room) => Ok(room),
     }
 }
 
@@ -298,6 +308,29 @@ fn is_han(c: char) -> bool {
 }
 
 impl Encoder {
+    /// One over the same tokenizer that reads pairs within other limits, without a prompt.
+    pub(super) fn of_other_limits(
+        &self,
+        limits: TextLimits,
+        file: &Path,
+    ) -> Result<Self, LoadError> {
+        let style = Style::of(limits, true);
+        let pair = self.pair.clone().map(|pair| pair.telling(style.tells_segments));
+        Ok(Self {
+            tokenizer: Arc::clone(&self.tokenizer),
+            max_tokens: room(limits.max_tokens, self.before.len() + self.after.len(), file)?,
+            side: style.side.unwrap_or(self.own_side),
+            style,
+            prompt: String::new(),
+            special: self.special.clone(),
+            before: self.before.clone(),
+            after: self.after.clone(),
+            pair,
+            own_side: self.own_side,
+            cuts: self.cuts.clone(),
+        })
+    }
+
     /// The tokens of a text behind the usual prompt.
     pub(super) fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
         self.encode_prompted(&self.prompt, text)
@@ -466,7 +499,7 @@ mod tests {
             let pieces = encoder.encode(&text).unwrap();
 
             // As the library does it by itself, all at once.
-            let mut whole = encoder.tokenizer.clone();
+            let mut whole = Tokenizer::clone(&encoder.tokenizer);
             let truncation = TruncationParams { max_length: max, ..TruncationParams::default() };
             whole.with_truncation(Some(truncation)).unwrap();
             let trimmed = text.trim();

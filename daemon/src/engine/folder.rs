@@ -81,11 +81,6 @@ impl StaticLayout {
     }
 }
 
-/// Whether a folder was made by sentence-transformers, whose own files then count.
-pub(super) fn has_modules(folder: &Path) -> bool {
-    folder.join("modules.json").exists()
-}
-
 /// Refuses a folder to whose weights transformers would add an adapter: without it they are another
 /// model's.
 pub(super) fn refuse_adapter(folder: &Path) -> Result<(), LoadError> {

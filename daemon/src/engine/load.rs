@@ -9,13 +9,13 @@ use candle_core::Device;
 use super::architecture::{self, Architecture};
 use super::encoder::{RawTokenizer, Style};
 use super::fingerprint::ModelFingerprint;
-use super::folder::{Layout, StaticLayout, has_modules, read_file, read_json};
+use super::folder::{Layout, StaticLayout, read_file, read_json};
 use super::head::Head;
 use super::layers::portable::SCORES;
 use super::load_error::LoadError;
 use super::masked::{self, holds_masked_head};
 use super::model::{EmbeddingModel, ModelCard, RankHead, WeightType};
-use super::modules::HeadLayout;
+use super::modules::{HeadLayout, SavedAs};
 use super::network::Network;
 use super::rank::{RankLayout, holds_rank_head, load_ranker_as};
 use super::sentence::SentenceSettings;
@@ -46,7 +46,7 @@ pub fn load_folder_on(
     device: &Device,
     held_as: WeightType,
 ) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
-    let settings = SentenceSettings::of_folder(path)?;
+    let settings = SentenceSettings::of_folder(path, SavedAs::SentenceTransformer)?;
     match Layout::read(path)? {
         Layout::Transformer { folder, head } => {
             let parts = TransformerParts::read(path, &folder, &head)?;
@@ -68,7 +68,7 @@ pub fn load_folder_with_ranker(
     path: &Path,
     held_as: WeightType,
 ) -> Result<(Arc<dyn EmbeddingModel>, RankHead), LoadError> {
-    let settings = SentenceSettings::of_folder(path)?;
+    let settings = SentenceSettings::of_folder(path, SavedAs::SentenceTransformer)?;
     let Layout::Transformer { folder, head } = Layout::read(path)? else {
         // Its modules are a table of rows; the head is another model's.
         return Ok((load_folder(path)?, load_ranker_as(path, held_as)?));
@@ -79,12 +79,15 @@ pub fn load_folder_with_ranker(
     let (raw, network) = side_by_side(|| parts.tokenizer(), network);
     let (network, classifier) = network?;
     let model = parts.transformer(&head, settings, raw?, network, held_as)?;
+    let limits = layout.limits(path, &parts.architecture.facts())?;
+    let file = parts.folder.join("tokenizer.json");
+    let encoder = model.encoder.of_other_limits(limits, &file)?;
     let card = ModelCard {
         architecture: model.card.architecture.clone(),
-        max_tokens: model.card.max_tokens,
+        max_tokens: limits.max_tokens,
         ..ModelCard::default()
     };
-    let (network, encoder) = (Arc::clone(&model.network), Arc::clone(&model.encoder));
+    let (network, encoder) = (Arc::clone(&model.network), Arc::new(encoder));
     let ranker = layout.head(network, encoder, classifier, card);
     Ok((Arc::new(model), ranker))
 }
@@ -159,6 +162,8 @@ pub fn folder_need(
         }
         Layout::Static(layout) => (layout.folder, 0, None),
     };
+    // A table stays as it is.
+    let held_as = if gpu_scratch.is_none() && scratch == 0 { WeightType::F32 } else { held_as };
     let weights = Weights::of_folder(&folder)?;
     // One that cannot be read is told of when it is loaded.
     let tokenizer = match read_file(&folder.join("tokenizer.json")) {
@@ -192,7 +197,8 @@ impl TransformerParts {
             );
         }
         let architecture = read_architecture(folder)?;
-        let limits = TextLimits::read(folder, &architecture.facts(), has_modules(path))?;
+        let own_file_counts = SavedAs::of(path)? == SavedAs::SentenceTransformer;
+        let limits = TextLimits::read(folder, &architecture.facts(), own_file_counts)?;
         let weights = Weights::of_folder(folder)?;
         Ok(Self { architecture, limits, weights, folder: folder.to_owned() })
     }

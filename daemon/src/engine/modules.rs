@@ -60,6 +60,54 @@ impl Module {
     }
 }
 
+/// What a folder was saved as. Each class of sentence-transformers has files of its own beside the
+/// model; where the folder is taken for something else, they do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SavedAs {
+    /// By transformers.
+    Model,
+    /// A `SentenceTransformer`, which makes rows.
+    SentenceTransformer,
+    /// A `CrossEncoder`, which scores pairs.
+    CrossEncoder,
+}
+
+impl SavedAs {
+    /// That of a folder.
+    pub(super) fn of(folder: &Path) -> Result<Self, LoadError> {
+        #[derive(Default, Deserialize)]
+        struct Own {
+            model_type: Option<String>,
+        }
+        let file = folder.join("modules.json");
+        let Some(modules) = read_json_if_there::<Vec<Module>>(&file)? else {
+            return Ok(Self::Model);
+        };
+        let own: Option<Own> =
+            read_json_if_there(&folder.join("config_sentence_transformers.json"))?;
+        // The file tells it since version 5; before, rows were all that modules could make.
+        let is_bare = matches!(&modules[..], [only] if only.class(&file)? == "Transformer");
+        Ok(match own.unwrap_or_default().model_type.as_deref() {
+            Some("CrossEncoder") => Self::CrossEncoder,
+            None if is_bare => Self::CrossEncoder,
+            _ => Self::SentenceTransformer,
+        })
+    }
+}
+
+/// Refuses a cross-encoder that does more to its scores than its transformer.
+pub(super) fn check_bare(folder: &Path) -> Result<(), LoadError> {
+    let file = folder.join("modules.json");
+    let modules = read_json_if_there::<Vec<Module>>(&file)?.unwrap_or_default();
+    let classes: Vec<&str> =
+        modules.iter().map(|module| module.class(&file)).collect::<Result<_, _>>()?;
+    if classes.len() <= 1 {
+        return Ok(());
+    }
+    let (what, found) = ("the chain of a cross-encoder's modules", classes.join(", "));
+    Err(LoadError::Unsupported { file, what, found, supported: "Transformer alone" })
+}
+
 impl Layout {
     /// Understands the chain of `model`'s `modules.json`, which is `file`.
     pub(super) fn from_modules(

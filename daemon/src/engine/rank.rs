@@ -8,9 +8,9 @@ use candle_core::{Device, Result as TensorResult, Tensor};
 use emberd_protocol::ScoreActivation;
 use serde_json::Value;
 
-use super::architecture::{self, Architecture, ClassifierNames, Pool, Reader, Settings};
+use super::architecture::{self, Architecture, ClassifierNames, Facts, Pool, Reader, Settings};
 use super::encoder::{Encoder, RawTokenizer, Style};
-use super::folder::{has_modules, read_json, read_json_if_there};
+use super::folder::{read_json, read_json_if_there};
 use super::layers::activation::Activation;
 use super::layers::linear::Linear;
 use super::layers::norm::Norm;
@@ -21,6 +21,7 @@ use super::load_error::LoadError;
 use super::model::{
     ComputeError, Computer, EmbeddingModel, ModelCard, RankHead, Sequence, WeightType, check_rows,
 };
+use super::modules::{SavedAs, check_bare};
 use super::network::Network;
 use super::sentence::SentenceSettings;
 use super::text_limits::TextLimits;
@@ -64,7 +65,7 @@ pub fn load_ranker_as(path: &Path, held_as: WeightType) -> Result<RankHead, Load
     let architecture = architecture::read(&read_json(&file)?, &file)?;
     let layout = RankLayout::read(path, &*architecture)?;
     let facts = architecture.facts();
-    let limits = TextLimits::read(path, &facts, has_modules(path))?;
+    let limits = layout.limits(path, &facts)?;
     let weights = Weights::of_folder(path)?;
     let (tokenizer, parts) = side_by_side(
         || RawTokenizer::open(&path.join("tokenizer.json")),
@@ -89,6 +90,7 @@ pub(super) struct RankLayout {
     activation: ScoreActivation,
     /// Goes in front of the first text of each pair.
     prompt: String,
+    saved_as: SavedAs,
 }
 
 impl RankLayout {
@@ -103,10 +105,20 @@ impl RankLayout {
                     "…ForSequenceClassification of BERT, RoBERTa, DistilBERT, MPNet, ModernBERT";
                 settings.unsupported("the head", found, supported)
             })?;
+        let saved_as = SavedAs::of(path)?;
         let labels = labels(settings)?;
-        let activation = activation(path, settings, labels.len())?;
-        let prompt = SentenceSettings::of_folder(path)?.default_prompt_text().to_owned();
-        Ok(Self { names, labels, activation, prompt })
+        let activation = activation(path, settings, labels.len(), saved_as)?;
+        if saved_as == SavedAs::CrossEncoder {
+            check_bare(path)?;
+        }
+        let own = SentenceSettings::of_folder(path, SavedAs::CrossEncoder)?;
+        let prompt = own.default_prompt_text().to_owned();
+        Ok(Self { names, labels, activation, prompt, saved_as })
+    }
+
+    /// How pairs are cut.
+    pub(super) fn limits(&self, path: &Path, facts: &Facts) -> Result<TextLimits, LoadError> {
+        TextLimits::read(path, facts, self.saved_as == SavedAs::CrossEncoder)
     }
 
     /// Reads the network and the head.
@@ -169,9 +181,10 @@ fn activation(
     path: &Path,
     settings: Settings<'_>,
     labels: usize,
+    saved_as: SavedAs,
 ) -> Result<ScoreActivation, LoadError> {
     let config = settings.json;
-    let own = if path.join("modules.json").exists() {
+    let own = if saved_as == SavedAs::CrossEncoder {
         read_json_if_there::<Value>(&path.join("config_sentence_transformers.json"))?
     } else {
         None

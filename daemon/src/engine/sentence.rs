@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::folder::{has_modules, read_json_if_there};
+use super::folder::read_json_if_there;
 use super::load_error::LoadError;
+use super::modules::SavedAs;
 
 const FILE: &str = "config_sentence_transformers.json";
 
@@ -38,9 +39,10 @@ struct File {
 }
 
 impl SentenceSettings {
-    /// Those of a folder: its file counts where sentence-transformers made it.
-    pub(super) fn of_folder(folder: &Path) -> Result<Self, LoadError> {
-        if has_modules(folder) { Self::read(folder) } else { Ok(Self::of_nothing()) }
+    /// Those of a folder, whose file counts where it was saved as what it is taken for.
+    pub(super) fn of_folder(folder: &Path, taken_for: SavedAs) -> Result<Self, LoadError> {
+        let counts = SavedAs::of(folder)? == taken_for;
+        if counts { Self::read(folder) } else { Ok(Self::of_nothing()) }
     }
 
     /// Reads the file of a model's folder, if it has one.

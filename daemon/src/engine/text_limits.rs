@@ -25,6 +25,10 @@ pub(super) struct TextLimits {
 const SENTENCE_CONFIGS: [&str; 7] =
     ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"];
 
+/// Classes of tokenizers that tell no segments where their files do not say.
+const WITHOUT_SEGMENTS: [&str; 3] =
+    ["TokenizersBackend", "DistilBertTokenizer", "DistilBertTokenizerFast"];
+
 /// What such a file may hand on to transformers without changing what a model answers.
 const HARMLESS: [&str; 14] = [
     "_attn_implementation",
@@ -44,10 +48,14 @@ const HARMLESS: [&str; 14] = [
 ];
 
 impl TextLimits {
-    /// Reads them for the network that `facts` tell of. `has_modules`: sentence-transformers made the
-    /// folder, and its own file counts.
-    pub(super) fn read(folder: &Path, facts: &Facts, has_modules: bool) -> Result<Self, LoadError> {
-        let sentence = if has_modules { SentenceConfig::read(folder)? } else { None };
+    /// Reads them for the network that `facts` tell of. `own_file_counts`: the folder was saved by
+    /// sentence-transformers as what it is taken for.
+    pub(super) fn read(
+        folder: &Path,
+        facts: &Facts,
+        own_file_counts: bool,
+    ) -> Result<Self, LoadError> {
+        let sentence = if own_file_counts { SentenceConfig::read(folder)? } else { None };
         let sentence = sentence.unwrap_or_default();
         let file = folder.join("tokenizer_config.json");
         let tokenizer: Value = read_json_if_there(&file)?.unwrap_or_default();
@@ -63,9 +71,10 @@ impl TextLimits {
             None => TruncationSide::said(&tokenizer["truncation_side"], &file)?,
             said => said,
         };
-        let inputs = tokenizer["model_input_names"].as_array();
-        let tells_segments =
-            inputs.is_none_or(|inputs| inputs.iter().any(|input| input == "token_type_ids"));
+        let tells_segments = match tokenizer["model_input_names"].as_array() {
+            Some(inputs) => inputs.iter().any(|input| input == "token_type_ids"),
+            None => !WITHOUT_SEGMENTS.iter().any(|class| tokenizer["tokenizer_class"] == *class),
+        };
         Ok(Self { max_tokens, lower_case: sentence.lower_case, side, tells_segments })
     }
 }
@@ -99,8 +108,17 @@ impl SentenceConfig {
             refuse_other_than(&["model_max_length", "truncation_side"], key, at(key), file)?;
             tokenizer = if at(key).is_null() { tokenizer } else { at(key) };
         }
+        if let Some(name) = at("tokenizer_name_or_path").as_str() {
+            let (what, supported) = ("tokenizer_name_or_path", "the folder's own tokenizer");
+            return Err(unsupported(what, name, supported, file));
+        }
         let calls = &at("processing_kwargs")["text"];
         refuse_other_than(&["max_length", "truncation"], "processing_kwargs", calls, file)?;
+        refuse_other_than(&[], "processing_kwargs", &at("processing_kwargs")["common"], file)?;
+        let way = &calls["truncation"];
+        if let Some(way) = way.as_str().filter(|way| *way != "longest_first") {
+            return Err(unsupported("truncation of texts", way, "true, longest_first", file));
+        }
         check_task(at("transformer_task"), &at("modality_config")["text"], file)?;
         let by_call = size(&calls["max_length"]);
         if calls["truncation"] == false && by_call.is_none() {

@@ -27,6 +27,9 @@ use std::thread::{Builder, JoinHandle};
 /// more. A longer input is read alone.
 const ADMITTED_TOKENS: usize = 1024;
 
+/// Bytes of texts that are split into tokens between two steps, for the same reason.
+const ADMITTED_BYTES: usize = 256 << 10;
+
 /// One part in so many of the batch is kept free for clients of whom nothing runs: they join at the
 /// next step, however much others want.
 const KEPT_FREE: usize = 4;
@@ -145,9 +148,9 @@ impl Batch {
         let here = self.running.iter().map(|running| running.pending.text.job.connection);
         let mut here: BTreeSet<ConnectionId> = here.collect();
         let (all, kept_free) = (self.queue.rows, self.queue.rows / KEPT_FREE);
-        let (mut joining, mut tokens) = (Vec::new(), 0);
+        let (mut joining, mut tokens, mut bytes) = (Vec::new(), 0, 0);
         let mut next = first;
-        while tokens < ADMITTED_TOKENS {
+        while tokens < ADMITTED_TOKENS && bytes < ADMITTED_BYTES {
             let turn = |connection: ConnectionId, item: &Item| match rows + item.rows() {
                 _ if rows == 0 => Turn::Take,
                 wanted if here.contains(&connection) && wanted > all - kept_free => Turn::Pass,
@@ -159,6 +162,7 @@ impl Batch {
             };
             self.work.waits.note(item.job.queued.elapsed());
             let (taken, connection) = (item.rows(), item.job.connection);
+            bytes += item.len_bytes();
             if let Some(pending) = self.read(item) {
                 here.insert(connection);
                 rows += taken;

@@ -151,7 +151,12 @@ impl BeamSearch {
             for (from, (beam, row)) in rows.enumerate() {
                 log_softmax(row);
                 rules.apply(&beam.ids, row);
-                let kept = sampler.kept(row, least);
+                let mut kept = sampler.kept(row, least);
+                if rules.renormalises() {
+                    let scores: Vec<f32> = kept.iter().map(|(_, score)| *score).collect();
+                    let total = log_sum(&scores);
+                    kept.iter_mut().for_each(|(_, score)| *score -= total);
+                }
                 keyed.extend(kept.into_iter().map(|(id, score)| {
                     let score = score + beam.score;
                     (draws.gumbel() + f64::from(score), Candidate { from, id, score })
@@ -166,6 +171,9 @@ impl BeamSearch {
         for (from, (beam, row)) in rows.enumerate() {
             log_softmax(row);
             rules.apply(&beam.ids, row);
+            if rules.renormalises() {
+                log_softmax(row);
+            }
             for (id, score) in (0u32..).zip(row.iter()) {
                 let score = score + beam.score;
                 // What is not a number is greater than nothing, and so never chosen.
@@ -246,14 +254,25 @@ fn power(length: usize, penalty: f32) -> f32 {
 }
 
 /// Makes logarithmic probabilities of logits.
-pub(super) fn log_softmax(row: &mut [f32]) {
+fn log_softmax(row: &mut [f32]) {
     let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let rest = log_sum_beyond(row, greatest);
+    for value in row {
+        *value = *value - greatest - rest;
+    }
+}
+
+/// The logarithm of the sum of what these are logarithms of.
+fn log_sum(row: &[f32]) -> f32 {
+    let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    greatest + log_sum_beyond(row, greatest)
+}
+
+fn log_sum_beyond(row: &[f32], greatest: f32) -> f32 {
     let sum: f64 = row.iter().map(|value| f64::from((value - greatest).exp())).sum();
     #[expect(clippy::cast_possible_truncation, reason = "the row is f32")]
-    let log_sum = sum.ln() as f32;
-    for value in row {
-        *value = *value - greatest - log_sum;
-    }
+    let log = sum.ln() as f32;
+    log
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! What is done to the scores of tokens before one is chosen, in the order of transformers.
 
-use super::beam::log_softmax;
 use super::config::GenerationConfig;
 use crate::engine::text_model::{GenerationDefaults, ScoreRules};
 use emberd_protocol::FinishReason;
+use std::collections::BTreeSet;
 
 const NEVER: f32 = f32::NEG_INFINITY;
 
@@ -83,9 +83,11 @@ impl Rules {
         if made == usize::from(!self.forced_bos.is_empty()) {
             set(scores, &folder.begin_suppressed, NEVER);
         }
-        if folder.renormalize {
-            log_softmax(scores);
-        }
+    }
+
+    /// Whether scores are made probabilities again once tokens were excluded.
+    pub(super) fn renormalises(&self) -> bool {
+        self.folder.renormalize
     }
 
     /// Makes an end likelier with each token beyond a length.
@@ -95,7 +97,9 @@ impl Rules {
         if beyond == 0 {
             return;
         }
-        for &end in &self.eos {
+        // Each once, however often it is named.
+        let ends: BTreeSet<u32> = self.eos.iter().copied().collect();
+        for end in ends {
             if let Some(score) = scores.get_mut(end as usize).filter(|score| score.is_finite()) {
                 *score += score.abs() * (factor.powi(beyond) - 1.0);
             }

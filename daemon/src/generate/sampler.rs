@@ -70,7 +70,7 @@ impl Sampler {
     /// Draws a token by its scores; `None` if no token has a finite one.
     pub(super) fn draw(self, scores: &[f32], draws: &mut Draws) -> Option<u32> {
         let mut odds = self.scaled(scores);
-        let total = self.exclude(&mut odds);
+        let total = self.exclude(&mut odds, 1);
         let mut left = draws.uniform() * total;
         for &(id, weight) in &odds {
             left -= f64::from(weight);
@@ -82,18 +82,13 @@ impl Sampler {
         odds.iter().rfind(|(_, weight)| *weight > 0.0).map(|(id, _)| *id)
     }
 
-    /// The tokens that may be drawn, with their scores at this temperature: the best in any case, so
-    /// many as `least`.
+    /// The tokens that may be drawn, with their scores at this temperature. Each limit leaves as many as
+    /// `least`.
     pub(super) fn kept(self, scores: &[f32], least: usize) -> Vec<(u32, f32)> {
         let all = self.scaled(scores);
         let mut odds = all.clone();
-        self.exclude(&mut odds);
-        let mut kept: BTreeSet<u32> = odds.into_iter().map(|(id, _)| id).collect();
-        let mut best = all.clone();
-        if kept.len() < least {
-            best.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-            kept.extend(best.iter().take(least).map(|(id, _)| *id));
-        }
+        self.exclude(&mut odds, least);
+        let kept: BTreeSet<u32> = odds.into_iter().map(|(id, _)| id).collect();
         all.into_iter().filter(|(id, _)| kept.contains(id)).collect()
     }
 
@@ -104,27 +99,26 @@ impl Sampler {
 
     /// Leaves of tokens and scores those that may be drawn, with their weights, and answers the sum
     /// of these.
-    fn exclude(self, odds: &mut Vec<(u32, f32)>) -> f64 {
-        self.keep_top_k(odds);
+    fn exclude(self, odds: &mut Vec<(u32, f32)>, least: usize) -> f64 {
+        self.keep_top_k(odds, least);
         let total = exponentiate(odds);
-        let total = self.keep_top_p(odds, total);
-        self.keep_likely(odds, total)
+        let total = self.keep_top_p(odds, total, least);
+        self.keep_likely(odds, total, least)
     }
 
     /// Keeps the best ones, and what is as good as the last of them.
-    fn keep_top_k(self, odds: &mut Vec<(u32, f32)>) {
-        if self.top_k == 0 || self.top_k >= odds.len() {
+    fn keep_top_k(self, odds: &mut Vec<(u32, f32)>, least: usize) {
+        let count = self.top_k.max(least);
+        if self.top_k == 0 || count >= odds.len() {
             return;
         }
-        let mut scores: Vec<f32> = odds.iter().map(|(_, score)| *score).collect();
-        let (_, &mut least, _) =
-            scores.select_nth_unstable_by(self.top_k - 1, |a, b| b.total_cmp(a));
-        odds.retain(|(_, score)| *score >= least);
+        let last = nth_greatest(odds, count);
+        odds.retain(|(_, score)| *score >= last);
     }
 
-    /// Keeps the likeliest ones that together have the probability `top_p`, one at least, and
+    /// Keeps the likeliest ones that together have the probability `top_p`, so many at least, and
     /// answers the sum of their weights.
-    fn keep_top_p(self, odds: &mut Vec<(u32, f32)>, total: f64) -> f64 {
+    fn keep_top_p(self, odds: &mut Vec<(u32, f32)>, total: f64, least: usize) -> f64 {
         if self.top_p >= 1.0 {
             return total;
         }
@@ -133,61 +127,74 @@ impl Sampler {
         let mut sum = 0.0;
         let kept = odds.iter().take_while(|(_, weight)| {
             let open = sum < wanted;
-            sum += if open { f64::from(*weight) } else { 0.0 };
+            sum += f64::from(*weight);
             open
         });
-        let kept = kept.count();
+        let kept = kept.count().max(least);
         odds.truncate(kept);
-        sum
+        weigh(odds)
     }
-}
 
-impl Sampler {
-    /// Keeps what the folder's limits leave, the likeliest at least, and answers the sum of its
-    /// weights.
-    fn keep_likely(self, odds: &mut Vec<(u32, f32)>, mut total: f64) -> f64 {
+    /// Keeps what the folder's limits leave, so many at least, and answers the sum of their weights.
+    fn keep_likely(self, odds: &mut Vec<(u32, f32)>, mut total: f64, least: usize) -> f64 {
         let DrawLimits { min_p, typical_p, epsilon_cutoff, eta_cutoff } = self.limits;
         if min_p > 0.0 {
-            total = keep(odds, min_p.into());
+            // The greatest weight is 1.
+            total = keep(odds, min_p.into(), least);
         }
         if typical_p < 1.0 {
-            total = keep_typical(odds, total, typical_p.into());
+            total = keep_typical(odds, total, typical_p.into(), least);
         }
         if epsilon_cutoff > 0.0 && epsilon_cutoff < 1.0 {
-            total = keep(odds, f64::from(epsilon_cutoff) * total);
+            total = keep(odds, f64::from(epsilon_cutoff) * total, least);
         }
         if eta_cutoff > 0.0 && eta_cutoff < 1.0 {
             let eta = f64::from(eta_cutoff);
-            let least = eta.min(eta.sqrt() * (-entropy(odds, total)).exp());
-            total = keep(odds, least * total);
+            let floor = eta.min(eta.sqrt() * (-entropy(odds, total)).exp());
+            total = keep(odds, floor * total, least);
         }
         total
     }
 }
 
-/// Keeps weights from a least one on, and the greatest in any case; answers their sum.
-fn keep(odds: &mut Vec<(u32, f32)>, least: f64) -> f64 {
-    let greatest = odds.iter().map(|(_, weight)| *weight).fold(0.0, f32::max);
-    odds.retain(|(_, weight)| *weight >= greatest || f64::from(*weight) >= least);
+/// The so-manieth greatest score or weight, of at least as many.
+fn nth_greatest(odds: &[(u32, f32)], count: usize) -> f32 {
+    let mut values: Vec<f32> = odds.iter().map(|(_, value)| *value).collect();
+    let at = count.clamp(1, values.len()) - 1;
+    *values.select_nth_unstable_by(at, |a, b| b.total_cmp(a)).1
+}
+
+/// The sum of weights.
+fn weigh(odds: &[(u32, f32)]) -> f64 {
     odds.iter().map(|(_, weight)| f64::from(*weight)).sum()
 }
 
+/// Keeps weights from `floor` on, and the `least` greatest in any case; answers their sum.
+fn keep(odds: &mut Vec<(u32, f32)>, floor: f64, least: usize) -> f64 {
+    if !odds.is_empty() {
+        let last = nth_greatest(odds, least);
+        odds.retain(|(_, weight)| *weight >= last || f64::from(*weight) >= floor);
+    }
+    weigh(odds)
+}
+
 /// Keeps the tokens whose information is nearest to what is expected, as many as together have a
-/// probability, and answers the sum of their weights.
-fn keep_typical(odds: &mut Vec<(u32, f32)>, total: f64, mass: f64) -> f64 {
+/// probability and so many at least, and answers the sum of their weights.
+fn keep_typical(odds: &mut Vec<(u32, f32)>, total: f64, mass: f64, least: usize) -> f64 {
     let expected = entropy(odds, total);
     let strangeness = |weight: f32| (-(f64::from(weight) / total).ln() - expected).abs();
     let mut order: Vec<f32> = odds.iter().map(|(_, weight)| *weight).collect();
     order.sort_by(|a, b| strangeness(*a).total_cmp(&strangeness(*b)));
     let mut sum = 0.0;
-    let last = order.iter().find(|weight| {
-        sum += f64::from(**weight) / total;
+    let enough = order.iter().position(|weight| {
+        sum += f64::from(*weight) / total;
         sum >= mass
     });
-    if let Some(most) = last.map(|weight| strangeness(*weight)) {
+    let last = enough.unwrap_or(order.len()).max(least.saturating_sub(1));
+    if let Some(most) = order.get(last).map(|weight| strangeness(*weight)) {
         odds.retain(|(_, weight)| strangeness(*weight) <= most);
     }
-    odds.iter().map(|(_, weight)| f64::from(*weight)).sum()
+    weigh(odds)
 }
 
 /// What is expected of the information of a draw, in nats.
@@ -322,6 +329,14 @@ mod tests {
         assert_eq!(sampler.kept(&scores, 1), [(1, 2.0), (4, 1.5)]);
         assert_eq!(sampler.kept(&scores, 3), [(1, 2.0), (2, 1.0), (4, 1.5)]);
         assert_eq!(sampler.kept(&scores, 9).len(), 4);
+        // The most typical ones, where those are what is kept: the likeliest is not among them.
+        let limits = DrawLimits { typical_p: 0.05, ..NO_LIMITS };
+        let sampler = Sampler { limits, ..ALL };
+        let even: Vec<f32> = [0.4f32, 0.15, 0.15, 0.1, 0.1, 0.1].map(f32::ln).to_vec();
+        let ids =
+            |least| sampler.kept(&even, least).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        assert_eq!((ids(1), ids(2)), (vec![1, 2], vec![1, 2]));
+        assert!(!ids(3).contains(&0), "{:?}", ids(3));
     }
 
     #[test]

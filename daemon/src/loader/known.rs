@@ -93,8 +93,17 @@ impl Known {
         Ok(match (self, files) {
             (Self::Embedding, Files::StaticTable) => rows(builtin_static_minilm()?),
             (Self::Embedding, Files::Folder(folder)) if holds_rank_head(folder) => {
-                let (model, ranker) = load_folder_with_ranker(folder, held_as)?;
-                ModelParts { rank: Some(ranker), ..rows(model) }
+                match load_folder_with_ranker(folder, held_as) {
+                    Ok((model, ranker)) => ModelParts { rank: Some(ranker), ..rows(model) },
+                    // Rows do not need the head; whoever wants scores says so by the type.
+                    Err(fault) => {
+                        let parts = rows(load_folder_on(folder, device, held_as)?);
+                        let fault = crate::error::chain(&fault);
+                        let folder = folder.display();
+                        tracing::warn!(%folder, fault, "the head is left out: the model makes rows alone");
+                        parts
+                    }
+                }
             }
             (Self::Embedding, Files::Folder(folder)) => {
                 rows(load_folder_on(folder, device, held_as)?)

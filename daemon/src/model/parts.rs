@@ -114,6 +114,16 @@ impl Generation {
             settings.max_output_length,
             settings.batch_size,
         );
+        let beams = model.defaults().num_beams;
+        if beams > limits.rows {
+            tracing::warn!(
+                model = name,
+                beams,
+                batch_size = limits.rows,
+                "the folder's num_beams is more than batch_size: where a request says nothing there are as \
+                 many beams as that"
+            );
+        }
         let queue = Arc::new(TextQueue::new(limits.rows));
         let worker = TextWorker::start(name, threads, &model, &queue, work)?;
         Ok(Self { queue, model, limits, threads, _worker: worker })

@@ -88,6 +88,18 @@ fn what_would_change_rows_and_is_not_done_is_refused_by_name() {
             json!({"sentence_bert_config.json": {"transformer_task": "text-generation"}}),
             "text-generation",
         ),
+        (
+            json!({"sentence_bert_config.json": {"processing_kwargs": {"common": {"max_length": 9}}}}),
+            "max_length",
+        ),
+        (
+            json!({"sentence_bert_config.json": {"processing_kwargs": {"text": {"truncation": "only_first"}}}}),
+            "only_first",
+        ),
+        (
+            json!({"sentence_bert_config.json": {"tokenizer_name_or_path": "other/model"}}),
+            "other/model",
+        ),
     ] {
         let folder = copy_of("bert-mean-norm");
         change(&folder, &changes);

@@ -156,6 +156,48 @@ fn a_cross_encoder_with_modules_makes_rows_as_one_without() {
     assert!(matches!(load_folder(bare.path()), Err(LoadError::Unsupported { .. })));
 }
 
+/// The files of one class of sentence-transformers say nothing of what the other makes of the folder.
+#[test]
+fn files_of_a_sentence_transformer_count_for_rows_and_those_of_a_cross_encoder_for_scores() {
+    let settings = value!({ "prompts": { "query": "find: " }, "default_prompt_name": "query" });
+    let sentence = value!({ "max_seq_length": 12, "do_lower_case": false });
+    let transformer = "sentence_transformers.models.Transformer";
+    let bare = value!([{ "idx": 0, "name": "0", "path": "", "type": transformer }]);
+    let pooled = value!([
+        { "idx": 0, "name": "0", "path": "", "type": transformer },
+        { "idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling" },
+    ]);
+    let text = "one two three four five six seven eight nine ten eleven twelve";
+    let plain = load_ranker(&data("cross-encoder")).unwrap();
+    for (modules, is_for_rows) in [(pooled, true), (bare, false)] {
+        let folder = copy_of("cross-encoder");
+        fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+        let pooling = value!({ "word_embedding_dimension": 32, "pooling_mode_mean_tokens": true });
+        write(&folder, "1_Pooling/config.json", &pooling);
+        write(&folder, "modules.json", &modules);
+        write(&folder, "config_sentence_transformers.json", &settings);
+        write(&folder, "sentence_bert_config.json", &sentence);
+        let (rows, head) = load_folder_with_ranker(folder.path(), WeightType::F32).unwrap();
+        let row = rows.encode(text).unwrap();
+        let prompted = rows.card().default_prompt.is_some();
+        assert_eq!((row.ids.len() == 12, prompted), (is_for_rows, is_for_rows));
+        let pair = head.model.encode_pair(text, "b").unwrap();
+        let same = pair == plain.model.encode_pair(text, "b").unwrap();
+        assert_eq!((pair.ids.len() == 12, same), (!is_for_rows, is_for_rows));
+        let alone = load_ranker(folder.path()).unwrap();
+        assert_eq!(alone.model.encode_pair(text, "b").unwrap(), pair);
+    }
+    let folder = copy_of("cross-encoder");
+    let dense = value!([
+        { "idx": 0, "name": "0", "path": "", "type": transformer },
+        { "idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.models.Dense" },
+    ]);
+    write(&folder, "modules.json", &dense);
+    write(&folder, "config_sentence_transformers.json", &value!({ "model_type": "CrossEncoder" }));
+    let error = load_ranker(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("Dense"), "{error}");
+}
+
 #[test]
 fn a_head_of_another_number_of_labels_is_refused() {
     let folder = copy_of("classifier-3");

@@ -6,7 +6,7 @@ use super::Encoder;
 use crate::engine::model::{ComputeError, Sequence};
 
 /// The special tokens of a pair.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct PairTemplate {
     before: Vec<u32>,
     /// Between the texts, at first those that count as the first one's.
@@ -14,6 +14,7 @@ pub(super) struct PairTemplate {
     after: Vec<u32>,
     /// How many of `between` are of the first one's segment; `None` where all of a pair is of one.
     first_share: Option<usize>,
+    is_told: bool,
 }
 
 impl PairTemplate {
@@ -35,15 +36,17 @@ impl PairTemplate {
         let share = segments[between.clone()].iter().take_while(|&&s| s == segments[first.start]);
         Ok(Self {
             first_share: (!is_one).then(|| share.count()),
+            is_told: true,
             before: ids[..first.start].to_vec(),
             between: ids[between].to_vec(),
             after: ids[second.end..].to_vec(),
         })
     }
 
-    /// The same where a model is not told of segments.
-    pub(super) fn of_one_segment(self) -> Self {
-        Self { first_share: None, ..self }
+    /// The same, whether segments differ or not: a model that is not told of segments has but one. What
+    /// the tokenizer itself says is kept, to be told another time.
+    pub(super) fn telling(self, tells_segments: bool) -> Self {
+        Self { is_told: tells_segments, ..self }
     }
 
     fn len(&self) -> usize {
@@ -79,9 +82,9 @@ impl Encoder {
         let truncated = a_is_cut || b_is_cut || a_len < a.len() || b_len < b.len();
         self.side.keep(&mut a, 0, a_len);
         self.side.keep(&mut b, 0, b_len);
-        let PairTemplate { before, between, after, first_share } = template;
+        let PairTemplate { before, between, after, first_share, is_told } = template;
         let ids = [before, &a, between, &b, after].map(Vec::as_slice).concat();
-        let first_len = match first_share {
+        let first_len = match first_share.filter(|_| *is_told) {
             Some(share) => before.len() + a.len() + share,
             None => ids.len(),
         };

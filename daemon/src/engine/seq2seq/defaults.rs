@@ -33,8 +33,8 @@ struct Said {
     forced_eos_token_id: Option<OneOrMore>,
     /// An old name of BART's for a forced first token.
     force_bos_token_to_be_generated: Option<bool>,
-    suppress_tokens: Option<Vec<u32>>,
-    begin_suppress_tokens: Option<Vec<u32>>,
+    suppress_tokens: Option<Vec<i64>>,
+    begin_suppress_tokens: Option<Vec<i64>>,
     bad_words_ids: Option<Vec<Vec<u32>>>,
     sequence_bias: Option<Vec<(Vec<u32>, f32)>>,
     encoder_repetition_penalty: Option<f32>,
@@ -87,28 +87,33 @@ impl From<Texts> for Vec<String> {
     }
 }
 
-/// What changes answers in transformers, or did in an earlier version, and is not done here.
-const NOT_DONE: [&str; 10] = [
-    "constraints",
-    "diversity_penalty",
-    "dola_layers",
-    "force_words_ids",
-    "guidance_scale",
-    "max_time",
-    "num_beam_groups",
-    "penalty_alpha",
-    "top_h",
-    "watermarking_config",
+/// What changes answers in transformers, or did in an earlier version, and is not done here; with the
+/// number that changes nothing.
+const NOT_DONE: [(&str, f64); 12] = [
+    ("constraints", 0.0),
+    ("diversity_penalty", 0.0),
+    ("dola_layers", 0.0),
+    ("force_words_ids", 0.0),
+    ("forced_decoder_ids", 0.0),
+    ("guidance_scale", 1.0),
+    ("max_time", f64::INFINITY),
+    ("num_beam_groups", 1.0),
+    ("penalty_alpha", 0.0),
+    ("token_healing", 0.0),
+    ("top_h", 1.0),
+    ("watermarking_config", 0.0),
 ];
 
 /// Says what of a file is left out, where it asks for more than nothing.
 fn warn_of_what_is_not_done(file: &Path, said: &Value) {
-    let is_nothing = |value: &Value| {
-        value.is_null() || value == false || value.as_f64().is_some_and(|x| x == 0.0 || x == 1.0)
-    };
-    for key in NOT_DONE.into_iter().filter(|key| !is_nothing(&said[key])) {
-        let (file, value) = (file.display(), said[key].to_string());
-        tracing::warn!(%file, key, value, "this way of making texts is not done: it is left out");
+    for (key, neutral) in NOT_DONE {
+        let value = &said[key];
+        let is_nothing =
+            value.is_null() || *value == false || value.as_f64().is_some_and(|x| x == neutral);
+        if !is_nothing {
+            let (file, value) = (file.display(), value.to_string());
+            tracing::warn!(%file, key, value, "this way of making texts is not done: it is left out");
+        }
     }
 }
 
@@ -166,8 +171,8 @@ pub(super) fn read(
         // An end of the text is no bad word, whatever the list says.
         bad_words: words(said.bad_words_ids, |word| !eos.iter().any(|end| word[..] == [*end])),
         sequence_bias: biases(said.sequence_bias.unwrap_or_default()),
-        suppressed: said.suppress_tokens.unwrap_or_default(),
-        begin_suppressed: said.begin_suppress_tokens.unwrap_or_default(),
+        suppressed: tokens(said.suppress_tokens),
+        begin_suppressed: tokens(said.begin_suppress_tokens),
         encoder_repetition_penalty: said.encoder_repetition_penalty.unwrap_or(1.0),
         encoder_no_repeat_ngram_size: said.encoder_no_repeat_ngram_size.unwrap_or(0),
         length_decay: said.exponential_decay_length_penalty,
@@ -203,8 +208,7 @@ pub(super) fn read(
             .or_else(|| said.max_length.map(|length| length.saturating_sub(1))),
         min_new_tokens: said
             .min_new_tokens
-            .unwrap_or(0)
-            .max(said.min_length.unwrap_or(0).saturating_sub(1)),
+            .unwrap_or_else(|| said.min_length.unwrap_or(0).saturating_sub(1)),
         num_beams: said.num_beams.unwrap_or(usual.num_beams),
         num_return_sequences: said.num_return_sequences.unwrap_or(usual.num_return_sequences),
         stop: said.stop_strings.map_or_else(Vec::new, Vec::from),
@@ -213,10 +217,16 @@ pub(super) fn read(
         do_sample: said.do_sample.unwrap_or(usual.do_sample),
         temperature: said.temperature.unwrap_or(usual.temperature),
         top_k: said.top_k.unwrap_or(usual.top_k),
-        top_p: said.top_p.unwrap_or(usual.top_p),
+        // 0 leaves the likeliest alone, as the smallest number does.
+        top_p: said.top_p.unwrap_or(usual.top_p).max(f32::MIN_POSITIVE),
         repetition_penalty: said.repetition_penalty.unwrap_or(usual.repetition_penalty),
         no_repeat_ngram_size: said.no_repeat_ngram_size.unwrap_or(usual.no_repeat_ngram_size),
     })
+}
+
+/// Numbers of tokens; others, such as -1 for none, are none.
+fn tokens(numbers: Option<Vec<i64>>) -> Vec<u32> {
+    numbers.unwrap_or_default().into_iter().filter_map(|id| u32::try_from(id).ok()).collect()
 }
 
 /// Runs of tokens that are some.
@@ -323,7 +333,7 @@ mod tests {
     fn rules_of_scores_and_draws_are_taken_from_the_file() {
         let said = json!({
             "bad_words_ids": [[9], [2], [4, 5], []], "suppress_tokens": [6, 9],
-            "begin_suppress_tokens": [3], "sequence_bias": [[[7], 1], [[1, 2], -1.5], [[7], 2], [[], 1]],
+            "begin_suppress_tokens": [-1, 3], "sequence_bias": [[[7], 1], [[1, 2], -1.5], [[7], 2], [[], 1]],
             "encoder_repetition_penalty": 1.5, "encoder_no_repeat_ngram_size": 4,
             "exponential_decay_length_penalty": [10, 1.2], "renormalize_logits": true,
             "min_p": 0.1, "typical_p": 0.9, "epsilon_cutoff": 0.01, "eta_cutoff": 0.02,
@@ -344,6 +354,14 @@ mod tests {
         let draw_limits =
             DrawLimits { min_p: 0.1, typical_p: 0.9, epsilon_cutoff: 0.01, eta_cutoff: 0.02 };
         assert_eq!((got.rules, got.draw_limits, got.forced_eos), (rules, draw_limits, vec![2, 5]));
+    }
+
+    #[test]
+    fn the_least_number_of_new_tokens_comes_before_the_least_length() {
+        let least = |said: Value| of(Some(&said), &json!({})).min_new_tokens;
+        assert_eq!(least(json!({"min_new_tokens": 1, "min_length": 9})), 1);
+        assert_eq!(least(json!({"min_length": 9})), 8);
+        assert!(of(Some(&json!({"top_p": 0.0})), &json!({})).top_p > 0.0);
     }
 
     #[test]
