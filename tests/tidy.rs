@@ -96,6 +96,7 @@ fn unsafe_code_stands_in_few_named_files_and_is_argued() {
         "client/src/socket.rs",
         "daemon/src/memory.rs",
         "daemon/src/devices/cuda.rs",
+        "daemon/src/engine/layers/prefetch.rs",
         "daemon/src/connection.rs",
         "daemon/src/segment/mapping.rs",
         "daemon/src/segment/slot.rs",

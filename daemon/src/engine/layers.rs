@@ -15,6 +15,7 @@ pub(crate) mod math;
 pub(crate) mod norm;
 pub(crate) mod packed;
 pub(crate) mod portable;
+mod prefetch;
 pub(crate) mod relative_bias;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;

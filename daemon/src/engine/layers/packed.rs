@@ -14,9 +14,13 @@ use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::activation::Epilogue;
+use super::prefetch::prefetch;
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 32;
+
+/// How many rows of a panel ahead of the one that is multiplied the next ones are asked for.
+const AHEAD: usize = 64;
 
 /// Left-hand rows that stay in the second-level cache while all panels pass by.
 const ROWS_AT_ONCE: usize = 96;
@@ -169,6 +173,11 @@ impl<E: Epilogue> Kernel<'_, E> {
             let chunk = ROWS_AT_ONCE.min(count - from);
             for first in (0..columns).step_by(PANEL) {
                 let width = PANEL.min(columns - first);
+                // What lies behind the panel is what is read next.
+                let ahead = match panels {
+                    Panels::F32(panels) => &panels[first * depth..],
+                    Panels::Bf16(_) => &[],
+                };
                 let panel = match panels {
                     Panels::F32(panels) => &panels[first * depth..][..PANEL * depth],
                     Panels::Bf16(panels) => {
@@ -191,7 +200,7 @@ impl<E: Epilogue> Kernel<'_, E> {
                         Left { values: &rows[row * row_stride..], stride: row_stride, depth };
                     let out = &mut self.out[row * self.out_stride + first..];
                     let mut tile = [[0.0; PANEL]; R];
-                    fill_tile::<S, R, V>(simd, left, panel, &start, &mut tile[..height]);
+                    fill_tile::<S, R, V>(simd, left, panel, ahead, &start, &mut tile[..height]);
                     for (r, line) in tile[..height].iter_mut().enumerate() {
                         for x in line.iter_mut() {
                             *x = self.epilogue.apply(*x);
@@ -219,13 +228,14 @@ fn fill_tile<S: Simd, const R: usize, const V: usize>(
     simd: S,
     left: Left<'_>,
     panel: &[f32],
+    ahead: &[f32],
     start: &[f32; PANEL],
     tile: &mut [[f32; PANEL]],
 ) {
     macro_rules! by_height {
         ($($height:literal)*) => {
             match tile.len() {
-                $($height if $height <= R => accumulate::<S, $height, V>(simd, left, panel, start, tile),)*
+                $($height if $height <= R => accumulate::<S, $height, V>(simd, left, panel, ahead, start, tile),)*
                 _ => {}
             }
         };
@@ -238,6 +248,7 @@ fn accumulate<S: Simd, const H: usize, const V: usize>(
     simd: S,
     left: Left<'_>,
     panel: &[f32],
+    ahead: &[f32],
     start: &[f32; PANEL],
     tile: &mut [[f32; PANEL]],
 ) {
@@ -247,6 +258,7 @@ fn accumulate<S: Simd, const H: usize, const V: usize>(
     let (start, _) = S::as_simd_f32s(start);
     let mut sums: [[S::f32s; V]; H] = [std::array::from_fn(|v| start[v]); H];
     for (k, b) in (0..depth).zip(vectors.chunks_exact(V)) {
+        prefetch(ahead, (k + AHEAD) * PANEL, PANEL);
         for (sums, row) in sums.iter_mut().zip(rows) {
             let a = simd.splat_f32s(row[k]);
             for (sum, &b) in sums.iter_mut().zip(b) {
