@@ -5,8 +5,9 @@
 //! they are loaded. The left-hand rows are used where they lie. A general GEMM packs both sides
 //! anew at each call, which for short texts costs more than the product itself.
 //!
-//! One thread, and safe code only: [`pulp`] chooses the registers at run time. Panels of 16-bit numbers
-//! are widened one at a time, into memory that each thread keeps for it.
+//! One thread; [`pulp`] chooses the registers at run time. What is multiplied next is asked for ahead
+//! ([`super::prefetch`]): with several rows the processor does not get there by itself. Panels of 16-bit
+//! numbers are widened one at a time, into memory that each thread keeps for it.
 
 use std::cell::RefCell;
 
