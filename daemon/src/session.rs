@@ -342,9 +342,8 @@ impl Session {
         match handled {
             Handled::Now(result) => {
                 self.shared.requests.fetch_add(1, Ordering::Relaxed);
-                let responded = respond(&self.connection, id, result).await;
                 self.shared.latencies.note(kind, arrived.elapsed());
-                responded
+                respond(&self.connection, id, result).await
             }
             Handled::Later(work) => {
                 let work = Request { work, kind, arrived, serial };
@@ -373,10 +372,11 @@ impl Session {
                 give_back(&shared, &connection, result);
                 return;
             }
+            // Before it is answered: who has the answer finds it counted in the status.
+            shared.latencies.note(kind, arrived.elapsed());
             if respond(&connection, id, result).await.is_err() {
                 connection.writer.shutdown();
             }
-            shared.latencies.note(kind, arrived.elapsed());
         });
         in_flight.insert(id, InFlight { serial, task });
     }
