@@ -108,18 +108,23 @@ fn state_dict(stored: &[Stored<'_>], form: Form, old: bool) -> Vec<u8> {
             Dtype::F64 => "DoubleStorage",
             Dtype::BF16 => "BFloat16Storage",
             Dtype::I64 => "LongStorage",
+            // Memory without a type: it stands behind, in a call of its own.
+            Dtype::F8_E4M3 => "storage\nUntypedStorage",
             other => panic!("{other:?} is not written here"),
         };
         text(&mut out, &tensor.name);
         let with_state = i % 2 == 0;
+        let new_type = tensor.dtype == Dtype::F8_E4M3;
         if form == Form::Parameters {
             let name =
                 if with_state { "_rebuild_parameter_with_state" } else { "_rebuild_parameter" };
             out.extend(format!("ctorch._utils\n{name}\n(").as_bytes());
         }
-        out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+        let version = if new_type { 3 } else { 2 };
+        out.extend(format!("ctorch._utils\n_rebuild_tensor_v{version}\n((").as_bytes());
         text(&mut out, "storage");
-        out.extend(format!("ctorch\n{class}\n").as_bytes());
+        let dot = if new_type { "." } else { "\n" };
+        out.extend(format!("ctorch{dot}{class}\n").as_bytes());
         text(&mut out, &i.to_string());
         text(&mut out, "cpu");
         int(&mut out, *len);
@@ -128,7 +133,11 @@ fn state_dict(stored: &[Stored<'_>], form: Form, old: bool) -> Vec<u8> {
         int(&mut out, *offset);
         tuple(&mut out, &tensor.shape);
         tuple(&mut out, strides);
-        out.extend([b"\x89", HOOKS, b"tR"].concat());
+        out.extend([b"\x89", HOOKS].concat());
+        if new_type {
+            out.extend(b"ctorch\nfloat8_e4m3fn\n");
+        }
+        out.extend(b"tR");
         if form == Form::Parameters {
             out.extend([b"\x88", HOOKS].concat());
             if with_state {

@@ -160,6 +160,25 @@ fn elements_of_every_size_are_found_wherever_they_lie() {
     }
 }
 
+/// Also of a type that torch writes in a way of its own: it is not taken for a missing tensor.
+#[test]
+fn elements_that_are_not_read_are_named() {
+    for (dtype, size, name) in [(Dtype::I64, 8, "I64"), (Dtype::F8_E4M3, 1, "float8_e4m3fn")] {
+        let (folder, mut tensors) = without_weights();
+        let tensor = tensors.iter_mut().find(|tensor| tensor.name.ends_with("query.weight"));
+        let tensor = tensor.unwrap();
+        tensor.bytes = vec![0; tensor.bytes.len() / 4 * size];
+        tensor.dtype = dtype;
+        let wanted = tensor.name.clone();
+        fs::write(folder.path().join(BIN), archive(&tensors, Form::Plain)).unwrap();
+        let error = error_naming(&folder, BIN);
+        let LoadError::ElementType { tensor, found, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!((&**tensor, &**found), (&*wanted, name));
+    }
+}
+
 /// Which could ask for any amount of memory.
 #[test]
 fn a_tensor_that_is_larger_than_its_memory_is_refused() {

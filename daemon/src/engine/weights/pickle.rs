@@ -26,7 +26,8 @@ pub(super) struct TorchTensor {
 /// Memory that tensors share.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Storage {
-    /// Such as `FloatStorage`.
+    /// Such as `FloatStorage`; of memory without a type, the type that a tensor reads it as, such
+    /// as `float8_e4m3fn`.
     pub(super) class: Rc<str>,
     /// What its bytes are called.
     pub(super) key: Rc<str>,
@@ -372,6 +373,17 @@ fn called(function: &Value, arguments: &Value) -> Value {
         ("collections.OrderedDict", []) => Value::Tensors(Rc::default()),
         ("torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor", parts) => {
             tensor(parts).unwrap_or(Value::Other)
+        }
+        // Of newer element types, which have no storage class of their own: the type stands behind.
+        (
+            "torch._utils._rebuild_tensor_v3",
+            [Value::Storage(storage), offset, shape, strides, _, _, Value::Global(dtype), ..],
+        ) => {
+            let class = dtype.rsplit('.').next().unwrap_or(dtype).into();
+            let storage = Storage { class, key: Rc::clone(&storage.key), len: storage.len };
+            let storage = Value::Storage(Rc::new(storage));
+            let parts = [storage, offset.clone(), shape.clone(), strides.clone()];
+            tensor(&parts).unwrap_or(Value::Other)
         }
         // With state: the attributes that somebody gave it, which say nothing of its values.
         (
