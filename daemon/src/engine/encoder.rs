@@ -1,29 +1,22 @@
 //! Texts to token sequences, with the limits of the model rather than the tokenizer's own.
 
+mod cuts;
 mod pair;
 mod truncation;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
+use tokenizers::Tokenizer;
 
 use super::folder::read_file;
 use super::load_error::LoadError;
 use super::model::{ComputeError, Sequence};
 use super::sentencepiece::T5Files;
 use super::text_limits::TextLimits;
+use cuts::{Cuts, PIECE_BYTES, Piece};
 use pair::PairTemplate;
 pub(super) use truncation::TruncationSide;
-
-/// Text is read in pieces of about this size where that changes no token: the tokenizer keeps some
-/// hundred bytes for each byte that it looks at, and most of a very long text is cut off anyway.
-const PIECE_BYTES: usize = 16 << 10;
-
-/// Where no place to cut comes for so long, the next best one is taken. Where there is none at all,
-/// the rest up to the next one is not read: it belongs to a word so long that no token is its (BERT's
-/// limit is 100 characters).
-const LONGEST_WORD_BYTES: usize = 16 << 10;
 
 /// What is read first for each token that a text may have, where it cannot be read in pieces.
 const BYTES_OF_A_TOKEN: usize = 64;
@@ -33,22 +26,6 @@ const MOST_BYTES: usize = 1 << 20;
 
 /// Tokens at the border of what was read that the rest of the text could have changed.
 const UNSETTLED_TOKENS: usize = 64;
-
-/// Whether a character is a blank that ends a word for certain. Others that count as white space,
-/// such as the vertical tab, are control characters too, which BERT's normalizer takes out without a
-/// gap.
-fn is_blank(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\n' | '\r') || (c.is_whitespace() && !c.is_control())
-}
-
-/// Marks that are words of their own for BERT, and that lower-casing does not look across (as it
-/// does across the full stop, in search of the end of a Greek word).
-const MARKS: [char; 8] = [',', ';', '!', '?', '(', ')', '/', '"'];
-
-/// Other marks that are words of their own for BERT. Lower-casing may look across them, which shows
-/// in nothing but a Greek letter before them.
-const OTHER_MARKS: &str =
-    ".:-_'@#$%&*+=<>[]{}|~^`\\、。，．：；！？「」『』（）【】《》〈〉・…—–―‘’“”«»·،؛؟।";
 
 /// A tokenizer that is known to fit its model.
 #[derive(Debug)]
@@ -73,30 +50,6 @@ pub(super) struct Encoder {
     own_side: TruncationSide,
     /// Where a text may be cut, or `None` where its tokens are not those of its words.
     cuts: Option<Cuts>,
-}
-
-/// Where a text may be cut so that its tokens are those of its pieces.
-#[derive(Debug, Clone)]
-struct Cuts {
-    /// [`PIECE_BYTES`], but for tests.
-    piece_bytes: usize,
-    /// [`LONGEST_WORD_BYTES`], but for tests.
-    longest_word_bytes: usize,
-    /// Those of [`MARKS`] that no special token has within.
-    marks: Vec<char>,
-    /// Those of [`OTHER_MARKS`].
-    other_marks: Vec<char>,
-    /// Whether each Chinese character is a word.
-    splits_han: bool,
-}
-
-/// The first piece of a text.
-#[derive(Debug, PartialEq, Eq)]
-struct Piece {
-    /// What is read of it.
-    read: usize,
-    /// Where the next one begins.
-    end: usize,
 }
 
 /// How a kind of model wants its texts.
@@ -241,70 +194,6 @@ pub(super) fn around(tokenizer: &Tokenizer) -> tokenizers::Result<(Vec<u32>, Vec
     let before: Vec<u32> = marked().take_while(is_special).map(|(id, _)| *id).collect();
     let behind = marked().skip(before.len()).skip_while(|marked| !is_special(marked));
     Ok((before, behind.map(|(id, _)| *id).collect()))
-}
-
-impl Cuts {
-    /// `None` unless the tokens of a text are those of its words, one after the other, whatever is
-    /// beside them: so it is with BERT's, unless a special token has a blank within.
-    fn of(tokenizer: &Tokenizer) -> Option<Self> {
-        let is_bert =
-            matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)));
-        let added = tokenizer.get_added_tokens_decoder();
-        let in_added = |wanted: &dyn Fn(char) -> bool| {
-            added.values().any(|token| token.content.contains(wanted))
-        };
-        if !is_bert || in_added(&char::is_whitespace) {
-            return None;
-        }
-        let is_free = |mark: &char| !in_added(&|c| c == *mark);
-        let splits_han = match tokenizer.get_normalizer() {
-            Some(NormalizerWrapper::BertNormalizer(bert)) => bert.handle_chinese_chars,
-            _ => false,
-        };
-        Some(Self {
-            piece_bytes: PIECE_BYTES,
-            longest_word_bytes: LONGEST_WORD_BYTES,
-            marks: MARKS.into_iter().filter(is_free).collect(),
-            other_marks: OTHER_MARKS.chars().filter(is_free).collect(),
-            splits_han: splits_han && !in_added(&is_han),
-        })
-    }
-
-    /// The first piece of a text: up to a blank, or behind a character that is a word by itself.
-    fn first(&self, text: &str) -> Piece {
-        let from = text.ceil_char_boundary(self.piece_bytes.max(1));
-        let most = text.floor_char_boundary(from.saturating_add(self.longest_word_bytes));
-        let mut next_best = None;
-        let mut end = text.len();
-        for (at, c) in text[from..].char_indices() {
-            let (at, behind) = (from + at, from + at + c.len_utf8());
-            if at >= most && next_best.is_some() {
-                break;
-            }
-            if is_blank(c) {
-                end = at;
-                next_best = None;
-                break;
-            }
-            if self.marks.contains(&c) || (self.splits_han && is_han(c)) {
-                end = behind;
-                next_best = None;
-                break;
-            }
-            if next_best.is_none() && self.other_marks.contains(&c) {
-                next_best = Some(behind);
-            }
-        }
-        if let Some(next_best) = next_best.filter(|_| end > most) {
-            end = next_best;
-        }
-        Piece { read: end.min(most.max(from)), end }
-    }
-}
-
-/// The block of Chinese characters that every tokenizer of BERT's kind takes one by one.
-fn is_han(c: char) -> bool {
-    ('\u{4E00}'..='\u{9FFF}').contains(&c)
 }
 
 impl Encoder {
@@ -459,10 +348,19 @@ impl Encoder {
 
 #[cfg(test)]
 mod tests {
+    use super::cuts::{LONGEST_WORD_BYTES, MARKS};
     use super::*;
     use proptest::prelude::{any, prop, prop_assert_eq, prop_oneof, proptest};
     use proptest::strategy::{Just, Strategy};
     use tokenizers::TruncationParams;
+
+    const PLAIN: Style = Style {
+        special_tokens: true,
+        lower_case: false,
+        pools_prompt: true,
+        side: None,
+        tells_segments: true,
+    };
 
     fn encoder(max_tokens: usize, style: Style) -> Encoder {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/bert-mean-norm");
@@ -491,7 +389,7 @@ mod tests {
         fn tokens_do_not_depend_on_the_pieces(
             text in text(), piece in 1usize..40, max in 4usize..80, lower_case: bool,
         ) {
-            let style = Style { special_tokens: true, lower_case, pools_prompt: true, side: None, tells_segments: true };
+            let style = Style { lower_case, ..PLAIN };
             let mut encoder = encoder(max, style);
             let cuts = encoder.cuts.as_mut().unwrap();
             cuts.piece_bytes = piece;
@@ -512,16 +410,7 @@ mod tests {
 
     #[test]
     fn most_of_a_very_long_text_is_not_looked_at() {
-        let encoder = encoder(
-            16,
-            Style {
-                special_tokens: true,
-                lower_case: false,
-                pools_prompt: true,
-                side: None,
-                tells_segments: true,
-            },
-        );
+        let encoder = encoder(16, PLAIN);
         for part in ["word ", "word,", ",", "漢", " ", "word"] {
             let text = part.repeat(40 * PIECE_BYTES / part.len());
             let piece = encoder.cuts.as_ref().unwrap().first(&text);
@@ -543,16 +432,7 @@ mod tests {
 
     #[test]
     fn the_places_to_cut_are_between_words() {
-        let encoder = encoder(
-            16,
-            Style {
-                special_tokens: true,
-                lower_case: false,
-                pools_prompt: true,
-                side: None,
-                tells_segments: true,
-            },
-        );
+        let encoder = encoder(16, PLAIN);
         let mut cuts = encoder.cuts.unwrap();
         (cuts.piece_bytes, cuts.longest_word_bytes) = (1, 4);
         let piece = |read, end| Piece { read, end };
@@ -566,14 +446,7 @@ mod tests {
 
     #[test]
     fn a_tokenizer_of_another_kind_reads_as_much_as_has_enough_tokens() {
-        let style = Style {
-            special_tokens: true,
-            lower_case: false,
-            pools_prompt: true,
-            side: None,
-            tells_segments: true,
-        };
-        let mut encoder = encoder(16, style);
+        let mut encoder = encoder(16, PLAIN);
         let text = format!("first{}last", " ".repeat(20 * PIECE_BYTES));
         let whole = encoder.encode("first last").unwrap();
         encoder.cuts = None;
@@ -593,14 +466,7 @@ mod tests {
     /// Marks that are no sure places to cut are better than none.
     #[test]
     fn a_long_text_without_blanks_is_read_to_its_end() {
-        let style = Style {
-            special_tokens: true,
-            lower_case: false,
-            pools_prompt: true,
-            side: None,
-            tells_segments: true,
-        };
-        let encoder = encoder(1_000_000, style);
+        let encoder = encoder(1_000_000, PLAIN);
         for (one, other) in
             [("cat.", "dog."), ("red-", "blue-"), ("cat_", "dog_"), ("あい。", "cat。")]
         {
