@@ -22,5 +22,6 @@ pub(crate) mod rotary;
 pub(crate) mod spans;
 mod storage;
 pub(crate) mod table_product;
+pub(crate) mod vectorize;
 
 pub(crate) use storage::{narrowed, read_values};

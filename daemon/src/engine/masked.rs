@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
-use pulp::Arch;
 use serde_json::Value;
 
 use super::architecture::{self, MaskNames, Reader, Settings};
@@ -18,6 +17,7 @@ use super::layers::norm::Norm;
 use super::layers::read_values;
 use super::layers::spans::span_means;
 use super::layers::table_product::TableProduct;
+use super::layers::vectorize::vectorize;
 use super::load::side_by_side;
 use super::load_error::LoadError;
 use super::model::{ComputeError, ModelCard, Sequence};
@@ -290,7 +290,7 @@ fn likeliest(scores: &[f32], top_k: usize, order: &mut Vec<u32>) -> Vec<(u32, f3
     let best = &mut order[..top_k];
     best.sort_unstable_by(by_score);
     let max = score(&best[0]);
-    let total = Arch::new().dispatch(
+    let total = vectorize(
         #[inline(always)]
         || sum_by(scores, |x| exp_nonpositive(x - max)),
     );

@@ -1,8 +1,7 @@
 //! From token rows to one row a text.
 
-use pulp::Arch;
-
 use super::layers::math::sum_by;
+use super::layers::vectorize::vectorize;
 use super::model::Sequence;
 
 /// One way to make one row of many.
@@ -50,11 +49,11 @@ impl Pooling {
         batch: &[&Sequence],
         rows: &mut [&mut [f32]],
     ) {
-        Arch::new().dispatch(
+        vectorize(
             #[inline(always)]
             || {
                 let mut rest = hidden;
-                for (sequence, row) in batch.iter().zip(rows) {
+                for (sequence, row) in batch.iter().zip(&mut *rows) {
                     let (tokens, behind) = rest.split_at(sequence.ids.len() * width);
                     rest = behind;
                     for (mode, part) in self.modes.iter().zip(row.chunks_exact_mut(width)) {

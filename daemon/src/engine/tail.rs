@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Result as TensorResult, Tensor};
-use pulp::Arch;
 
 use super::layers::activation::{Activation, Epilogue, Gelu, Relu};
 use super::layers::linear::{Linear, LinearBuilder};
 use super::layers::math::tanh;
 use super::layers::norm::LayerNorm;
+use super::layers::vectorize::vectorize;
 use super::load_error::LoadError;
 use super::model::WeightType;
 use super::pooling::normalize;
@@ -231,7 +231,7 @@ impl Step {
             Self::Dense { .. } => candle_core::bail!("a dense layer has no place of its own"),
             Self::Norm(norm) => norm.rows(rows, None),
             Self::Normalize => {
-                Arch::new().dispatch(
+                vectorize(
                     #[inline(always)]
                     || rows.chunks_exact_mut(width).for_each(normalize),
                 );

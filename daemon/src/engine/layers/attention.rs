@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
-use pulp::Arch;
 
 use super::activation::Plain;
 use super::math::softmax;
@@ -16,6 +15,7 @@ use super::packed::{PANEL, Panels, Product, pack_rows, pack_transposed, packed_l
 use super::portable;
 use super::relative_bias::RelativeBias;
 use super::storage::{values, values_mut};
+use super::vectorize::vectorize;
 
 /// Queries whose scores are kept at once.
 const QUERIES: usize = 48;
@@ -157,7 +157,7 @@ impl Attention {
             bias: None,
         }
         .write(scores, score_stride, Plain);
-        Arch::new().dispatch(
+        vectorize(
             #[inline(always)]
             || {
                 for (query, row) in queries.clone().zip(scores.chunks_exact_mut(score_stride)) {

@@ -71,30 +71,47 @@ pub(crate) fn sum_by(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     for (lane, &x) in lanes.iter_mut().zip(rest) {
         *lane += f(x);
     }
-    lanes.iter().sum()
+    in_pairs(lanes, |a, b| a + b)
+}
+
+/// One of all lanes: each of the first half with its like in the second, until one is left. The
+/// additions of a level need not wait for each other.
+#[inline(always)]
+fn in_pairs(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        let (first, second) = lanes.split_at_mut(half);
+        first.iter_mut().zip(second).for_each(|(a, b)| *a = join(*a, *b));
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// Turns scores into weights that add up to 1: `softmax(scale * row)`. `scale` is positive.
 #[inline(always)]
 pub(crate) fn softmax(row: &mut [f32], scale: f32) {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = if x > *lane { x } else { *lane };
-        }
+    let greater = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
+    // What is left counts as a whole chunk that goes on with weights of nothing.
+    let mut last = [f32::NEG_INFINITY; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    let most = chunks
+        .iter()
+        .fold(last, |most, chunk| std::array::from_fn(|lane| greater(most[lane], chunk[lane])));
+    let max = in_pairs(most, greater);
+    let weights = |chunk: &[f32; LANES]| chunk.map(|x| exp_nonpositive((x - max) * scale));
+    let mut sums = [0.0; LANES];
+    if !rest.is_empty() {
+        last = weights(&last);
+        sums = last;
     }
-    for (lane, &x) in lanes.iter_mut().zip(rest) {
-        *lane = if x > *lane { x } else { *lane };
+    for chunk in &mut *chunks {
+        *chunk = weights(chunk);
+        sums = std::array::from_fn(|lane| sums[lane] + chunk[lane]);
     }
-    let max = lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-    for x in &mut *row {
-        *x = exp_nonpositive((*x - max) * scale);
-    }
-    let inverse = 1.0 / sum_by(row, |x| x);
-    for x in row {
-        *x *= inverse;
-    }
+    let inverse = 1.0 / in_pairs(sums, |a, b| a + b);
+    rest.copy_from_slice(&last[..rest.len()]);
+    row.iter_mut().for_each(|x| *x *= inverse);
 }
 
 #[cfg(test)]

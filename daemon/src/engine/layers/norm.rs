@@ -1,12 +1,12 @@
 //! Residual addition and normalisation in one pass over the row.
 
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor, bail};
-use pulp::Arch;
 
 use super::math::sum_by;
 use super::portable;
 use super::rms_norm::RmsNorm;
 use super::storage::{values, values_mut, with_values};
+use super::vectorize::vectorize;
 
 /// Layer normalisation with scale and shift.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl LayerNorm {
         with_values(&self.weight, |weight| {
             with_values(&self.bias, |bias| {
                 let width = weight.len();
-                Arch::new().dispatch(
+                vectorize(
                     #[inline(always)]
                     || {
                         for (i, row) in rows.chunks_exact_mut(width).enumerate() {

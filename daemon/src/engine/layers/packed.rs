@@ -24,7 +24,7 @@ pub(crate) const PANEL: usize = 32;
 const AHEAD: usize = 64;
 
 /// Left-hand rows that stay in the second-level cache while all panels pass by.
-const ROWS_AT_ONCE: usize = 96;
+pub(crate) const ROWS_AT_ONCE: usize = 96;
 
 /// Values that a packed matrix of this size takes.
 pub(crate) fn packed_len(depth: usize, columns: usize) -> usize {
@@ -113,7 +113,7 @@ pub(crate) struct Product<'a> {
     pub(crate) count: usize,
     /// Values of a left-hand row that are used, and rows of a panel.
     pub(crate) depth: usize,
-    /// The right-hand matrix, packed.
+    /// The right-hand matrix, packed. It may go on: what lies behind it is asked for ahead, too.
     pub(crate) panels: Panels<'a>,
     /// Columns of the right-hand matrix, without the filling of the last panel.
     pub(crate) columns: usize,
@@ -170,6 +170,7 @@ impl<E: Epilogue> Kernel<'_, E> {
     #[inline(always)]
     fn run<S: Simd, const R: usize, const V: usize>(self, simd: S) {
         let Product { rows, row_stride, count, depth, panels, columns, bias } = self.product;
+        let mut tile = [[0.0; PANEL]; R];
         for from in (0..count).step_by(ROWS_AT_ONCE) {
             let chunk = ROWS_AT_ONCE.min(count - from);
             for first in (0..columns).step_by(PANEL) {
@@ -200,13 +201,17 @@ impl<E: Epilogue> Kernel<'_, E> {
                     let left =
                         Left { values: &rows[row * row_stride..], stride: row_stride, depth };
                     let out = &mut self.out[row * self.out_stride + first..];
-                    let mut tile = [[0.0; PANEL]; R];
                     fill_tile::<S, R, V>(simd, left, panel, ahead, &start, &mut tile[..height]);
                     for (r, line) in tile[..height].iter_mut().enumerate() {
                         for x in line.iter_mut() {
                             *x = self.epilogue.apply(*x);
                         }
-                        out[r * self.out_stride..][..width].copy_from_slice(&line[..width]);
+                        let out = &mut out[r * self.out_stride..][..width];
+                        // Of a length that is known: two stores, where there would be a call.
+                        match out.as_mut_array::<PANEL>() {
+                            Some(out) => *out = *line,
+                            None => out.copy_from_slice(&line[..width]),
+                        }
                     }
                     row += height;
                 }

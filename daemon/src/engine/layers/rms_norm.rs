@@ -1,12 +1,12 @@
 //! Normalisation by the root of the mean square, of whole rows and of heads.
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
-use pulp::Arch;
 
 use super::math::sum_by;
 use super::norm::width_as_f32;
 use super::portable;
 use super::storage::{values_mut, with_values};
+use super::vectorize::vectorize;
 
 /// `x / sqrt(mean(x²) + epsilon) · weight`.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl RmsNorm {
     pub(super) fn rows(&self, rows: &mut [f32], residual: Option<&[f32]>) -> Result<()> {
         with_values(&self.weight, |weight| {
             let width = weight.len();
-            Arch::new().dispatch(
+            vectorize(
                 #[inline(always)]
                 || {
                     for (i, row) in rows.chunks_exact_mut(width).enumerate() {

@@ -1,7 +1,6 @@
 //! Normalisation of rows that lie in memory, with and without a mean.
 
-use pulp::Arch;
-
+use crate::engine::layers::vectorize::vectorize;
 use crate::engine::layers::{norm, rms_norm};
 
 /// What makes a row comparable with others.
@@ -16,7 +15,7 @@ pub(super) enum Norm {
 impl Norm {
     /// Normalises rows where they lie.
     pub(super) fn rows(&self, rows: &mut [f32]) {
-        Arch::new().dispatch(
+        vectorize(
             #[inline(always)]
             || match self {
                 Self::RootMeanSquare { weight, epsilon } => {
