@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use pulp::Arch;
-
 use super::cache::{BLOCK, Block, Source};
 use super::network::Heads;
 use crate::engine::layers::activation::Plain;
 use crate::engine::layers::math::softmax;
 use crate::engine::layers::packed::{PANEL, Panels, Product, pack_transposed};
 use crate::engine::layers::relative_bias::RelativeBias;
+use crate::engine::layers::vectorize::vectorize;
 
 /// One head of one layer.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +50,7 @@ pub(super) fn place(
 /// Turns the scores of one query into weights; they are those of all keys from the first on. The
 /// bias goes with the number of the head and the place of the query.
 pub(super) fn weigh(scores: &mut [f32], scale: f32, bias: Option<(&RelativeBias, usize, usize)>) {
-    Arch::new().dispatch(
+    vectorize(
         #[inline(always)]
         || match bias {
             None => softmax(scores, scale),
@@ -128,7 +127,7 @@ pub(super) fn to_answer(
     let mut sum = [0.0; PANEL];
     for (p, out) in out.chunks_mut(PANEL).enumerate() {
         for (b, (block, scores)) in blocks.iter().zip(scores.chunks(BLOCK)).enumerate() {
-            let panel = &block.head(head.layer, head.own).1[p * BLOCK * PANEL..][..BLOCK * PANEL];
+            let panel = &block.head(head.layer, head.own).1[p * BLOCK * PANEL..];
             sum[..out.len()].copy_from_slice(out);
             // What the blocks before came to is where this one starts: no other order of addition
             // than over all tokens at once.

@@ -171,13 +171,13 @@ impl Source {
         self.key_len() + packed_len(self.tokens, self.shape.head_width)
     }
 
-    /// Packed keys and values of one of the member's heads.
+    /// Packed keys and values of one of the member's heads. Both go on with what is read next.
     pub(super) fn head(&self, layer: usize, head: usize) -> (&[f32], &[f32]) {
         let at = (layer * self.shape.heads + head) * self.of_head();
-        self.values[at..][..self.of_head()].split_at(self.key_len())
+        (&self.values[at..], &self.values[at + self.key_len()..])
     }
 
-    /// As [`head`](Self::head), to be written.
+    /// The same, each by itself, to be written.
     pub(super) fn head_mut(&mut self, layer: usize, head: usize) -> (&mut [f32], &mut [f32]) {
         let (len, keys) = (self.of_head(), self.key_len());
         let at = (layer * self.shape.heads + head) * len;
@@ -191,14 +191,13 @@ impl Block {
     }
 
     /// Keys and values of one of the member's heads: one panel of keys, and for each panel of the
-    /// head's values as many rows as the block has tokens.
+    /// head's values as many rows as the block has tokens. Both go on with what is read next.
     pub(super) fn head(&self, layer: usize, head: usize) -> (&[f32], &[f32]) {
         let at = (layer * self.shape.heads + head) * self.shape.of_head();
-        let values = &self.values[at..][..self.shape.of_head()];
-        values.split_at(BLOCK * self.shape.head_width)
+        (&self.values[at..], &self.values[at + BLOCK * self.shape.head_width..])
     }
 
-    /// As [`head`](Self::head), to be written.
+    /// The same, each by itself, to be written.
     pub(super) fn head_mut(&mut self, layer: usize, head: usize) -> (&mut [f32], &mut [f32]) {
         let len = self.shape.of_head();
         let at = (layer * self.shape.heads + head) * len;

@@ -10,7 +10,7 @@ use super::cache::Cache;
 use super::exchange::{Exchange, Parts, Turns};
 use super::network::{Encoder, EncoderLayer, Heads, Network};
 use crate::engine::layers::activation::Plain;
-use crate::engine::layers::packed::{Panels, Product, packed_len};
+use crate::engine::layers::packed::{Panels, Product, ROWS_AT_ONCE, packed_len};
 use crate::engine::team::Member;
 
 /// Queries whose scores are kept at once.
@@ -30,7 +30,6 @@ pub(super) struct Scratch {
     /// The residual stream of the member's own tokens, and its normalised copy.
     pub(super) x: Vec<f32>,
     copy: Vec<f32>,
-    qkv: Vec<f32>,
     context: Vec<f32>,
     wide: Vec<f32>,
     inner: Vec<f32>,
@@ -90,28 +89,33 @@ impl Way<'_> {
     }
 
     fn layer(&mut self, encoder: &Encoder, layer: &EncoderLayer) {
-        let (order, count, inner) = (self.network.order, self.own.len(), encoder.heads.inner());
-        let Scratch { x, copy, qkv, context, .. } = &mut *self.scratch;
-        let attention = &layer.attention;
-        qkv.resize(count * 3 * inner, 0.0);
-        attention.qkv.rows(order.enter(&attention.norm, x, copy), count, qkv);
-        let parts = self.turns.share(count * 2 * inner, |own| {
-            let rows = own.chunks_exact_mut(2 * inner).zip(qkv.chunks_exact(3 * inner));
-            rows.for_each(|(own, qkv)| own.copy_from_slice(&qkv[inner..]));
+        let (order, width, inner) = (self.network.order, self.network.width, encoder.heads.inner());
+        let (attention, feed) = (&layer.attention, &layer.feed);
+        let Scratch { x, copy, .. } = &mut *self.scratch;
+        let parts = self.turns.share(self.own.len() * 3 * inner, |own| {
+            let blocks =
+                x.chunks(ROWS_AT_ONCE * width).zip(own.chunks_mut(ROWS_AT_ONCE * 3 * inner));
+            for (x, own) in blocks {
+                attention.qkv.rows(order.enter(&attention.norm, x, copy), x.len() / width, own);
+            }
         });
-        context.resize(count * inner, 0.0);
         self.attend(encoder, &parts);
         drop(parts);
 
-        let Scratch { x, copy, context, wide, inner, came, .. } = &mut *self.scratch;
-        came.resize(x.len(), 0.0);
-        attention.out.rows(context, count, came);
-        order.leave(&attention.norm, x, came);
-        let feed = &layer.feed;
-        inner.resize(count * feed.inner(), 0.0);
-        feed.widen(order.enter(&feed.norm, x, copy), count, 0..feed.pieces(), wide, inner);
-        feed.down.rows(inner, count, came);
-        order.leave(&feed.norm, x, came);
+        // A block of tokens goes through the rest of the layer before the next one does: what is
+        // made of it stays in the second-level cache.
+        let Scratch { x, copy, context, wide, inner: wider, came, .. } = &mut *self.scratch;
+        let blocks = x.chunks_mut(ROWS_AT_ONCE * width).zip(context.chunks(ROWS_AT_ONCE * inner));
+        for (x, context) in blocks {
+            let count = x.len() / width;
+            came.resize(x.len(), 0.0);
+            attention.out.rows(context, count, came);
+            order.leave(&attention.norm, x, came);
+            wider.resize(count * feed.inner(), 0.0);
+            feed.widen(order.enter(&feed.norm, x, copy), count, 0..feed.pieces(), wide, wider);
+            feed.down.rows(wider, count, came);
+            order.leave(&feed.norm, x, came);
+        }
     }
 
     /// Each of the member's own tokens attends to all tokens of its input.
@@ -119,6 +123,10 @@ impl Way<'_> {
         let Scratch { keys, values, .. } = &mut *self.scratch;
         let (mut keys, mut values) = (std::mem::take(keys), std::mem::take(values));
         let Heads { count, width, .. } = encoder.heads;
+        let inner = encoder.heads.inner();
+        let shape = RowShape { heads: encoder.heads, stride: 3 * inner, keys: inner };
+        let queries = parts.iter().nth(self.turns.member.index).unwrap_or_default();
+        self.scratch.context.resize(self.own.len() * inner, 0.0);
         for span in self.spans {
             let own = span.start.max(self.own.start)..span.end.min(self.own.end);
             if own.is_empty() {
@@ -127,48 +135,49 @@ impl Way<'_> {
             keys.resize(packed_len(width, span.len()), 0.0);
             values.resize(packed_len(span.len(), width), 0.0);
             for head in 0..count {
-                pack(parts, encoder.heads, head, span, (&mut keys, &mut values));
+                pack(parts, shape, head, span, (&mut keys, &mut values));
                 for first in own.clone().step_by(QUERIES) {
-                    let queries = first..own.end.min(first + QUERIES);
-                    self.attend_block(encoder, head, span, queries, (&keys, &values));
+                    let block = first..own.end.min(first + QUERIES);
+                    self.attend_block(encoder, head, span, (queries, block), (&keys, &values));
                 }
             }
         }
         (self.scratch.keys, self.scratch.values) = (keys, values);
     }
 
-    /// The context of one head for some of the member's tokens, all of one input.
+    /// The context of one head for a block of the member's tokens, all of one input. `queries` are
+    /// those of all of its tokens, with keys and values.
     fn attend_block(
         &mut self,
         encoder: &Encoder,
         head: usize,
         span: &Range<usize>,
-        queries: Range<usize>,
+        (queries, block): (&[f32], Range<usize>),
         (keys, values): (&[f32], &[f32]),
     ) {
         let Heads { width, scale, .. } = encoder.heads;
         let (inner, len) = (encoder.heads.inner(), span.len());
-        let Scratch { qkv, context, scores, .. } = &mut *self.scratch;
-        let first = queries.start - self.own.start;
-        scores.resize(queries.len() * len, 0.0);
+        let Scratch { context, scores, .. } = &mut *self.scratch;
+        let first = block.start - self.own.start;
+        scores.resize(block.len() * len, 0.0);
         Product {
-            rows: &qkv[first * 3 * inner + head * width..],
+            rows: &queries[first * 3 * inner + head * width..],
             row_stride: 3 * inner,
-            count: queries.len(),
+            count: block.len(),
             depth: width,
             panels: Panels::F32(keys),
             columns: len,
             bias: None,
         }
         .write(scores, len, Plain);
-        for (query, row) in queries.clone().zip(scores.chunks_exact_mut(len)) {
+        for (query, row) in block.clone().zip(scores.chunks_exact_mut(len)) {
             let bias = encoder.bias.as_ref().map(|bias| (bias, head, query - span.start));
             attend::weigh(row, scale, bias);
         }
         Product {
             rows: scores,
             row_stride: len,
-            count: queries.len(),
+            count: block.len(),
             depth: len,
             panels: Panels::F32(values),
             columns: width,
@@ -181,6 +190,7 @@ impl Way<'_> {
     /// member's own heads.
     fn fill(&mut self, inputs: &[Input], cache: &mut Cache) {
         let (count, heads) = (self.own.len(), self.network.decoder.heads);
+        let shape = RowShape { heads, stride: 2 * heads.inner(), keys: 0 };
         for (layer, weights) in self.network.decoder.layers.iter().enumerate() {
             let x = &self.scratch.x;
             let parts = self.turns.share(count * 2 * heads.inner(), |own| {
@@ -190,26 +200,36 @@ impl Way<'_> {
                 let own_heads = cache.heads.clone();
                 let Some(source) = cache.source_mut(input.source) else { continue };
                 for (own, head) in own_heads.enumerate() {
-                    pack(&parts, heads, head, span, source.head_mut(layer, own));
+                    pack(&parts, shape, head, span, source.head_mut(layer, own));
                 }
             }
         }
     }
 }
 
+/// How the rows of tokens lie in the parts: all keys, and then all values.
+#[derive(Debug, Clone, Copy)]
+struct RowShape {
+    heads: Heads,
+    /// Values of a row.
+    stride: usize,
+    /// Where in a row the keys begin.
+    keys: usize,
+}
+
 /// Packs the keys and values of one head for the tokens of one input. The rows of all members
-/// together are those of all tokens, each with all keys and then all values.
+/// together are those of all tokens.
 fn pack(
     parts: &Parts<'_>,
-    heads: Heads,
+    shape: RowShape,
     head: usize,
     span: &Range<usize>,
     (keys, values): (&mut [f32], &mut [f32]),
 ) {
-    let inner = heads.inner();
-    let rows = parts.iter().flat_map(|part| part.chunks_exact(2 * inner));
+    let RowShape { heads, stride, keys: first } = shape;
+    let rows = parts.iter().flat_map(|part| part.chunks_exact(stride));
     for (at, row) in rows.skip(span.start).take(span.len()).enumerate() {
         let of = |start: usize| &row[start + head * heads.width..][..heads.width];
-        attend::place((keys, values), span.len(), at, of(0), of(inner));
+        attend::place((keys, values), span.len(), at, of(first), of(first + heads.inner()));
     }
 }

@@ -2,12 +2,16 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
-
 use super::matrix::Matrix;
 use super::norm::Norm;
-use crate::engine::layers::activation::{Activation, Epilogue, Gelu, GeluTanh, Relu, Silu, Tanh};
+use crate::engine::layers::activation::{
+    Activation, Epilogue, Gelu, GeluTanh, Plain, Relu, Silu, Tanh,
+};
 use crate::engine::layers::packed::PANEL;
+use crate::engine::layers::vectorize::vectorize;
+
+/// Values between a product and its gate that stay in the second-level cache.
+const WIDE_LEN: usize = 32 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -37,7 +41,8 @@ impl FeedForward {
         (pieces.start * PANEL).min(self.inner())..(pieces.end * PANEL).min(self.inner())
     }
 
-    /// Writes the inner values of some pieces for `count` rows; `wide` is for what comes before.
+    /// Writes the inner values of some pieces for `count` rows; `wide` is for what comes before, which
+    /// is made and used a few pieces at a time, so that it stays near.
     pub(super) fn widen(
         &self,
         x: &[f32],
@@ -47,46 +52,67 @@ impl FeedForward {
         out: &mut [f32],
     ) {
         let columns = self.columns(&pieces).len();
-        if columns == 0 {
+        if columns == 0 || count == 0 {
             return;
         }
         if !self.is_gated {
             self.up.part(x, count, pieces, out);
-            self.activate(out);
+            self.activate(Values::Plain(out));
             return;
         }
-        let panels = 2 * pieces.start..2 * pieces.end;
-        let width = self.up.columns(&panels).len();
-        wide.resize(count * width, 0.0);
-        self.up.part(x, count, panels, wide);
-        for (row, out) in wide.chunks_exact(width).zip(out.chunks_exact_mut(columns)) {
-            for (pair, out) in row.chunks_exact(2 * PANEL).zip(out.chunks_mut(PANEL)) {
-                out.copy_from_slice(&pair[..out.len()]);
-            }
-        }
-        self.activate(out);
-        for (row, out) in wide.chunks_exact(width).zip(out.chunks_exact_mut(columns)) {
-            for (pair, out) in row.chunks_exact(2 * PANEL).zip(out.chunks_mut(PANEL)) {
-                out.iter_mut().zip(&pair[PANEL..]).for_each(|(x, gate)| *x *= gate);
+        let at_once = (WIDE_LEN / (count * 2 * PANEL)).max(1);
+        for start in pieces.clone().step_by(at_once) {
+            let end = pieces.end.min(start + at_once);
+            let panels = 2 * start..2 * end;
+            let width = self.up.columns(&panels).len();
+            wide.resize(count * width, 0.0);
+            self.up.part(x, count, panels, wide);
+            let first = self.columns(&(pieces.start..start)).len();
+            let len = self.columns(&(start..end)).len();
+            let rows = out.chunks_exact_mut(columns).map(|row| &mut row[first..first + len]);
+            for (wide, out) in wide.chunks_exact(width).zip(rows) {
+                self.activate(Values::Gated { wide, out });
             }
         }
     }
 
-    fn activate(&self, values: &mut [f32]) {
+    fn activate(&self, values: Values<'_>) {
         match self.activation {
-            Activation::None => {}
-            Activation::Gelu => apply(Gelu, values),
-            Activation::GeluTanh => apply(GeluTanh, values),
-            Activation::Relu => apply(Relu, values),
-            Activation::Silu => apply(Silu, values),
-            Activation::Tanh => apply(Tanh, values),
+            Activation::None => values.apply(Plain),
+            Activation::Gelu => values.apply(Gelu),
+            Activation::GeluTanh => values.apply(GeluTanh),
+            Activation::Relu => values.apply(Relu),
+            Activation::Silu => values.apply(Silu),
+            Activation::Tanh => values.apply(Tanh),
         }
     }
 }
 
-fn apply<E: Epilogue>(function: E, values: &mut [f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || values.iter_mut().for_each(|x| *x = function.apply(*x)),
-    );
+/// What an activation is applied to.
+enum Values<'a> {
+    /// Where they lie.
+    Plain(&'a mut [f32]),
+    /// One row: a panel of what is activated, a panel of what it is multiplied with, and so on.
+    Gated { wide: &'a [f32], out: &'a mut [f32] },
+}
+
+impl Values<'_> {
+    fn apply<E: Epilogue>(self, function: E) {
+        match self {
+            Self::Plain(values) => vectorize(
+                #[inline(always)]
+                || values.iter_mut().for_each(|x| *x = function.apply(*x)),
+            ),
+            Self::Gated { wide, out } => vectorize(
+                #[inline(always)]
+                || {
+                    for (pair, out) in wide.chunks_exact(2 * PANEL).zip(out.chunks_mut(PANEL)) {
+                        for ((x, gate), out) in pair.iter().zip(&pair[PANEL..]).zip(out) {
+                            *out = function.apply(*x) * gate;
+                        }
+                    }
+                },
+            ),
+        }
+    }
 }
