@@ -7,9 +7,11 @@
 //!
 //! One thread; [`pulp`] chooses the registers at run time. What is multiplied next is asked for ahead
 //! ([`super::prefetch`]): with several rows the processor does not get there by itself. Panels of 16-bit
-//! numbers are widened one at a time, into memory that each thread keeps for it.
+//! numbers are widened one at a time, into memory that each thread keeps for it. Left-hand rows that
+//! would get in each other's way in the first-level cache are copied there, too.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
@@ -89,9 +91,27 @@ impl Panels<'_> {
     }
 }
 
-thread_local! {
+/// Lines of the first-level cache that can hold the same part of a page, on the processors that have
+/// the fewest. Rows that begin a whole number of pages apart compete for them.
+const WAYS: usize = 8;
+
+/// Values of the smallest page.
+const PAGE: usize = 4096 / size_of::<f32>();
+
+/// Values that a copied row is longer, so that the next one begins at another line.
+const APART: usize = 16;
+
+/// What a thread keeps for its products.
+#[derive(Debug, Default)]
+struct Room {
     /// The panel of 16-bit numbers that is multiplied with, as 32-bit ones.
-    static WIDE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    wide: Vec<f32>,
+    /// Left-hand rows, at distances that fit the cache.
+    apart: Vec<f32>,
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = const { RefCell::new(Room { wide: Vec::new(), apart: Vec::new() }) };
 }
 
 /// Widens numbers, exactly.
@@ -131,13 +151,33 @@ impl Product<'_> {
         assert!(self.depth <= self.row_stride && self.columns <= out_stride);
         assert!(self.panels.len() >= packed_len(self.depth, self.columns));
         assert!(self.bias.is_none_or(|bias| bias.len() == self.columns));
-        let mut dispatch = |wide: &mut Vec<f32>| {
-            Arch::new().dispatch(Kernel { product: self, out, out_stride, epilogue, wide });
-        };
-        match self.panels {
-            Panels::F32(_) => dispatch(&mut Vec::new()),
-            Panels::Bf16(_) => WIDE.with_borrow_mut(dispatch),
+        ROOM.with_borrow_mut(|room| {
+            Arch::new().dispatch(Kernel { product: self, out, out_stride, epilogue, room });
+        });
+    }
+}
+
+impl<'a> Product<'a> {
+    /// Some of the left-hand rows, and the distance between them: where they lie, or a copy.
+    #[inline(always)]
+    fn rows_at<const R: usize>(
+        self,
+        range: Range<usize>,
+        apart: &'a mut Vec<f32>,
+    ) -> (&'a [f32], usize) {
+        let Self { row_stride, depth, columns, .. } = self;
+        let rows = &self.rows[range.start * row_stride..];
+        let compete = R.min(range.len()) > WAYS && row_stride.is_multiple_of(PAGE);
+        // A single panel is multiplied in the time of the copy.
+        if !compete || columns <= PANEL {
+            return (rows, row_stride);
         }
+        let stride = depth + APART;
+        apart.resize(range.len() * stride, 0.0);
+        for (copy, row) in apart.chunks_exact_mut(stride).zip(rows.chunks(row_stride)) {
+            copy[..depth].copy_from_slice(&row[..depth]);
+        }
+        (apart, stride)
     }
 }
 
@@ -146,8 +186,7 @@ struct Kernel<'a, E> {
     out: &'a mut [f32],
     out_stride: usize,
     epilogue: E,
-    /// Room for one panel of other numbers.
-    wide: &'a mut Vec<f32>,
+    room: &'a mut Room,
 }
 
 impl<E: Epilogue> WithSimd for Kernel<'_, E> {
@@ -169,10 +208,12 @@ impl<E: Epilogue> WithSimd for Kernel<'_, E> {
 impl<E: Epilogue> Kernel<'_, E> {
     #[inline(always)]
     fn run<S: Simd, const R: usize, const V: usize>(self, simd: S) {
-        let Product { rows, row_stride, count, depth, panels, columns, bias } = self.product;
+        let Product { count, depth, panels, columns, bias, .. } = self.product;
+        let Room { wide, apart } = self.room;
         let mut tile = [[0.0; PANEL]; R];
         for from in (0..count).step_by(ROWS_AT_ONCE) {
             let chunk = ROWS_AT_ONCE.min(count - from);
+            let (rows, row_stride) = self.product.rows_at::<R>(from..from + chunk, apart);
             for first in (0..columns).step_by(PANEL) {
                 let width = PANEL.min(columns - first);
                 // What lies behind the panel is what is read next.
@@ -183,9 +224,9 @@ impl<E: Epilogue> Kernel<'_, E> {
                 let panel = match panels {
                     Panels::F32(panels) => &panels[first * depth..][..PANEL * depth],
                     Panels::Bf16(panels) => {
-                        self.wide.resize(PANEL * depth, 0.0);
-                        widen(&panels[first * depth..][..PANEL * depth], self.wide);
-                        &self.wide[..]
+                        wide.resize(PANEL * depth, 0.0);
+                        widen(&panels[first * depth..][..PANEL * depth], wide);
+                        &wide[..]
                     }
                 };
                 let mut start = [0.0; PANEL];
@@ -195,12 +236,12 @@ impl<E: Epilogue> Kernel<'_, E> {
                 // Blocks of even height: 13 rows are done as 7 and 6, not as 12 and 1, because a
                 // low block waits for its own additions.
                 let blocks = chunk.div_ceil(R);
-                let mut row = from;
+                let mut row = 0;
                 for block in 0..blocks {
                     let height = (chunk * (block + 1)) / blocks - (chunk * block) / blocks;
                     let left =
                         Left { values: &rows[row * row_stride..], stride: row_stride, depth };
-                    let out = &mut self.out[row * self.out_stride + first..];
+                    let out = &mut self.out[(from + row) * self.out_stride + first..];
                     fill_tile::<S, R, V>(simd, left, panel, ahead, &start, &mut tile[..height]);
                     for (r, line) in tile[..height].iter_mut().enumerate() {
                         for x in line.iter_mut() {
@@ -303,7 +344,8 @@ mod tests {
     use pulp::{Scalar, Scalar128b, Scalar256b, Scalar512b, Simd};
 
     use super::{
-        Kernel, Panels, Product, pack_rows, pack_transposed, packed_len, unpack_transposed,
+        Kernel, PAGE, Panels, Product, Room, pack_rows, pack_transposed, packed_len,
+        unpack_transposed,
     };
     use crate::engine::layers::activation::{Plain, Relu};
 
@@ -318,12 +360,20 @@ mod tests {
         (0..len).map(|_| next()).collect()
     }
 
-    /// Every height of a block, widths around a panel, and rows that lie apart.
+    /// Every height of a block, widths around a panel, and rows that lie apart: by a little, and by
+    /// a page, where they are copied.
     #[test]
     fn product_equals_the_sum_of_products_for_all_edge_sizes() {
         for count in (1..27).chain([95, 96, 97, 200]) {
-            for (depth, columns) in [(1, 1), (32, 31), (7, 32), (33, 33), (50, 100)] {
-                let (row_stride, out_stride) = (depth + 3, columns + 5);
+            for (depth, columns, apart) in [
+                (1, 1, 3),
+                (32, 31, 3),
+                (7, 32, 3),
+                (33, 33, 3),
+                (50, 100, 3),
+                (50, 100, PAGE - 50),
+            ] {
+                let (row_stride, out_stride) = (depth + apart, columns + 5);
                 let rows = noise(count * row_stride, 1);
                 let weights = noise(columns * depth, 2);
                 let bias = noise(columns, 3);
@@ -343,8 +393,8 @@ mod tests {
                 // The other register widths, which this machine's dispatch would not choose.
                 let at_width = |run: fn(Kernel<'_, Relu>)| {
                     let mut out = vec![9.0; count * out_stride];
-                    let wide = &mut Vec::new();
-                    run(Kernel { product, out: &mut out, out_stride, epilogue: Relu, wide });
+                    let room = &mut Room::default();
+                    run(Kernel { product, out: &mut out, out_stride, epilogue: Relu, room });
                     out
                 };
                 let results = [
