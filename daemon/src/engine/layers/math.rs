@@ -95,19 +95,23 @@ pub(crate) fn softmax(row: &mut [f32], scale: f32) {
     // What is left counts as a whole chunk that goes on with weights of nothing.
     let mut last = [f32::NEG_INFINITY; LANES];
     last[..rest.len()].copy_from_slice(rest);
-    let most = chunks
-        .iter()
-        .fold(last, |most, chunk| std::array::from_fn(|lane| greater(most[lane], chunk[lane])));
-    let max = in_pairs(most, greater);
-    let weights = |chunk: &[f32; LANES]| chunk.map(|x| exp_nonpositive((x - max) * scale));
-    let mut sums = [0.0; LANES];
-    if !rest.is_empty() {
-        last = weights(&last);
-        sums = last;
+    let mut most = last;
+    for chunk in &*chunks {
+        most.iter_mut().zip(chunk).for_each(|(most, &x)| *most = greater(*most, x));
     }
-    for chunk in &mut *chunks {
-        *chunk = weights(chunk);
-        sums = std::array::from_fn(|lane| sums[lane] + chunk[lane]);
+    let max = in_pairs(most, greater);
+    // Loops, where `map` and `from_fn` would be shorter: those are functions of the library that
+    // need not be inlined.
+    let weigh = |chunk: &mut [f32; LANES], sums: &mut [f32; LANES]| {
+        for (x, sum) in chunk.iter_mut().zip(sums) {
+            *x = exp_nonpositive((*x - max) * scale);
+            *sum += *x;
+        }
+    };
+    let mut sums = [0.0; LANES];
+    chunks.iter_mut().for_each(|chunk| weigh(chunk, &mut sums));
+    if !rest.is_empty() {
+        weigh(&mut last, &mut sums);
     }
     let inverse = 1.0 / in_pairs(sums, |a, b| a + b);
     rest.copy_from_slice(&last[..rest.len()]);
