@@ -15,6 +15,9 @@ pub(super) const BLOCK: usize = PANEL;
 /// Blocks that are kept for answers to come, at most: allocating them anew costs page faults.
 const SPARE_BLOCKS: usize = 64;
 
+/// Tokens of inputs whose room is kept for inputs to come, at most, for the same reason.
+const SPARE_TOKENS: usize = 1024;
+
 /// What a member keeps between steps.
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -24,6 +27,7 @@ pub(super) struct Cache {
     sources: HashMap<u32, Source>,
     answers: HashMap<u32, Vec<Arc<Block>>>,
     spares: Vec<Arc<Block>>,
+    spare_sources: Vec<Vec<f32>>,
     scores: Vec<f32>,
 }
 
@@ -78,17 +82,34 @@ impl Cache {
             sources: HashMap::new(),
             answers: HashMap::new(),
             spares: Vec::new(),
+            spare_sources: Vec::new(),
             scores: Vec::new(),
         }
     }
 
     /// Room for the keys and values of an input.
     pub(super) fn admit(&mut self, id: u32, tokens: usize) {
-        self.sources.insert(id, Source::new(self.shape, tokens));
+        let mut source = Source { values: Vec::new(), tokens, shape: self.shape };
+        let len = source.len();
+        let fitting = self.spare_sources.iter().position(|spare| spare.capacity() >= len);
+        match fitting.map(|at| self.spare_sources.swap_remove(at)) {
+            Some(mut spare) => {
+                // What is left in it is written over, or belongs to no token.
+                spare.resize(len, 0.0);
+                source.values = spare;
+            }
+            None => source.values = vec![0.0; len],
+        }
+        self.sources.insert(id, source);
     }
 
     pub(super) fn forget(&mut self, id: u32) {
-        self.sources.remove(&id);
+        let Some(source) = self.sources.remove(&id) else { return };
+        let most = Source { values: Vec::new(), tokens: SPARE_TOKENS, shape: self.shape }.len();
+        let spares: usize = self.spare_sources.iter().map(Vec::capacity).sum();
+        if spares + source.values.capacity() <= most {
+            self.spare_sources.push(source.values);
+        }
     }
 
     pub(super) fn source_mut(&mut self, id: u32) -> Option<&mut Source> {
@@ -153,10 +174,9 @@ impl Cache {
 }
 
 impl Source {
-    fn new(shape: Shape, tokens: usize) -> Self {
-        let mut source = Self { values: Vec::new(), tokens, shape };
-        source.values = vec![0.0; shape.layers * shape.heads * source.of_head()];
-        source
+    /// Values for all layers.
+    fn len(&self) -> usize {
+        self.shape.layers * self.shape.heads * self.of_head()
     }
 
     pub(super) fn tokens(&self) -> usize {
