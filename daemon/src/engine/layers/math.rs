@@ -87,31 +87,44 @@ fn in_pairs(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     lanes[0]
 }
 
+/// The weights of some scores, before they are divided by the sum of all. A loop, where `map` would be
+/// shorter: that is a function of the library, which need not be inlined.
+#[inline(always)]
+fn weigh(chunk: &mut [f32; LANES], max: f32, scale: f32) {
+    for x in chunk {
+        *x = exp_nonpositive((*x - max) * scale);
+    }
+}
+
+#[inline(always)]
+fn add(sums: &mut [f32; LANES], chunk: &[f32; LANES]) {
+    for (sum, x) in sums.iter_mut().zip(chunk) {
+        *sum += x;
+    }
+}
+
 /// Turns scores into weights that add up to 1: `softmax(scale * row)`. `scale` is positive.
 #[inline(always)]
 pub(crate) fn softmax(row: &mut [f32], scale: f32) {
     let greater = |a: f32, b: f32| if b > a { b } else { a };
     let (chunks, rest) = row.as_chunks_mut::<LANES>();
-    // What is left counts as a whole chunk that goes on with weights of nothing.
+    // What is left is done as a whole chunk that goes on with nothing.
     let mut last = [f32::NEG_INFINITY; LANES];
     last[..rest.len()].copy_from_slice(rest);
-    let mut most = last;
-    for chunk in &*chunks {
+    let mut most = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks.iter().chain([&last]) {
         most.iter_mut().zip(chunk).for_each(|(most, &x)| *most = greater(*most, x));
     }
     let max = in_pairs(most, greater);
-    // Loops, where `map` and `from_fn` would be shorter: those are functions of the library that
-    // need not be inlined.
-    let weigh = |chunk: &mut [f32; LANES], sums: &mut [f32; LANES]| {
-        for (x, sum) in chunk.iter_mut().zip(sums) {
-            *x = exp_nonpositive((*x - max) * scale);
-            *sum += *x;
-        }
-    };
     let mut sums = [0.0; LANES];
-    chunks.iter_mut().for_each(|chunk| weigh(chunk, &mut sums));
+    for chunk in chunks {
+        weigh(chunk, max, scale);
+        add(&mut sums, chunk);
+    }
     if !rest.is_empty() {
-        weigh(&mut last, &mut sums);
+        weigh(&mut last, max, scale);
+        last[rest.len()..].fill(0.0);
+        add(&mut sums, &last);
     }
     let inverse = 1.0 / in_pairs(sums, |a, b| a + b);
     rest.copy_from_slice(&last[..rest.len()]);
@@ -126,6 +139,25 @@ mod tests {
 
     fn sweep(from: f32, to: f32) -> impl Iterator<Item = f32> {
         (0..=400_000u32).map(move |i| from + (to - from) * (f64::from(i) / 4e5) as f32)
+    }
+
+    #[test]
+    fn weights_add_up_whatever_is_left_of_a_row() {
+        for len in 1..70_u8 {
+            let scores: Vec<f32> = (0..len).map(|i| f32::from(i * 3 % 23)).collect();
+            let mut row = scores.clone();
+            softmax(&mut row, 0.5);
+            let most = scores.iter().copied().fold(0.0, f32::max);
+            let weight = |x: f32| (f64::from(x - most) * 0.5).exp();
+            let total: f64 = scores.iter().map(|&x| weight(x)).sum();
+            for (got, &score) in row.iter().zip(&scores) {
+                assert!((f64::from(*got) - weight(score) / total).abs() < 1e-6, "{len}");
+            }
+            // Nothing but what is ruled out: all alike, as far as they are.
+            let mut row = vec![f32::NEG_INFINITY; len.into()];
+            softmax(&mut row, 1.0);
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{len}");
+        }
     }
 
     #[test]

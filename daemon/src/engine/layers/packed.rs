@@ -167,7 +167,8 @@ impl<'a> Product<'a> {
     ) -> (&'a [f32], usize) {
         let Self { row_stride, depth, columns, .. } = self;
         let rows = &self.rows[range.start * row_stride..];
-        let compete = R.min(range.len()) > WAYS && row_stride.is_multiple_of(PAGE);
+        let height = range.len().div_ceil(range.len().div_ceil(R));
+        let compete = height > WAYS && row_stride.is_multiple_of(PAGE);
         // A single panel is multiplied in the time of the copy.
         if !compete || columns <= PANEL {
             return (rows, row_stride);

@@ -91,8 +91,11 @@ impl Cache {
     pub(super) fn admit(&mut self, id: u32, tokens: usize) {
         let mut source = Source { values: Vec::new(), tokens, shape: self.shape };
         let len = source.len();
-        let fitting = self.spare_sources.iter().position(|spare| spare.capacity() >= len);
-        match fitting.map(|at| self.spare_sources.swap_remove(at)) {
+        // None that is much too long: a short input would hold it for as long as it is answered.
+        let fits = |at: &usize| (len..=2 * len).contains(&self.spare_sources[*at].capacity());
+        let fitting = (0..self.spare_sources.len()).filter(fits);
+        let closest = fitting.min_by_key(|&at| self.spare_sources[at].capacity());
+        match closest.map(|at| self.spare_sources.remove(at)) {
             Some(mut spare) => {
                 // What is left in it is written over, or belongs to no token.
                 spare.resize(len, 0.0);
@@ -105,11 +108,15 @@ impl Cache {
 
     pub(super) fn forget(&mut self, id: u32) {
         let Some(source) = self.sources.remove(&id) else { return };
+        self.spare_sources.push(source.values);
+        // The oldest go: inputs of their length came longest ago.
         let most = Source { values: Vec::new(), tokens: SPARE_TOKENS, shape: self.shape }.len();
-        let spares: usize = self.spare_sources.iter().map(Vec::capacity).sum();
-        if spares + source.values.capacity() <= most {
-            self.spare_sources.push(source.values);
-        }
+        let mut kept: usize = self.spare_sources.iter().map(Vec::capacity).sum();
+        self.spare_sources.retain(|spare| {
+            let is_kept = kept <= most && spare.capacity() > 0;
+            kept -= if is_kept { 0 } else { spare.capacity() };
+            is_kept
+        });
     }
 
     pub(super) fn source_mut(&mut self, id: u32) -> Option<&mut Source> {
@@ -159,6 +166,12 @@ impl Cache {
     /// An input, and room for scores.
     pub(super) fn source(&mut self, id: u32) -> Option<(&Source, &mut Vec<f32>)> {
         self.sources.get(&id).map(|source| (source, &mut self.scores))
+    }
+
+    /// How many rooms of inputs are kept.
+    #[cfg(test)]
+    pub(super) fn spare_rooms(&self) -> usize {
+        self.spare_sources.len()
     }
 
     #[cfg(test)]
@@ -211,7 +224,8 @@ impl Block {
     }
 
     /// Keys and values of one of the member's heads: one panel of keys, and for each panel of the
-    /// head's values as many rows as the block has tokens. Both go on with what is read next.
+    /// head's values as many rows as the block has tokens. Both go on to the end of the block, so that
+    /// what is read next can be asked for.
     pub(super) fn head(&self, layer: usize, head: usize) -> (&[f32], &[f32]) {
         let at = (layer * self.shape.heads + head) * self.shape.of_head();
         (&self.values[at..], &self.values[at + BLOCK * self.shape.head_width..])

@@ -259,6 +259,7 @@ mod tests {
     use safetensors::SafeTensors;
 
     use super::NetworkDecoder;
+    use crate::engine::model::Sequence;
     use crate::engine::seq2seq::files::Files;
     use crate::engine::seq2seq::model::{EncoderDecoder, load};
     use crate::engine::text_model::{Decoder, Seq2SeqModel};
@@ -299,6 +300,8 @@ mod tests {
                     (vec![&one], want(1)),
                     (vec![&five], want(5)),
                     (vec![&one, &five, &one], [want(1), want(5), want(1)].concat()),
+                    // More tokens for each member than go through a layer at once.
+                    (vec![&five; 40], want(5).repeat(40)),
                 ] {
                     decoder.admit(&inputs).unwrap();
                     let got = decoder.encoded();
@@ -310,6 +313,44 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The logits after the first token.
+    fn first_logits(decoder: &mut NetworkDecoder, input: &Sequence) -> Vec<f32> {
+        let source = decoder.admit(&[input]).unwrap()[0];
+        let answer = decoder.begin(source, 10).unwrap();
+        let mut logits = Vec::new();
+        decoder.step(&[(answer, 0)], &mut logits).unwrap();
+        decoder.end(answer);
+        decoder.forget(source);
+        logits
+    }
+
+    /// Room that another input left is used as if it were new, whatever is left in it.
+    #[test]
+    fn an_input_in_the_room_of_a_longer_one_is_answered_as_in_a_new_one() {
+        let model = model("mt5");
+        let new = |input: &Sequence| {
+            first_logits(&mut NetworkDecoder::new(Arc::clone(&model), 2).unwrap(), input)
+        };
+        let sequence = |tokens: u32| Sequence {
+            ids: (0..tokens).map(|t| 3 + t * 7 % 50).collect(),
+            ..Sequence::default()
+        };
+        let (long, short) = (sequence(47), sequence(33));
+        let mut decoder = NetworkDecoder::new(Arc::clone(&model), 2).unwrap();
+        first_logits(&mut decoder, &long);
+        decoder.for_caches(|cache| assert_eq!(cache.spare_rooms(), 1));
+        assert_eq!(first_logits(&mut decoder, &short), new(&short));
+        decoder.for_caches(|cache| assert_eq!(cache.spare_rooms(), 1));
+        // One that is much shorter gets its own, and what is kept stays bounded.
+        assert_eq!(first_logits(&mut decoder, &sequence(3)), new(&sequence(3)));
+        decoder.for_caches(|cache| assert_eq!(cache.spare_rooms(), 2));
+        for tokens in [400, 401, 402, 1500] {
+            let input = sequence(tokens);
+            assert_eq!(first_logits(&mut decoder, &input), new(&input));
+        }
+        decoder.for_caches(|cache| assert_eq!(cache.spare_rooms(), 0));
     }
 
     /// What was given up leaves nothing behind but what is kept for the next.

@@ -1,7 +1,7 @@
 //! The encoder over packed inputs, and the keys and values that answers look at.
 //!
-//! Every member computes its own share of the tokens; what they tell each other is the keys and
-//! values of each layer. Shares are cut anywhere: an input may lie in several.
+//! Every member computes its own share of the tokens; what they tell each other is the queries, keys
+//! and values of each layer. Shares are cut anywhere: an input may lie in several.
 
 use std::ops::Range;
 
@@ -27,8 +27,9 @@ pub(super) struct Input {
 /// Activations of one member, kept from task to task.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    /// The residual stream of the member's own tokens, and its normalised copy.
+    /// The residual stream of the member's own tokens.
     pub(super) x: Vec<f32>,
+    /// A block of it, normalised.
     copy: Vec<f32>,
     context: Vec<f32>,
     wide: Vec<f32>,

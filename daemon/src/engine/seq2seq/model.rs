@@ -158,8 +158,8 @@ pub(super) fn need(files: &Files, threads: usize) -> Result<Need, LoadError> {
         (inputs * INPUT_TOKENS as u128, inputs * OUTPUT_TOKENS as u128);
     // Keys and values, of inputs and answers.
     let caches = (input_tokens + output_tokens) * layers * 2 * inner;
-    // A token's rows in the encoder: the stream, its copy and what joins it; queries, keys, values
-    // (twice, since they are told to the others) and the context; the inner layer and its gate.
+    // A token's rows in the encoder, at most: the stream, its copy and what joins it; queries, keys
+    // and values (twice, since the exchange has two sets) and the context; the inner layer and its gate.
     let encoding = input_tokens * (3 * width + 8 * inner + 3 * feed);
     let stepping = inputs * (threads * (3 * width + 4 * inner + 2 * feed) + 2 * vocabulary);
     let values = u64::try_from(caches + encoding + stepping).unwrap_or(u64::MAX);
