@@ -179,7 +179,8 @@ impl World {
         let folder = tempfile::Builder::new().prefix("emberd-churn.").tempdir()?;
         let socket = folder.path().join("emberd.sock");
         let settings = folder.path().join("emberd.toml");
-        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/tests/data/bert-mean-norm");
+        let tiny =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/engine/tests/data/bert-mean-norm");
         let tiny = format!("[models.tiny]\ntype = \"embedding\"\nlocal_path = {tiny:?}\n");
         std::fs::write(&settings, format!("{SETTINGS}{tiny}"))?;
         let log = std::fs::File::create(folder.path().join("log"))?;

@@ -9,7 +9,7 @@
 
 use emberd_daemon::Daemon;
 use emberd_daemon::engine::ModelFingerprint;
-use emberd_daemon::engine::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence};
+use emberd_daemon::engine::{ComputeContext, ComputeError, EmbeddingModel, ModelSpec, Sequence};
 use emberd_daemon::settings::Settings;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use std::error::Error;
@@ -26,11 +26,11 @@ models.hashing.dimension = 64
 /// Words fall into as many buckets as a row has values; equal texts get equal rows.
 #[derive(Debug)]
 struct Hashing {
-    card: ModelCard,
+    card: ModelSpec,
 }
 
 impl EmbeddingModel for Hashing {
-    fn card(&self) -> &ModelCard {
+    fn spec(&self) -> &ModelSpec {
         &self.card
     }
 
@@ -49,7 +49,7 @@ impl EmbeddingModel for Hashing {
         Some(ModelFingerprint::new("hashing").part("dimension", dimension.as_bytes()).finish())
     }
 
-    fn computer(self: Arc<Self>) -> Box<dyn Computer> {
+    fn compute_context(self: Arc<Self>) -> Box<dyn ComputeContext> {
         Box::new(Counting)
     }
 }
@@ -57,7 +57,7 @@ impl EmbeddingModel for Hashing {
 /// Has no scratch memory: it counts in the rows themselves.
 struct Counting;
 
-impl Computer for Counting {
+impl ComputeContext for Counting {
     fn compute(
         &mut self,
         batch: &[&Sequence],
@@ -83,13 +83,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let daemon = Daemon::builder(settings)
         .model_type("hashing", |_id, settings| {
             let dimension = settings.dimension.ok_or("give a dimension")?;
-            let card = ModelCard {
+            let card = ModelSpec {
                 architecture: "hashing".into(),
                 dimension,
                 max_tokens: usize::MAX,
                 normalized: true,
                 weight_bytes: 0,
-                ..ModelCard::default()
+                ..ModelSpec::default()
             };
             Ok(Arc::new(Hashing { card }) as Arc<dyn EmbeddingModel>)
         })

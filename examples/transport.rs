@@ -16,7 +16,7 @@
 
 use emberd_client::Client;
 use emberd_daemon::Daemon;
-use emberd_daemon::engine::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence};
+use emberd_daemon::engine::{ComputeContext, ComputeError, EmbeddingModel, ModelSpec, Sequence};
 use emberd_daemon::settings::Settings;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -72,12 +72,12 @@ fn serve(kind: &str, socket: &str) -> Outcome {
 /// Writes prepared rows, whatever the texts.
 #[derive(Debug)]
 struct InstantModel {
-    card: ModelCard,
+    card: ModelSpec,
     rows: Vec<Vec<f32>>,
 }
 
 impl EmbeddingModel for InstantModel {
-    fn card(&self) -> &ModelCard {
+    fn spec(&self) -> &ModelSpec {
         &self.card
     }
 
@@ -85,14 +85,14 @@ impl EmbeddingModel for InstantModel {
         Ok(Sequence::default())
     }
 
-    fn computer(self: Arc<Self>) -> Box<dyn Computer> {
+    fn compute_context(self: Arc<Self>) -> Box<dyn ComputeContext> {
         Box::new(Copier(self))
     }
 }
 
 struct Copier(Arc<InstantModel>);
 
-impl Computer for Copier {
+impl ComputeContext for Copier {
     fn compute(
         &mut self,
         _batch: &[&Sequence],
@@ -126,13 +126,13 @@ fn serve_emberd(socket: &str, settings: &str) -> Outcome {
     let model = "models.instant.type = \"instant\"\nmodels.instant.batch_size = 1024\n";
     let text = format!("{model}{settings}");
     let settings = Settings::parse(&text, Path::new("transport"), &["instant".to_owned()])?;
-    let card = ModelCard {
+    let card = ModelSpec {
         architecture: "instant".into(),
         dimension: DIMENSION,
         max_tokens: 1,
         normalized: false,
         weight_bytes: 0,
-        ..ModelCard::default()
+        ..ModelSpec::default()
     };
     let model = Arc::new(InstantModel { card, rows: prepared_rows() });
     let daemon = Daemon::builder(settings)

@@ -93,7 +93,7 @@ fn a_tokenizer_that_is_none_is_a_load_error_that_names_it() {
 #[test]
 fn a_tokenizer_that_does_not_fit_is_a_load_error_that_names_it() {
     let other = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("daemon/src/engine/builtin/static-minilm/tokenizer.json");
+        .join("daemon/engine/src/builtin/static-minilm/tokenizer.json");
     broken("tokenizer.json", |file| {
         std::fs::copy(other, file).unwrap();
     });

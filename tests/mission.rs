@@ -99,7 +99,7 @@ fn every_error_code_and_request_stands_in_the_mission() {
 #[test]
 fn every_proof_is_a_test() {
     let mut tests = BTreeSet::new();
-    let sources = ["tests", "daemon/src", "daemon/tests", "client/tests"];
+    let sources = ["tests", "daemon/src", "daemon/tests", "daemon/engine", "client/tests"];
     let mut folders = sources.map(|folder| root().join(folder)).to_vec();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {

@@ -6,7 +6,7 @@ use emberd_protocol::ErrorCode;
 use std::path::{Path, PathBuf};
 
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/tests/data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/engine/tests/data").join(name)
 }
 
 /// A daemon with one of the tiny models, by its folder's name.

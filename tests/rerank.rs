@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/tests/data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/engine/tests/data").join(name)
 }
 
 /// What transformers answers for a model.

@@ -49,7 +49,8 @@ fn all_leases_are_taken_again_with_the_first_request_and_one_that_cannot_be_says
 
 /// Settings with the tiny model under several names.
 fn of_models(ids: &[&str]) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/tests/data/bert-mean-norm");
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/engine/tests/data/bert-mean-norm");
     let of = |id: &&str| {
         format!("models.{id}.type = \"embedding\"\nmodels.{id}.local_path = {folder:?}\n")
     };

@@ -278,7 +278,7 @@ fn what_one_client_asks_does_not_hold_up_another() {
 fn the_real_model_gives_the_reference_rows_whoever_asks_beside_it() {
     let Some(folder) = minilm() else { return };
     let daemon = Daemon::with_args(&["--model", &format!("minilm={}", folder.display())]);
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/tests/data/expected");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/engine/tests/data/expected");
     let json = std::fs::read_to_string(data.join("all-MiniLM-L6-v2.sts.json")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     let sentences = json["sentences"].as_array().unwrap();

@@ -31,7 +31,8 @@ pub(crate) fn example(name: &str) -> PathBuf {
 
 /// A tiny model that works, to be damaged.
 pub(crate) fn tiny_model(into: &Path) -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/tests/data/bert-mean-norm");
+    let from =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/engine/tests/data/bert-mean-norm");
     let folder = into.join("model");
     copy(&from, &folder);
     folder

@@ -18,7 +18,7 @@ fn sources() -> Vec<(PathBuf, String)> {
         }
     }
     let mut found = Vec::new();
-    for folder in ["src", "client/src", "daemon/src", "protocol/src"] {
+    for folder in ["src", "client/src", "daemon/src", "daemon/engine/src", "protocol/src"] {
         walk(&root().join(folder), &mut found);
     }
     assert!(found.len() > 40);
@@ -94,10 +94,10 @@ fn unsafe_code_stands_in_few_named_files_and_is_argued() {
         "daemon/src/segment/conformance.rs",
         "client/src/segment.rs",
         "client/src/socket.rs",
-        "daemon/src/memory.rs",
-        "daemon/src/devices/cuda.rs",
-        "daemon/src/engine/layers/prefetch.rs",
-        "daemon/src/connection.rs",
+        "daemon/src/ground/memory.rs",
+        "daemon/src/models/devices/cuda.rs",
+        "daemon/engine/src/kernels/prefetch.rs",
+        "daemon/src/connection/frames.rs",
         "daemon/src/segment/mapping.rs",
         "daemon/src/segment/slot.rs",
         "daemon/src/segment/posix.rs",
@@ -123,7 +123,7 @@ fn only_the_program_reads_the_environment_and_exits() {
             continue;
         }
         // A test of its own file, which a person may let run longer.
-        if path == Path::new("daemon/src/scheduler/random.rs") {
+        if path == Path::new("daemon/src/models/scheduler/random.rs") {
             continue;
         }
         for call in ["env::var", "process::exit", "println!", "eprintln!"] {

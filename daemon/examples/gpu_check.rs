@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use emberd_daemon::devices::{Found, Gpu, find, give_back};
-use emberd_daemon::engine::model::{ComputeError, Computer, EmbeddingModel, Sequence, WeightType};
+use emberd_daemon::engine::{ComputeContext, ComputeError, EmbeddingModel, Sequence, WeightType};
 use emberd_daemon::engine::{is_out_of_memory, load_folder, load_folder_on};
 use serde_json::json;
 
@@ -186,13 +186,13 @@ impl Check {
         let leave = 128 * MIB;
         let rest = zeros(gpu.memory()?.free_bytes.saturating_sub(leave), &gpu.tensors())?;
         let batch: Vec<&Sequence> = sequences.iter().collect();
-        let mut computer = Arc::clone(&model).computer();
-        let crowded = compute(&mut *computer, &batch, model.card().dimension);
+        let mut computer = Arc::clone(&model).compute_context();
+        let crowded = compute(&mut *computer, &batch, model.spec().dimension);
         let is_told = matches!(crowded, Ok(_) | Err(ComputeError::OutOfMemory { .. }));
         let said = crowded.err().map(|error| error.to_string());
         // As a worker does.
-        let mut computer = Arc::clone(&model).computer();
-        let few = compute(&mut *computer, &batch[..1], model.card().dimension).is_ok();
+        let mut computer = Arc::clone(&model).compute_context();
+        let few = compute(&mut *computer, &batch[..1], model.spec().dimension).is_ok();
         drop(rest);
         give_back(gpu, 0)?;
         let value = json!({ "model": folder, "said": said, "one_text_then": few });
@@ -231,7 +231,7 @@ fn sequences(model: &dyn EmbeddingModel, count: usize) -> Result<Vec<Sequence>, 
 }
 
 fn compute(
-    computer: &mut dyn Computer,
+    computer: &mut dyn ComputeContext,
     batch: &[&Sequence],
     dimension: usize,
 ) -> Result<Vec<f32>, ComputeError> {
@@ -246,7 +246,7 @@ fn embed(
     sequences: &[Sequence],
 ) -> Result<Vec<f32>, ComputeError> {
     let batch: Vec<&Sequence> = sequences.iter().collect();
-    compute(&mut *Arc::clone(model).computer(), &batch, model.card().dimension)
+    compute(&mut *Arc::clone(model).compute_context(), &batch, model.spec().dimension)
 }
 
 /// Texts per second of one thread that computes, without reading them.
@@ -266,14 +266,14 @@ fn rate(model: &Arc<dyn EmbeddingModel>, batch_tokens: usize) -> Result<f64, Com
             batch.push(sequence);
         }
     }
-    let mut computer = Arc::clone(model).computer();
+    let mut computer = Arc::clone(model).compute_context();
     // The first batches bring kernels and memory in.
     for batch in batches.iter().rev().take(2) {
-        compute(&mut *computer, batch, model.card().dimension)?;
+        compute(&mut *computer, batch, model.spec().dimension)?;
     }
     let (started, mut texts) = (Instant::now(), 0);
     for batch in batches.iter().cycle() {
-        compute(&mut *computer, batch, model.card().dimension)?;
+        compute(&mut *computer, batch, model.spec().dimension)?;
         texts += batch.len();
         if started.elapsed() > MEASURED {
             break;

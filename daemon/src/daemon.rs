@@ -1,21 +1,22 @@
 //! The daemon as a whole: what all connections share, the door, and the end.
 
 use crate::cache::{Cleared, EmbeddingCache};
-use crate::connection::split;
-use crate::engine::model::{EmbeddingModel, ModelParts};
-use crate::error::RequestError;
+use crate::connection::frames::split;
+use crate::connection::session;
+use crate::connection::session::{Connection, refuse};
+use crate::ground::memory;
+use crate::ground::sync::lock;
 use crate::hub::HubSettings;
-use crate::latency::Latencies;
-use crate::lease::ConnectionId;
-use crate::loader::{CustomError, Loaders};
-use crate::memory;
-use crate::registry::Registry;
-use crate::reload;
+use crate::models::lease::ConnectionId;
+use crate::models::loader::{CustomError, Loaders};
+use crate::models::registry::Registry;
+use crate::request::failure::RequestError;
+use crate::request::latency::Latencies;
 use crate::segment::{DEFAULT_SPARES, SegmentError, Spares, TotalCredit, backend};
-use crate::session::{self, Connection, refuse};
+use crate::settings::reload;
 use crate::settings::{ModelSettings, Settings};
-use crate::sync::lock;
 use arc_swap::ArcSwap;
+use emberd_engine::{EmbeddingModel, ModelParts};
 use emberd_protocol::{CacheCleared, ModelId, RefusalReason, Reloaded, Status};
 use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::tokio::Listener as _;
@@ -242,7 +243,7 @@ impl Daemon {
     /// What the daemon holds and does.
     #[must_use]
     pub fn status(&self) -> Status {
-        crate::status::of(&self.shared)
+        crate::request::status::of(&self.shared)
     }
 
     /// Reads the settings again, and puts what can change into force; answers what did and what

@@ -27,42 +27,19 @@
 //! - A result has its home before it is computed, and the engine writes into it.
 //! - Nothing a client sends is believed; every failure leaves with one code, mapped in `error`.
 
+mod batching;
 pub mod cache;
 mod connection;
 mod daemon;
-pub mod devices;
-mod dispatch;
-mod embed;
-pub mod engine;
-mod error;
-mod fair_queue;
-pub mod fill_mask;
-pub mod generate;
-mod headroom;
+mod ground;
 pub mod hub;
-mod job;
-mod latency;
-pub mod lease;
-mod loader;
-mod lookup;
-mod memory;
-mod model;
-mod news;
-mod peer;
-mod queue;
-mod registry;
-mod reload;
-mod rerank;
-mod row_shape;
-pub mod scheduler;
+mod models;
+mod request;
 pub mod segment;
-mod session;
 pub mod settings;
-mod status;
-mod sync;
-mod text;
-mod text_job;
-mod worker;
 
-pub use daemon::{Daemon, DaemonBuilder};
-pub use loader::CustomError;
+pub use crate::batching::{fill_mask, generation};
+pub use crate::daemon::{Daemon, DaemonBuilder};
+pub use crate::models::loader::CustomError;
+pub use crate::models::{devices, lease, scheduler};
+pub use emberd_engine as engine;

@@ -8,7 +8,7 @@
 //! "fail" makes it fail.
 
 use emberd_daemon::Daemon;
-use emberd_daemon::engine::model::{ComputeError, Computer, EmbeddingModel, ModelCard, Sequence};
+use emberd_daemon::engine::{ComputeContext, ComputeError, EmbeddingModel, ModelSpec, Sequence};
 use emberd_daemon::settings::Settings;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use std::error::Error;
@@ -26,12 +26,12 @@ const FAIL: u32 = u32::MAX - 1;
 
 #[derive(Debug)]
 struct Gated {
-    card: ModelCard,
+    card: ModelSpec,
     gate: PathBuf,
 }
 
 impl EmbeddingModel for Gated {
-    fn card(&self) -> &ModelCard {
+    fn spec(&self) -> &ModelSpec {
         &self.card
     }
 
@@ -48,14 +48,14 @@ impl EmbeddingModel for Gated {
         })
     }
 
-    fn computer(self: Arc<Self>) -> Box<dyn Computer> {
+    fn compute_context(self: Arc<Self>) -> Box<dyn ComputeContext> {
         Box::new(Waiting(self))
     }
 }
 
 struct Waiting(Arc<Gated>);
 
-impl Computer for Waiting {
+impl ComputeContext for Waiting {
     fn compute(
         &mut self,
         batch: &[&Sequence],
@@ -91,13 +91,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let gate = PathBuf::from(gate);
     let daemon = Daemon::builder(settings)
         .model_type("gated", move |_id, _settings| {
-            let card = ModelCard {
+            let card = ModelSpec {
                 architecture: "gated".into(),
                 dimension: DIMENSION,
                 max_tokens: 1000,
                 normalized: false,
                 weight_bytes: 0,
-                ..ModelCard::default()
+                ..ModelSpec::default()
             };
             Ok(Arc::new(Gated { card, gate: gate.clone() }) as Arc<dyn EmbeddingModel>)
         })

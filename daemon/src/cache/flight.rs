@@ -10,9 +10,9 @@
 //! done, or are attached until it is. There are claims only while a worker computes: a request
 //! that is dropped takes nothing away from others, and one that fails gives back who waited.
 
-use super::CachedRow;
-use super::key::{KeyHash, RowKey};
-use crate::sync::lock;
+use crate::cache::CachedRow;
+use crate::cache::key::{KeyHash, RowKey};
+use crate::ground::sync::lock;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -138,8 +138,8 @@ impl<W> Flight<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::key::KeySpace;
     use super::*;
+    use crate::cache::key::KeySpace;
 
     fn key() -> RowKey {
         KeySpace::new(&[0; 32], 1, None, "").row("text")

@@ -1,8 +1,8 @@
 //! The entries in memory: which there are, for how long, and which one goes first. Pure: the time
 //! is given.
 
-use super::key::{KeyHash, RowKey};
-use super::{CachedRow, Cleared};
+use crate::cache::key::{KeyHash, RowKey};
+use crate::cache::{CachedRow, Cleared};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
@@ -183,8 +183,8 @@ fn is_over(born: Instant, ttl: Duration, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::key::KeySpace;
     use super::*;
+    use crate::cache::key::KeySpace;
     use proptest::prelude::{prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
     use proptest::strategy::{Just, Strategy};
 

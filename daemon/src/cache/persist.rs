@@ -7,10 +7,10 @@
 //! Damage costs the file and nothing else: it is set aside, and a new one is begun. Where the
 //! system refuses (a full disk, a folder that cannot be written), the file is tried again later.
 
-use super::clock::Clock;
-use super::memory::Memory;
-use super::store::{Record, Store, StoreError, set_aside};
-use crate::sync::lock;
+use crate::cache::clock::Clock;
+use crate::cache::memory::Memory;
+use crate::cache::store::{Record, Store, StoreError, set_aside};
+use crate::ground::sync::lock;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -359,7 +359,7 @@ impl Writer {
         let store = self.store.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
         let path = self.path.display();
-        let mut told = format!("{path}: {}", crate::error::chain(error));
+        let mut told = format!("{path}: {}", crate::request::failure::chain(error));
         if let StoreError::Damaged(_) = error {
             self.damaged += 1;
             // Rows that were read before the damage was met are whole, and stay.

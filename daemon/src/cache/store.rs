@@ -1,8 +1,8 @@
 //! Rows in a file: what one record looks like, and what is done with the file. Blocks; runs on the
 //! writer's thread alone.
 
-use super::CachedRow;
-use super::key::RowKey;
+use crate::cache::CachedRow;
+use crate::cache::key::RowKey;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::collections::BTreeSet;
@@ -289,8 +289,8 @@ impl From<redb::Error> for StoreError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::key::KeySpace;
     use super::*;
+    use crate::cache::key::KeySpace;
 
     fn record(number: u64, born: u64) -> Record {
         Record {

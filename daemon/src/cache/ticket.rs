@@ -1,8 +1,8 @@
 //! One request's wish for one row that was not in the cache.
 
-use super::flight::{Claim, Flight};
-use super::{CachedRow, EmbeddingCache, RowKey};
-use crate::job::Entry;
+use crate::batching::job::Entry;
+use crate::cache::flight::{Claim, Flight};
+use crate::cache::{CachedRow, EmbeddingCache, RowKey};
 use std::sync::Arc;
 use std::time::Instant;
 

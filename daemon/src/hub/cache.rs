@@ -9,10 +9,11 @@
 //! ```
 //! A content gets its name when it is whole, and a snapshot's `config.json` comes last.
 
-use super::error::HubError;
-use super::listing::{BlobId, Content, ListedFile};
-use super::name::{HubModel, is_commit};
-use super::whole::{self, Held};
+use crate::hub::error::HubError;
+use crate::hub::listing::{BlobId, Content, ListedFile};
+use crate::hub::name::{HubModel, is_commit};
+use crate::hub::whole;
+use crate::hub::whole::Held;
 use hf_hub::Cache;
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};

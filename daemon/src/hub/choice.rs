@@ -3,7 +3,7 @@
 //! A repository may hold the same weights five times, for five runtimes. We take the safetensors
 //! and what says how to use them, in the root and in the folders of SentenceTransformers' modules.
 
-use super::listing::ListedFile;
+use crate::hub::listing::ListedFile;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Beside these, `config*.json` and `sentence_*_config.json`.

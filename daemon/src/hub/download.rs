@@ -4,12 +4,12 @@
 //! called again, takes an answer that came short for whole, and compares no hash. This one asks
 //! for the rest at once, and gives a content its name only when size and hash are right.
 
-use super::cache::ModelCache;
-use super::endpoint::Endpoint;
-use super::error::HubError;
-use super::listing::Content;
-use super::name::HubModel;
-use super::part::Part;
+use crate::hub::cache::ModelCache;
+use crate::hub::endpoint::Endpoint;
+use crate::hub::error::HubError;
+use crate::hub::listing::Content;
+use crate::hub::name::HubModel;
+use crate::hub::part::Part;
 use reqwest::{Response, StatusCode};
 use tokio::time::sleep;
 
@@ -93,7 +93,7 @@ impl Download<'_> {
                 Ok(None) if part.done() == size => return Ok(()),
                 Ok(None) => return Err(self.cut(part.done())),
                 Err(error) => {
-                    tracing::debug!(file, error = %crate::error::chain(&error), "the answer broke off");
+                    tracing::debug!(file, error = %crate::request::failure::chain(&error), "the answer broke off");
                     return Err(self.cut(part.done()));
                 }
             }

@@ -1,10 +1,10 @@
 //! Requests to the hub: who asks, and what its answers mean.
 
-use super::error::{HubError, Missing};
-use super::listing::{BlobId, Content, Listing};
-use super::name::HubModel;
-use super::patience::{Patience, wanted_pause};
-use super::settings::{HubSettings, Token};
+use crate::hub::error::{HubError, Missing};
+use crate::hub::listing::{BlobId, Content, Listing};
+use crate::hub::name::HubModel;
+use crate::hub::patience::{Patience, wanted_pause};
+use crate::hub::settings::{HubSettings, Token};
 use hf_hub::Cache;
 use hf_hub::api::tokio::{Api, ApiBuilder, ApiError};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect::Policy};

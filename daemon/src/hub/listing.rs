@@ -1,7 +1,7 @@
 //! What the hub says is in a repository. Nothing of it is believed.
 
-use super::error::HubError;
-use super::name::{HubModel, is_commit};
+use crate::hub::error::HubError;
+use crate::hub::name::{HubModel, is_commit};
 use serde::Deserialize;
 
 /// A repository at one commit.

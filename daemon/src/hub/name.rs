@@ -1,6 +1,6 @@
 //! A model's name and revision, checked before anything is asked or opened with them.
 
-use super::error::HubError;
+use crate::hub::error::HubError;
 use hf_hub::{Repo, RepoType};
 
 /// Which model, in which state.

@@ -1,8 +1,8 @@
 //! A content on its way: bytes that have come so far, in a file beside the whole ones.
 
-use super::cache::create_parent;
-use super::error::HubError;
-use super::listing::Content;
+use crate::hub::cache::create_parent;
+use crate::hub::error::HubError;
+use crate::hub::listing::Content;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
@@ -184,8 +184,8 @@ fn open(path: &Path, size: u64, mut sum: Sum) -> io::Result<(File, u64, Sum)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::listing::BlobId;
     use super::*;
+    use crate::hub::listing::BlobId;
 
     const HALF: &[u8] = b"half of ";
     const REST: &[u8] = b"it";

@@ -1,6 +1,6 @@
 //! How long a hub is waited for.
 
-use super::http_date;
+use crate::hub::http_date;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::time::{Duration, SystemTime};
 

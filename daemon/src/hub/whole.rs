@@ -6,7 +6,7 @@
 //! known not to exist, by the empty file of its name that Python leaves under `.no_exist` when it
 //! has asked for it, and that we leave too.
 
-use super::listing::is_inside;
+use crate::hub::listing::is_inside;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,9 +1,9 @@
 //! What every backend has to do, whichever it is.
 #![expect(clippy::needless_pass_by_value, reason = "all tests of the suite have one signature")]
 
-use super::{
+use crate::segment::{
     Announcement, Backend, Finished, MemfdBackend, Output, Row, Segment, SegmentError, SegmentPool,
-    Slot, Spares, TotalCredit, backend, posix,
+    Slot, Spares, TotalCredit, posix,
 };
 use emberd_protocol::{SLOT_ALIGNMENT, SegmentBackend, SegmentHandle, SegmentId, SlotRef};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -26,10 +26,10 @@ pub(super) const LONG: Duration = Duration::from_secs(20);
 macro_rules! for_every_backend {
     ($($(#[$attribute:meta])* fn $name:ident;)*) => {
         mod memfd {
-            $(#[test] fn $name() { super::$name(super::backend(super::SegmentBackend::Memfd)); })*
+            $(#[test] fn $name() { super::$name(crate::segment::backend(crate::segment::SegmentBackend::Memfd)); })*
         }
         mod posix_shm {
-            $(#[test] fn $name() { super::$name(super::backend(super::SegmentBackend::Posix)); })*
+            $(#[test] fn $name() { super::$name(crate::segment::backend(crate::segment::SegmentBackend::Posix)); })*
         }
     };
 }

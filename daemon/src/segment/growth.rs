@@ -1,7 +1,9 @@
 //! How pools and spares grow: the tests' backend makes segments late, or not at all.
 
-use super::conformance::{LONG, MIB, NO_PATIENCE, Scene, inode, is_in_this_process, run, scene};
-use super::{
+use crate::segment::conformance::{
+    LONG, MIB, NO_PATIENCE, Scene, inode, is_in_this_process, run, scene,
+};
+use crate::segment::{
     Backend, DEFAULT_SPARES, MemfdBackend, SPARE_LEN_BYTES, Segment, SegmentError, SegmentPool,
     Spares, TotalCredit,
 };

@@ -2,8 +2,8 @@
 //!
 //! A client that asks and never reads would otherwise fill the daemon's memory with its answers.
 
-use super::SegmentError;
-use super::credit::{Share, TotalCredit};
+use crate::segment::SegmentError;
+use crate::segment::credit::{Share, TotalCredit};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A segment: memory that this process writes and another one reads.
 
-use super::{SegmentError, posix};
-use crate::headroom::Headroom;
+use crate::ground::headroom::Headroom;
+use crate::segment::{SegmentError, posix};
 use emberd_protocol::SegmentHandle;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};

@@ -1,7 +1,7 @@
 //! Segments without a name: memfds, sealed so that a client can trust them and cannot write them.
 
-use super::mapping::{Mapping, Segment, admit, retry_interrupted};
-use super::{Backend, SegmentError};
+use crate::segment::mapping::{Mapping, Segment, admit, retry_interrupted};
+use crate::segment::{Backend, SegmentError};
 use emberd_protocol::SegmentBackend;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};

@@ -1,11 +1,12 @@
 //! The segments of one connection.
 
-use super::credit::{Share, TotalCredit};
-use super::sizes::{self, Room};
-use super::slot::Slot;
-use super::slots::{Claim, Holder, Slots, footprint_bytes};
-use super::spares::{SPARE_LEN_BYTES, Spares};
-use super::{Backend, Segment, SegmentError};
+use crate::segment::credit::{Share, TotalCredit};
+use crate::segment::sizes;
+use crate::segment::sizes::Room;
+use crate::segment::slot::Slot;
+use crate::segment::slots::{Claim, Holder, Slots, footprint_bytes};
+use crate::segment::spares::{SPARE_LEN_BYTES, Spares};
+use crate::segment::{Backend, Segment, SegmentError};
 use emberd_protocol::{SegmentAnnounce, SegmentId, SlotRef};
 use std::os::fd::BorrowedFd;
 use std::pin::pin;

@@ -1,7 +1,7 @@
 //! Segments with a name: POSIX shared memory through the `shared_memory` package.
 //!
 //! For systems without memfd, and for peers that cannot receive a descriptor. Weaker than
-//! [`MemfdBackend`](super::MemfdBackend), which is why that one is the default:
+//! [`MemfdBackend`](crate::segment::MemfdBackend), which is why that one is the default:
 //! - Every process of the same user can open such a segment by its name, write to it, and cut it
 //!   short. A store to memory that is no longer there would kill the daemon (`SIGBUS`), so the
 //!   mapping that the package makes is never touched: rows are computed on the heap and written as
@@ -9,8 +9,8 @@
 //!   0600, so that their results go inline.
 //! - The name outlives a daemon that is killed. [`sweep_leftovers`] takes such names away.
 
-use super::mapping::{Segment, admit, retry_interrupted};
-use super::{Backend, SegmentError};
+use crate::segment::mapping::{Segment, admit, retry_interrupted};
+use crate::segment::{Backend, SegmentError};
 use emberd_protocol::SegmentBackend;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, posix_fallocate};

@@ -1,6 +1,6 @@
 //! Where the engine writes a result: row by row, from any thread, into its last home.
 
-use super::{SegmentError, Slot};
+use crate::segment::{SegmentError, Slot};
 use emberd_protocol::SlotRef;
 use std::fmt;
 use std::ptr::NonNull;

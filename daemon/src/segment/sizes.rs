@@ -1,7 +1,7 @@
 //! How large the next segment of a pool is. Pure.
 
-use super::mapping::GRANULE_BYTES;
-use super::spares::SPARE_LEN_BYTES;
+use crate::segment::mapping::GRANULE_BYTES;
+use crate::segment::spares::SPARE_LEN_BYTES;
 
 const MIB: u64 = 1 << 20;
 

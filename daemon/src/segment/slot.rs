@@ -1,8 +1,8 @@
 //! A part of a segment that is the daemon's to write.
 
-use super::rows::Finished;
-use super::slots::Holder;
-use super::{Segment, SegmentPool};
+use crate::segment::rows::Finished;
+use crate::segment::slots::Holder;
+use crate::segment::{Segment, SegmentPool};
 use emberd_protocol::SlotRef;
 use std::fmt;
 use std::sync::{Arc, Weak};

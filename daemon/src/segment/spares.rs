@@ -4,7 +4,7 @@
 //! few fresh segments ready instead. The same thread unmaps segments that pools give up, which
 //! takes long for large ones. A segment given up is never a spare again: a client has seen it.
 
-use super::{Backend, Segment, SegmentError};
+use crate::segment::{Backend, Segment, SegmentError};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};

@@ -1,7 +1,10 @@
 //! From a TOML text and environment variables to settings, or to everything that is wrong with them.
+#[cfg(test)]
+pub(crate) mod tests;
 
-use super::table::{self, Key, Origin, Rule};
-use super::{
+use crate::settings::table;
+use crate::settings::table::{Key, Origin, Rule};
+use crate::settings::{
     BUILTINS, EMBEDDING_TYPE, ModelSettings, RERANK_TYPE, Settings, TEXT2TEXT_TYPE, is_builtin_id,
 };
 use emberd_protocol::ModelId;
@@ -567,6 +570,3 @@ fn builtin_fault(model: &ModelSettings) -> Option<String> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

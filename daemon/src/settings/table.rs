@@ -1,9 +1,9 @@
 //! Every key there is: its range, and where its value lives.
 
-use super::{
+use crate::settings::{
     AccessGroup, DeviceChoice, EMBEDDING_TYPE, ModelSettings, RERANK_TYPE, Settings, TEXT2TEXT_TYPE,
 };
-use crate::engine::model::WeightType;
+use emberd_engine::WeightType;
 use emberd_protocol::SegmentBackend;
 use nix::unistd::Group;
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! Each refusal is told for what it is, with what to do about it.
 
-use super::super::HubError;
-use super::super::error::Missing;
-use super::super::stand_in::{Fault, NAME};
-use super::scene::{Scene, walk};
+use crate::hub::HubError;
+use crate::hub::error::Missing;
+use crate::hub::stand_in::{Fault, NAME};
+use crate::hub::tests::scene::{Scene, walk};
 use std::fs;
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! What the cache is worth without a hub.
 
-use super::super::stand_in::{COMMIT, NAME};
-use super::super::{HubError, HubSettings};
-use super::scene::{Scene, WANTED};
+use crate::hub::stand_in::{COMMIT, NAME};
+use crate::hub::tests::scene::{Scene, WANTED};
+use crate::hub::{HubError, HubSettings};
 use std::fs;
 use std::path::PathBuf;
 
@@ -117,7 +117,7 @@ async fn a_branch_that_the_hub_took_away_is_not_taken_from_the_cache() {
 
 #[tokio::test]
 async fn without_a_home_there_is_no_cache() {
-    let hub = super::super::Hub::new(HubSettings::from_variables(|_| None));
+    let hub = crate::hub::Hub::new(HubSettings::from_variables(|_| None));
     let error = hub.folder(NAME, "main", &|_| {}).await.unwrap_err();
     assert!(matches!(error, HubError::NoCache), "{error:?}");
     assert_eq!(hub.settings.cache, PathBuf::new());

@@ -1,7 +1,7 @@
 //! A hub with one model, an empty cache, and what must hold in it at any time.
 
-use super::super::stand_in::{COMMIT, NAME, StandIn, sha256};
-use super::super::{Hub, HubError, HubProgress, HubSettings, Patience};
+use crate::hub::stand_in::{COMMIT, NAME, StandIn, sha256};
+use crate::hub::{Hub, HubError, HubProgress, HubSettings, Patience};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

@@ -1,8 +1,8 @@
 //! Files come whole, whatever the line does.
 
-use super::super::stand_in::{COMMIT, Fault, NAME};
-use super::super::{HubError, Token};
-use super::scene::{Scene, WANTED, WEIGHT_BYTES};
+use crate::hub::stand_in::{COMMIT, Fault, NAME};
+use crate::hub::tests::scene::{Scene, WANTED, WEIGHT_BYTES};
+use crate::hub::{HubError, Token};
 use proptest::prelude::*;
 use std::fs;
 
@@ -95,7 +95,7 @@ async fn a_fetch_that_is_dropped_is_gone_on_from() {
     scene.server.fault("store", Fault::Slow);
     {
         let (sender, mut half) = tokio::sync::mpsc::unbounded_channel();
-        let note = move |progress: super::super::HubProgress| {
+        let note = move |progress: crate::hub::HubProgress| {
             if progress.done_bytes > WEIGHT_BYTES as u64 / 3 {
                 let _ = sender.send(());
             }
@@ -214,7 +214,7 @@ fn a_fetch_can_be_spawned() {
     fn is_send<T: Send>(value: T) -> T {
         value
     }
-    let hub = super::super::Hub::new(super::super::HubSettings::from_variables(|_| None));
+    let hub = crate::hub::Hub::new(crate::hub::HubSettings::from_variables(|_| None));
     drop(is_send(hub.folder(NAME, "main", &|_| {})));
 }
 

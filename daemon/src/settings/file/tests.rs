@@ -1,8 +1,12 @@
-use super::super::KeyLine;
-use super::*;
+use crate::settings::KeyLine;
+use crate::settings::file::*;
 
 fn parse(text: &str) -> Result<Settings, Vec<String>> {
-    match super::parse(Some((text, Path::new("/etc/emberd/x.toml"))), [], &["mine".to_owned()]) {
+    match crate::settings::file::parse(
+        Some((text, Path::new("/etc/emberd/x.toml"))),
+        [],
+        &["mine".to_owned()],
+    ) {
         Ok(settings) => Ok(settings),
         Err(SettingsError::Wrong(problems)) => {
             Err(problems.iter().map(ToString::to_string).collect())
@@ -25,7 +29,7 @@ fn dotted_keys_and_tables_mean_the_same_and_paths_are_relative_to_the_file() {
     assert_eq!(dotted.models, tables.models);
     assert_eq!(dotted.segments.wait.as_millis(), 7);
     assert_eq!(dotted.models[&id("a")].local_path, Some("/etc/emberd/m".into()));
-    assert!(dotted.models.contains_key(&id(super::super::BUILTIN_ID)));
+    assert!(dotted.models.contains_key(&id(crate::settings::BUILTIN_ID)));
     let line = |key: &str| dotted.lines().into_iter().find(|line| line.key == key).unwrap();
     assert_eq!(line("segments.wait_ms").origin.to_string(), "/etc/emberd/x.toml:3");
     assert_eq!(line("segments.idle_seconds").origin, Origin::Default);
@@ -80,7 +84,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_line_and_what_would_be_righ
 
 fn with_variables(text: &str, variables: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
     let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-    match super::parse(Some((text, Path::new("/x.toml"))), variables, &[]) {
+    match crate::settings::file::parse(Some((text, Path::new("/x.toml"))), variables, &[]) {
         Ok(settings) => Ok(settings),
         Err(SettingsError::Wrong(problems)) => {
             Err(problems.iter().map(ToString::to_string).collect())
@@ -155,7 +159,8 @@ fn a_variable_that_cannot_be_is_refused_by_its_name() {
 fn a_line_that_cannot_be_read_hides_none_of_the_others() {
     let text = "x = = 3\nshring.enabled = true\nsharing.max_shared_models = 0\n\
                 [models.t]\ntype = \"text2text\"\nname = \"t\"\ndimension = 3\ncache_embeddings = true\n";
-    let problems = super::parse(Some((text, Path::new("/x.toml"))), [], &[]).unwrap_err();
+    let problems =
+        crate::settings::file::parse(Some((text, Path::new("/x.toml"))), [], &[]).unwrap_err();
     let told = problems.to_string();
     for expected in [
         "/x.toml:1:",
@@ -243,7 +248,7 @@ fn a_file_that_is_no_text_is_told_once() {
     let path = folder.path().join("x.toml");
     let told = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
-        let error = super::read(Some(&path), [], &[]).unwrap_err();
+        let error = crate::settings::file::read(Some(&path), [], &[]).unwrap_err();
         error.to_string().replace(&*path.to_string_lossy(), "x.toml")
     };
     let latin = b"cpu_workers = 1\n# gr\xfc\xdfe\n";
@@ -277,7 +282,7 @@ fn an_id_with_dots_is_shown_as_a_file_would_have_it() {
 
 #[test]
 fn without_a_file_there_are_the_two_models_of_the_mission_and_the_built_in_ones() {
-    let settings = super::parse(None, [], &[]).unwrap();
+    let settings = crate::settings::file::parse(None, [], &[]).unwrap();
     let line = |key: &str| settings.lines().into_iter().find(|line| line.key == key).unwrap().value;
     let expected = [
         ("models.embedding.type", "\"embedding\""),

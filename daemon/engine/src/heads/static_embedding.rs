@@ -1,0 +1,131 @@
+//! Static models: a table of token rows, and a text is the mean of its tokens' rows.
+
+use std::sync::Arc;
+
+use crate::api::embedding::{
+    ComputeContext, ComputeError, EmbeddingModel, ModelSpec, Sequence, check_rows,
+};
+use crate::checkpoint::fingerprint::ModelFingerprint;
+use crate::checkpoint::folder::StaticLayout;
+use crate::checkpoint::load_error::LoadError;
+use crate::checkpoint::sentence::SentenceSettings;
+use crate::checkpoint::weights::Weights;
+use crate::heads::post_pooling::{Tail, TailScratch};
+use crate::heads::token_table::TokenTable;
+use crate::tokenizer::{Encoder, RawTokenizer, Style};
+
+/// A static model with its tokenizer.
+#[derive(Debug)]
+pub(crate) struct StaticModel {
+    table: TokenTable,
+    encoder: Encoder,
+    tail: Tail,
+    card: ModelSpec,
+    fingerprint: [u8; 32],
+}
+
+impl StaticModel {
+    /// Reads the table and fits the tokenizer to it.
+    pub(crate) fn new(
+        weights: &Weights,
+        tokenizer: RawTokenizer,
+        layout: &StaticLayout,
+        settings: SentenceSettings,
+    ) -> Result<Self, LoadError> {
+        let table = TokenTable::read(weights)?;
+        let width = table.width;
+        let tail = Tail::load(&layout.tail, width)?;
+        // Nothing else cuts these texts, so that the tokenizer's own limit is the model's.
+        let own_limit = tokenizer.tokenizer.get_truncation().map(|own| own.max_length);
+        let max_tokens = own_limit.map_or(layout.max_tokens, |own| own.min(layout.max_tokens));
+        let fingerprint = ModelFingerprint::new("static")
+            .part("weights", &weights.digest()?)
+            .part("tokenizer", &tokenizer.digest)
+            .part("limits", format!("{max_tokens}").as_bytes())
+            .part("computing type", b"f32")
+            .part("tail", tail.digest())
+            .finish();
+        let style = Style {
+            special_tokens: false,
+            lower_case: false,
+            pools_prompt: true,
+            side: None,
+            tells_segments: true,
+        };
+        let prompt = settings.default_prompt_text().to_owned();
+        let encoder = tokenizer.fit(table.tokens(), max_tokens, style, prompt)?;
+        let card = ModelSpec {
+            architecture: "static".to_owned(),
+            dimension: tail.outputs(),
+            max_tokens,
+            normalized: tail.normalizes(),
+            weight_bytes: table.bytes().saturating_add(tail.weight_bytes()),
+            prompts: settings.prompts,
+            default_prompt: settings.default_prompt,
+            similarity: Some(settings.similarity),
+            truncate_dim: settings.truncate_dim,
+        };
+        Ok(Self { table, encoder, tail, card, fingerprint })
+    }
+
+    /// The mean of the tokens' rows.
+    fn pool(&self, ids: &[u32], row: &mut [f32]) -> Result<(), ComputeError> {
+        row.fill(0.0);
+        for &id in ids {
+            if !self.table.add(id, row) {
+                return Err(
+                    candle_core::Error::Msg(format!("token {id} is beyond the table")).into()
+                );
+            }
+        }
+        if !ids.is_empty() {
+            #[expect(clippy::cast_precision_loss, reason = "the mean needs no more digits")]
+            let scale = 1.0 / ids.len() as f32;
+            row.iter_mut().for_each(|x| *x *= scale);
+        }
+        Ok(())
+    }
+}
+
+impl EmbeddingModel for StaticModel {
+    fn spec(&self) -> &ModelSpec {
+        &self.card
+    }
+
+    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.encode(text)
+    }
+
+    fn encode_prompted(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.encode_prompted(prompt, text)
+    }
+
+    fn fingerprint(&self) -> Option<[u8; 32]> {
+        Some(self.fingerprint)
+    }
+
+    fn compute_context(self: Arc<Self>) -> Box<dyn ComputeContext> {
+        Box::new(StaticComputer { model: self, scratch: TailScratch::default() })
+    }
+}
+
+#[derive(Debug)]
+struct StaticComputer {
+    model: Arc<StaticModel>,
+    scratch: TailScratch,
+}
+
+impl ComputeContext for StaticComputer {
+    fn compute(
+        &mut self,
+        batch: &[&Sequence],
+        rows: &mut [&mut [f32]],
+    ) -> Result<(), ComputeError> {
+        let model = &*self.model;
+        check_rows(&model.card, batch, rows)?;
+        model.tail.write(rows, &mut self.scratch, |rows| {
+            let mut pairs = batch.iter().zip(rows);
+            pairs.try_for_each(|(sequence, row)| model.pool(&sequence.ids, row))
+        })
+    }
+}

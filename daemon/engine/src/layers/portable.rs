@@ -1,0 +1,162 @@
+//! The layers by candle's tensor operations: for tensors on a GPU.
+//!
+//! Each function does what the layer of its name does, for tensors on any device; results go to the
+//! tensor that the caller owns, so that architectures name no device. Tests compare them with the
+//! kernels on the CPU, where both can be run.
+//!
+//! Indices are checked here, on the CPU: a GPU that is sent beyond a table is lost to the process.
+
+pub(crate) mod attention;
+pub(crate) mod pooling;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use crate::layers::portable::attention::SCORES;
+pub(crate) use crate::layers::portable::attention::attention;
+pub(crate) use crate::layers::portable::pooling::pool;
+
+use candle_core::{D, Device, Result, Tensor};
+use candle_nn::ops;
+
+use crate::layers::activation::Activation;
+use crate::layers::norm::Norm;
+use crate::layers::rms_norm::{HeadNorm, RmsNorm};
+
+/// Whether layers over tensors of a device are computed here.
+pub(crate) fn is_for(device: &Device) -> bool {
+    #[cfg(test)]
+    if forced::is_on() {
+        return true;
+    }
+    !device.is_cpu()
+}
+
+/// `out = activation(x · Wᵀ + b)`; the weight is `[outputs, inputs]`.
+pub(crate) fn linear(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    activation: Activation,
+    out: &Tensor,
+) -> Result<()> {
+    write(out, &activated(x, weight, bias, activation)?)
+}
+
+/// `activation(x · Wᵀ + b)`
+pub(crate) fn activated(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    activation: Activation,
+) -> Result<Tensor> {
+    let product = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
+    match activation {
+        Activation::None => Ok(product),
+        Activation::Gelu => product.gelu_erf(),
+        Activation::GeluTanh => product.gelu(),
+        Activation::Relu => product.relu(),
+        Activation::Silu => product.silu(),
+        Activation::Tanh => product.tanh(),
+    }
+}
+
+/// `out = norm(x)`, row by row.
+pub(crate) fn norm(norm: &Norm, x: &Tensor, out: &Tensor) -> Result<()> {
+    write(out, &normalized(norm, x)?)
+}
+
+/// `hidden = norm(hidden + residual)`, row by row.
+pub(crate) fn add_norm(norm: &Norm, residual: &Tensor, hidden: &Tensor) -> Result<()> {
+    write(hidden, &normalized(norm, &hidden.add(residual)?)?)
+}
+
+/// By candle's kernels, which take the variance as the difference of two means: exact enough where a
+/// row's mean is not large beside its deviation, as it is in trained models.
+fn normalized(norm: &Norm, x: &Tensor) -> Result<Tensor> {
+    match norm {
+        Norm::Layer(norm) => ops::layer_norm(x, &norm.weight, &norm.bias, norm.epsilon),
+        Norm::Rms(norm) => rms(norm, x),
+    }
+}
+
+fn rms(norm: &RmsNorm, x: &Tensor) -> Result<Tensor> {
+    ops::rms_norm(x, &norm.weight, norm.epsilon)
+}
+
+/// Normalises each head of the queries and of the keys by itself.
+pub(crate) fn head_norm(norm: &HeadNorm, qkv: &Tensor) -> Result<()> {
+    let tokens = qkv.dim(0)?;
+    let mut at = 0;
+    for (norm, heads) in [(&norm.queries, norm.heads), (&norm.keys, norm.key_heads)] {
+        let head_width = norm.weight.dims1()?;
+        let part = qkv.narrow(1, at, heads * head_width)?.contiguous()?;
+        let normed = rms(norm, &part.reshape((tokens * heads, head_width))?)?;
+        qkv.slice_set(&normed.reshape((tokens, heads * head_width))?, 1, at)?;
+        at += heads * head_width;
+    }
+    Ok(())
+}
+
+/// `x += y`.
+pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<()> {
+    write(x, &x.add(y)?)
+}
+
+/// `x *= y`.
+pub(crate) fn multiply(x: &Tensor, y: &Tensor) -> Result<()> {
+    write(x, &x.mul(y)?)
+}
+
+/// The rows of a table at these places, which the caller has checked.
+pub(crate) fn rows(table: &Tensor, places: Vec<u32>) -> Result<Tensor> {
+    let count = places.len();
+    table.index_select(&Tensor::from_vec(places, count, table.device())?, 0)
+}
+
+/// Turns pairs of values of the first `heads` heads of each row; `cosines` and `sines` are
+/// `[tokens, pairs]`.
+pub(crate) fn rotary(
+    rows: &Tensor,
+    heads: usize,
+    head_width: usize,
+    cosines: &Tensor,
+    sines: &Tensor,
+) -> Result<()> {
+    let (tokens, pairs) = cosines.dims2()?;
+    let turned = rows.narrow(1, 0, heads * head_width)?.contiguous()?;
+    let turned = turned.reshape((tokens, heads, head_width))?;
+    let (first, second) = (turned.narrow(2, 0, pairs)?, turned.narrow(2, pairs, pairs)?);
+    let (cosines, sines) = (cosines.unsqueeze(1)?, sines.unsqueeze(1)?);
+    let x = first.broadcast_mul(&cosines)?.sub(&second.broadcast_mul(&sines)?)?;
+    let y = second.broadcast_mul(&cosines)?.add(&first.broadcast_mul(&sines)?)?;
+    let rest = turned.narrow(2, 2 * pairs, head_width - 2 * pairs)?;
+    let turned = Tensor::cat(&[x, y, rest], D::Minus1)?;
+    rows.slice_set(&turned.reshape((tokens, heads * head_width))?, 1, 0)
+}
+
+/// Puts values into a tensor that the caller owns.
+pub(crate) fn write(out: &Tensor, values: &Tensor) -> Result<()> {
+    out.slice_set(values, 0, 0)
+}
+
+/// For tests: the layers of a thread are computed here even on the CPU.
+#[cfg(test)]
+pub(crate) mod forced {
+    use std::cell::Cell;
+
+    thread_local! {
+        static IS_ON: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(crate) fn is_on() -> bool {
+        IS_ON.get()
+    }
+
+    /// Runs `work` with models that are loaded and computed by tensor operations.
+    pub(crate) fn on<T>(work: impl FnOnce() -> T) -> T {
+        IS_ON.set(true);
+        let result = work();
+        IS_ON.set(false);
+        result
+    }
+}

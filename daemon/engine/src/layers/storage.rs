@@ -1,0 +1,81 @@
+//! Slices of the tensors that a CPU operation is given.
+
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::kernels::packed::Panels;
+
+/// The values of an operand. Layers take row-major `f32` only.
+pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let (start, end) = span(layout)?;
+    match storage.as_slice::<f32>()?.get(start..end) {
+        Some(values) => Ok(values),
+        None => bail!("a layer was given a tensor beyond its storage"),
+    }
+}
+
+/// The values of the tensor that an operation writes.
+pub(crate) fn values_mut<'a>(
+    storage: &'a mut CpuStorage,
+    layout: &Layout,
+) -> Result<&'a mut [f32]> {
+    let (start, end) = span(layout)?;
+    let CpuStorage::F32(values) = storage else {
+        bail!("a layer was given a tensor to write that is not of f32");
+    };
+    match values.get_mut(start..end) {
+        Some(values) => Ok(values),
+        None => bail!("a layer was given a tensor beyond its storage"),
+    }
+}
+
+/// Calls `read` with the values of a tensor in CPU memory.
+pub(crate) fn with_values<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else {
+        bail!("a layer on the CPU was given weights that lie elsewhere");
+    };
+    read(values(storage, layout)?)
+}
+
+/// Calls `read` with the values of weights in CPU memory, of whichever type.
+pub(crate) fn with_panels<T>(
+    tensor: &Tensor,
+    read: impl FnOnce(Panels<'_>) -> Result<T>,
+) -> Result<T> {
+    if tensor.dtype() == DType::F32 {
+        return with_values(tensor, |values| read(Panels::F32(values)));
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else {
+        bail!("a layer on the CPU was given weights that lie elsewhere");
+    };
+    let (start, end) = span(layout)?;
+    match storage.as_slice::<bf16>()?.get(start..end) {
+        Some(values) => read(Panels::Bf16(values)),
+        None => bail!("a layer was given a tensor beyond its storage"),
+    }
+}
+
+/// Numbers rounded to 16 bits.
+pub(crate) fn narrowed(values: &[f32]) -> Vec<bf16> {
+    let mut narrow = vec![bf16::ZERO; values.len()];
+    narrow.convert_from_f32_slice(values);
+    narrow
+}
+
+/// The same for a result, which is brought here from a GPU.
+pub(crate) fn read_values<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    if tensor.device().is_cpu() {
+        return with_values(tensor, read);
+    }
+    read(&tensor.flatten_all()?.to_vec1()?)
+}
+
+fn span(layout: &Layout) -> Result<(usize, usize)> {
+    match layout.contiguous_offsets() {
+        Some(span) => Ok(span),
+        None => bail!("a layer needs row-major tensors"),
+    }
+}

@@ -1,0 +1,183 @@
+//! From a queue to answers, through a real worker, over a model that can be held up.
+
+use crate::batching::fill_mask::*;
+use crate::ground::sync::lock;
+use emberd_engine::{ComputeError, ModelSpec};
+use emberd_protocol::TextBuilder;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+const VOCABULARY: u32 = 5;
+
+/// Every underscore is a mask, every other byte a token. The likeliest token of all is 4, then 3, and so on.
+#[derive(Debug, Default)]
+struct Blanks {
+    card: ModelSpec,
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    open: bool,
+    /// Texts of each batch.
+    batches: Vec<usize>,
+}
+
+impl MaskedModel for Blanks {
+    fn spec(&self) -> &ModelSpec {
+        &self.card
+    }
+    fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
+        let ids = text.bytes().take(max_tokens).map(u32::from).collect();
+        Ok(Sequence { ids, truncated: text.len() > max_tokens, ..Sequence::default() })
+    }
+    fn mask(&self) -> &'static str {
+        "_"
+    }
+    fn token_text(&self, id: u32) -> String {
+        format!("t{id}")
+    }
+    fn mask_context(self: Arc<Self>) -> Box<dyn MaskFiller> {
+        Box::new(MaskContext(self))
+    }
+}
+
+struct MaskContext(Arc<Blanks>);
+
+impl MaskFiller for MaskContext {
+    fn fill(
+        &mut self,
+        batch: &[&Sequence],
+        top_k: usize,
+    ) -> Result<Vec<Vec<MaskScores>>, ComputeError> {
+        let mut seen = lock(&self.0.seen);
+        seen.batches.push(batch.len());
+        self.0.changed.notify_all();
+        while !seen.open {
+            seen = self.0.changed.wait(seen).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(seen);
+        let fill = |input: &&Sequence| {
+            assert!(!input.ids.contains(&u32::from(b'!')), "a text that cannot be computed");
+            let masks = (0..).zip(&input.ids).filter(|(_, id)| **id == u32::from(b'_'));
+            let candidates: Vec<_> =
+                (0..VOCABULARY).rev().map(|id| (id, 0.2)).take(top_k).collect();
+            masks
+                .map(|(position, _)| MaskScores { position, candidates: candidates.clone() })
+                .collect()
+        };
+        Ok(batch.iter().map(fill).collect())
+    }
+}
+
+struct Bench {
+    model: Arc<Blanks>,
+    queue: Arc<FillQueue>,
+    done: Arc<WorkDone>,
+    _workers: FillWorkers,
+}
+
+impl Bench {
+    fn start() -> Self {
+        let (model, queue): (Arc<Blanks>, Arc<FillQueue>) = (Arc::default(), Arc::default());
+        let done = Arc::default();
+        let shared: Arc<dyn MaskedModel> = model.clone();
+        let limits = BatchLimits { tokens: 12, texts: 4 };
+        let workers = FillWorkers::start("blanks", 1, &shared, 8, limits, &queue, &done).unwrap();
+        Self { model, queue, done, _workers: workers }
+    }
+
+    fn push(&self, connection: u64, texts: &[&str], top_k: u32) -> FillWaiting {
+        let mut builder = TextBuilder::default();
+        texts.iter().for_each(|text| builder.push(text).unwrap());
+        let texts = TextBlock::parse(builder.count(), builder.into_bytes()).unwrap();
+        self.queue.push(ConnectionId(connection), texts, top_k).unwrap()
+    }
+
+    fn open(&self) {
+        lock(&self.model.seen).open = true;
+        self.model.changed.notify_all();
+    }
+
+    /// Waits until so many batches have come, be they computed or held up.
+    fn wait_for_batches(&self, batches: usize) {
+        let mut seen = lock(&self.model.seen);
+        while seen.batches.len() < batches {
+            seen = self.model.changed.wait(seen).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn positions(filled: &MasksFilled) -> Vec<Vec<u32>> {
+    let texts = filled.texts.iter();
+    texts.map(|text| text.masks.iter().map(|mask| mask.position).collect()).collect()
+}
+
+#[tokio::test]
+async fn texts_of_several_clients_are_batches_of_so_many_tokens() {
+    let bench = Bench::start();
+    let first = bench.push(1, &["_"], 2);
+    bench.wait_for_batches(1);
+    let second = bench.push(2, &["ab_d", "_bc_", "abc_defg__"], 2);
+    let third = bench.push(3, &["_"], 2);
+    assert_eq!(bench.queue.queued_texts(), 4);
+    bench.open();
+    let filled = second.done().await.unwrap();
+    assert_eq!(positions(&filled), [vec![2], vec![0, 3], vec![3]]);
+    assert_eq!(filled.tokens, 16);
+    let truncated: Vec<bool> = filled.texts.iter().map(|text| text.truncated).collect();
+    assert_eq!(truncated, [false, false, true]);
+    let candidate = |id| MaskCandidate { id, text: format!("t{id}"), score: 0.2 };
+    assert_eq!(filled.texts[0].masks[0].candidates, [candidate(4), candidate(3)]);
+    assert_eq!(positions(&first.done().await.unwrap()), [[0]]);
+    assert_eq!(positions(&third.done().await.unwrap()), [[0]]);
+    // In turn: 4 tokens of the second client, 1 of the third, then 4 and 8 of the second.
+    assert_eq!(lock(&bench.model.seen).batches, [1, 4]);
+    assert_eq!(bench.done.tokens.load(Ordering::Relaxed), 18);
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_for_is_refused_by_name() {
+    let bench = Bench::start();
+    bench.open();
+    let refused = async |texts: &[&str], top_k| {
+        bench.push(1, texts, top_k).done().await.unwrap_err().to_string()
+    };
+    let no_mask = "text 1 holds no mask in what the model reads of it: write it as _";
+    assert_eq!(refused(&["a_", "ab"], 1).await, no_mask);
+    assert_eq!(refused(&["a_", "abcdefgh_"], 1).await, no_mask);
+    assert_eq!(refused(&["a_"], 0).await, "top_k is 0: it must be at least 1");
+    assert_eq!(refused(&["a_"], 6).await, "top_k is 6: this model knows 5 tokens");
+    let large = refused(&["a_"], 100_000).await;
+    assert!(large.starts_with("the answers take more than the 1048576 bytes"), "{large}");
+    let texts = vec!["____"; 3200];
+    assert_eq!(refused(&texts, 5).await, large);
+    assert!(bench.push(1, &["a_"], 5).done().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_text_that_cannot_be_computed_fails_alone() {
+    let bench = Bench::start();
+    let first = bench.push(1, &["_"], 1);
+    bench.wait_for_batches(1);
+    let poisoned = bench.push(2, &["!_"], 1);
+    let kept = bench.push(3, &["a_"], 1);
+    bench.open();
+    assert!(matches!(poisoned.done().await, Err(TextError::Panicked)));
+    assert_eq!(positions(&kept.done().await.unwrap()), [[1]]);
+    assert_eq!(positions(&first.done().await.unwrap()), [[0]]);
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_not_computed() {
+    let bench = Bench::start();
+    let first = bench.push(1, &["_"], 1);
+    bench.wait_for_batches(1);
+    let gone = bench.push(2, &["_a", "_b"], 1);
+    let kept = bench.push(3, &["a_"], 1);
+    drop(gone);
+    bench.open();
+    assert_eq!(positions(&kept.done().await.unwrap()), [[1]]);
+    first.done().await.unwrap();
+    assert_eq!(lock(&bench.model.seen).batches, [1, 1]);
+}
