@@ -1,92 +1,95 @@
-//! A request and its answer, as a future.
+//! A request and its response, as a future.
 
-use crate::answer::Answer;
-use crate::connection::{Connection, Pending};
 use crate::error::Error;
-use crate::lock;
-use crate::question::Question;
-use crate::table::{Death, News, Wants};
+use crate::sync::lock;
+use crate::wire::connection::{Connection, PendingRequest};
+use crate::wire::death::Death;
+use crate::wire::expected_events::ExpectedEvents;
+use crate::wire::in_flight::Arrival;
+use crate::wire::request::PreparedRequest;
+use crate::wire::response::ReceivedResponse;
 use emberd_protocol::Event;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Asks and waits for the answer, as long as it takes. A failure of the request is an error.
-/// Dropped meanwhile, it cancels the request.
-pub(super) async fn call<F: FnMut(Event)>(
+/// Sends a request and waits for its response, without a time limit. A failure of the request is an
+/// error. Dropping the future cancels the request.
+pub(super) async fn call<E: FnMut(Event)>(
     connection: &Arc<Connection>,
-    question: &mut Question,
-    on_event: &mut F,
-) -> Result<Answer, Error> {
-    let wants = question.wants();
-    // Answered as it is read, it takes no room, and must not be lost while it waits for some.
-    let most = if question.is_release() { usize::MAX } else { connection.most_in_flight() };
-    let frame = question.frame(connection.limits())?;
-    let pending = Entering { connection, most, wants, ticket: None }.await?;
-    // Nothing is awaited until it is sent.
+    request: &mut PreparedRequest,
+    on_event: &mut E,
+) -> Result<ReceivedResponse, Error> {
+    let expects = request.expected_events();
+    // The daemon answers a release as soon as it reads it, so a release needs no room. It must not
+    // be lost while it waits for some.
+    let limit = if request.is_release() { usize::MAX } else { connection.max_in_flight() };
+    let frame = request.frame(connection.limits())?;
+    let pending = Begin { connection, limit, expects, ticket: None }.await?;
+    // No await until it is sent.
     frame.id = pending.id;
     connection.send_soon(frame);
-    poll_fn(|context| poll_answer(&pending, on_event, context)).await?.or_failure()
+    poll_fn(|context| poll_response(&pending, on_event, context)).await?.or_failure()
 }
 
-/// A future that waits for room for its request.
-struct Entering<'a> {
+/// Waits until fewer than `limit` requests are in flight, and begins one.
+struct Begin<'a> {
     connection: &'a Arc<Connection>,
-    most: usize,
-    wants: Wants,
-    /// Its place in the queue, from when it first waited until it waits no more.
+    limit: usize,
+    expects: ExpectedEvents,
+    /// Its position in the queue, while it waits.
     ticket: Option<u64>,
 }
 
-impl Future for Entering<'_> {
-    type Output = Result<Pending, Death>;
+impl Future for Begin<'_> {
+    type Output = Result<PendingRequest, Death>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let connection = Arc::clone(self.connection);
-        let mut table = lock(&connection.table);
-        let Some(id) = table.enter(self.most, self.wants)? else {
-            let old = table.wait_for_room(&mut self.ticket, context.waker());
-            drop(table);
+        let mut in_flight = lock(connection.in_flight());
+        let Some(id) = in_flight.begin(self.limit, self.expects)? else {
+            let old = in_flight.wake_on_room(&mut self.ticket, context.waker());
+            drop(in_flight);
             drop(old);
             return Poll::Pending;
         };
-        let waker = self.ticket.take().and_then(|ticket| table.leave_queue(ticket));
-        drop(table);
+        let waker = self.ticket.take().and_then(|ticket| in_flight.leave_queue(ticket));
+        drop(in_flight);
         drop(waker);
-        Poll::Ready(Ok(Pending { connection, id }))
+        Poll::Ready(Ok(PendingRequest { connection, id }))
     }
 }
 
-impl Drop for Entering<'_> {
+impl Drop for Begin<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            let (waker, wake) = lock(&self.connection.table).give_up_queue(ticket);
+            let (waker, wakeups) = lock(self.connection.in_flight()).give_up_queue(ticket);
             drop(waker);
-            wake.now();
+            wakeups.wake();
         }
     }
 }
 
-fn poll_answer<F: FnMut(Event)>(
-    pending: &Pending,
-    on_event: &mut F,
+fn poll_response<E: FnMut(Event)>(
+    pending: &PendingRequest,
+    on_event: &mut E,
     context: &mut Context<'_>,
-) -> Poll<Result<Answer, Death>> {
+) -> Poll<Result<ReceivedResponse, Death>> {
     loop {
-        let mut table = lock(&pending.connection.table);
-        let (news, wake) = table.news(pending.id);
-        let Some(news) = news else {
-            let old = table.wait_for_news(pending.id, context.waker());
-            drop(table);
+        let mut in_flight = lock(pending.connection.in_flight());
+        let (arrival, wakeups) = in_flight.next_arrival(pending.id);
+        let Some(arrival) = arrival else {
+            let old = in_flight.wake_on_arrival(pending.id, context.waker());
+            drop(in_flight);
             drop(old);
             return Poll::Pending;
         };
-        drop(table);
-        wake.now();
-        match news {
-            News::Event(event) => on_event(event),
-            News::Answer(result) => return Poll::Ready(result),
+        drop(in_flight);
+        wakeups.wake();
+        match arrival {
+            Arrival::Event(event) => on_event(event),
+            Arrival::Response(result) => return Poll::Ready(result),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The task of a connection: reads for all, and writes what did not go at once.
+//! The task of a connection: it reads for all futures, and writes what the socket did not take at
+//! once.
 
-use crate::connection::Connection;
 use crate::error::TransportError;
-use crate::incoming::Progress;
-use crate::outbox::Flushed;
-use crate::table::Death;
+use crate::wire::connection::{Connection, Progress};
+use crate::wire::death::Death;
+use crate::wire::outbox::Flushed;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -14,56 +14,56 @@ use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// Gives a new connection its task, on the present runtime.
+/// Starts the task of a new connection on the current runtime.
 pub(super) fn drive(connection: &Arc<Connection>) -> io::Result<()> {
-    connection.socket.never_wait()?;
-    let watched = UnixStream::from_std(connection.socket.to_be_watched()?.into())?;
-    tokio::spawn(Driver { connection: Arc::downgrade(connection), watched });
+    connection.socket().set_nonblocking()?;
+    let readiness = UnixStream::from_std(connection.socket().readiness_descriptor()?.into())?;
+    tokio::spawn(Driver { connection: Arc::downgrade(connection), readiness });
     Ok(())
 }
 
-/// Ends with its connection: whoever drops the last handle shuts the socket down, which wakes it.
+/// Ends with its connection: dropping the last handle shuts the socket down, which wakes the task.
 struct Driver {
     connection: Weak<Connection>,
-    /// A descriptor of its own, for readiness only.
-    watched: UnixStream,
+    /// Another descriptor of the socket, to wait for readiness only.
+    readiness: UnixStream,
 }
 
 impl Driver {
-    /// Does what can be done now; ready with the end of the connection.
+    /// Writes and reads without waiting; ready when the connection has died.
     fn step(
         &self,
         connection: &Arc<Connection>,
         context: &mut Context<'_>,
     ) -> Poll<Result<Infallible, Death>> {
-        // Known before anything is left unsent, so that nobody leaves it unseen.
-        connection.is_driven_by(context.waker());
-        let lost = |error: io::Error| connection.lost(&error);
+        // Before the flush: a sender that finds the socket full from now on wakes this task.
+        connection.set_driver(context.waker());
+        let death = |error: io::Error| connection.death_by(&error);
         while connection.flush() == Flushed::Full {
-            match self.watched.poll_write_ready(context) {
-                Poll::Ready(ready) => ready.map_err(lost)?,
+            match self.readiness.poll_write_ready(context) {
+                Poll::Ready(ready) => ready.map_err(death)?,
                 Poll::Pending => break,
             }
             let flush = || match connection.flush() {
                 Flushed::All => Ok(()),
                 Flushed::Full => Err(io::ErrorKind::WouldBlock.into()),
             };
-            // What would block is waited for again.
-            let _ = self.watched.try_io(Interest::WRITABLE, flush);
+            // If it still would block, the loop waits again.
+            let _ = self.readiness.try_io(Interest::WRITABLE, flush);
         }
         loop {
-            ready!(self.watched.poll_read_ready(context)).map_err(lost)?;
-            let mut death = None;
+            ready!(self.readiness.poll_read_ready(context)).map_err(death)?;
+            let mut end = None;
             let read = || match connection.read_some() {
                 Ok(Progress::Some) => Ok(()),
                 Ok(Progress::None) => Err(io::ErrorKind::WouldBlock.into()),
                 Err(reason) => {
-                    death = Some(reason);
+                    end = Some(reason);
                     Ok(())
                 }
             };
-            let _: io::Result<()> = self.watched.try_io(Interest::READABLE, read);
-            if let Some(death) = death {
+            let _: io::Result<()> = self.readiness.try_io(Interest::READABLE, read);
+            if let Some(death) = end {
                 return Poll::Ready(Err(death));
             }
         }
@@ -83,9 +83,9 @@ impl Future for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Its runtime ends, or it has: nobody reads any more, so nobody may wait.
+        // The connection or the runtime has ended. Nobody reads any more, so nobody may wait.
         if let Some(connection) = self.connection.upgrade() {
-            let path = connection.path.clone();
+            let path = connection.path().to_owned();
             connection.die(&Death::Transport(TransportError::Disconnected { path }));
         }
     }

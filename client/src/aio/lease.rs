@@ -1,119 +1,106 @@
 //! A counted right to a loaded model.
 
-use super::call::call;
-use super::client::Client;
-use crate::answer::Answer;
+use super::client::AsyncClient;
+use super::face::AsyncFace;
+use crate::calls::lease_handle::LeaseHandle;
 use crate::error::Error;
-use crate::held::Held;
-use crate::line::{Link, Tries};
-use crate::question::{Question, model_id};
-use emberd_protocol::{Event, LeaseId, ModelInfo, ModelKind};
+use crate::wire::request::PreparedRequest;
+use crate::wire::response::ReceivedResponse;
+use emberd_protocol::{Event, LeaseId, Method, ModelInfo, ModelKind};
 use std::sync::Arc;
-use tokio::sync::Mutex;
 
 /// Keeps a model in the daemon's memory; as [`crate::Lease`].
 ///
 /// Dropping the last clone releases it, without waiting and without a runtime.
 #[derive(Debug, Clone)]
-pub struct Lease {
-    shared: Arc<Shared>,
+pub struct AsyncLease {
+    client: AsyncClient,
+    handle: Arc<LeaseHandle<AsyncFace>>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    client: Client,
-    held: Arc<Held>,
-    /// Held by the future that takes it again.
-    taking: Mutex<()>,
-}
-
-impl Lease {
-    pub(super) async fn acquire(
-        client: &Client,
-        id: &str,
-        kind: Option<ModelKind>,
-        wants_events: bool,
-        on_event: impl FnMut(Event),
-    ) -> Result<Self, Error> {
-        let model = model_id(id)?;
-        let mut question = Question::acquire(model.clone(), kind.clone(), wants_events)?;
-        let (link, answer) = client.ask_on(&mut question, on_event).await?;
-        // Nothing is awaited from here on: what was granted is held.
-        let held = Held::new(Arc::clone(client.line()), model, kind, &link, answer.leased()?);
-        let client = client.clone();
-        Ok(Self { shared: Arc::new(Shared { client, held, taking: Mutex::default() }) })
-    }
-
+impl AsyncLease {
     /// The model, as it was when the lease was taken.
     #[must_use]
     pub fn info(&self) -> ModelInfo {
-        self.shared.held.info()
+        self.handle.info()
     }
 
-    /// The daemon's number for it.
+    /// The daemon's number for the lease.
     #[must_use]
     pub fn id(&self) -> LeaseId {
-        self.shared.held.id()
+        self.handle.id()
     }
 
-    /// The client that took it.
+    /// The client that took the lease.
     #[must_use]
-    pub fn client(&self) -> &Client {
-        &self.shared.client
+    pub fn client(&self) -> &AsyncClient {
+        &self.client
     }
 
-    /// As [`crate::Lease::release`]. Once polled it is released, even if the future is dropped.
+    /// As [`crate::Lease::release`]. Once polled it releases the lease, even if the future is
+    /// dropped.
     ///
     /// # Errors
     /// As there.
     pub async fn release(&self) -> Result<(), Error> {
-        match self.shared.held.release()? {
-            Some((link, mut question)) => {
-                call(&link.connection, &mut question, &mut |_| {}).await?.released()
-            }
-            // It ended with its connection: there is nothing left to release.
-            None => Ok(()),
-        }
+        self.handle.release().await
     }
 
-    /// Asks with the lease, and again where that is safe and the connection was cut off. What was
-    /// shown already is not shown twice.
-    pub(super) async fn ask(
+    pub(super) async fn acquire(
+        client: &AsyncClient,
+        id: &str,
+        kind: Option<ModelKind>,
+    ) -> Result<Self, Error> {
+        let handle = Arc::new(client.caller().acquire(id, kind).await?);
+        Ok(Self { client: client.clone(), handle })
+    }
+
+    pub(super) async fn acquire_with(
+        client: &AsyncClient,
+        id: &str,
+        kind: Option<ModelKind>,
+        on_event: impl FnMut(Event),
+    ) -> Result<Self, Error> {
+        let handle = Arc::new(client.caller().acquire_with(id, kind, on_event).await?);
+        Ok(Self { client: client.clone(), handle })
+    }
+
+    /// Fails unless the model has a method.
+    pub(super) fn require(&self, method: &Method) -> Result<(), Error> {
+        self.handle.require(method)
+    }
+
+    pub(super) async fn send(&self, request: PreparedRequest) -> Result<ReceivedResponse, Error> {
+        self.send_with(request, |_| {}).await
+    }
+
+    pub(super) async fn send_with(
         &self,
-        mut question: Question,
-        mut on_event: impl FnMut(Event),
-    ) -> Result<Answer, Error> {
-        let mut tries = Tries::new(self.client().line(), question.is_safe_to_repeat());
-        loop {
-            let link = self.client().link().await?;
-            let mut on_event = |event: Event| {
-                tries.note(&event);
-                on_event(event);
-            };
-            let result = match self.on(&link).await.and_then(|lease| question.aim(lease)) {
-                Ok(()) => call(&link.connection, &mut question, &mut on_event).await,
-                Err(error) => Err(error),
-            };
-            match result {
-                Err(error) if tries.again(&link, &error) => {}
-                result => return result,
-            }
-        }
+        request: PreparedRequest,
+        on_event: impl FnMut(Event),
+    ) -> Result<ReceivedResponse, Error> {
+        self.client.caller().send_leased(&self.handle, request, on_event).await
+    }
+}
+
+impl AsyncClient {
+    /// As [`crate::Client::model`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn model(&self, id: &str) -> Result<AsyncLease, Error> {
+        AsyncLease::acquire(self, id, None).await
     }
 
-    /// The lease on a connection; taken again if it belongs to one that died, and with it all others.
-    pub(super) async fn on(&self, link: &Link) -> Result<LeaseId, Error> {
-        let held = &self.shared.held;
-        self.client().line().take_again(link, Some(held));
-        if let Some(lease) = held.on(link)? {
-            return Ok(lease);
-        }
-        let _turn = self.shared.taking.lock().await;
-        // Another future may have done it meanwhile.
-        if let Some(lease) = held.on(link)? {
-            return Ok(lease);
-        }
-        let answer = call(&link.connection, &mut held.question()?, &mut |_| {}).await?;
-        held.taken(link, answer.leased()?)
+    /// As [`crate::Client::model_with`]; `on_event` is called where the future is polled.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn model_with(
+        &self,
+        id: &str,
+        on_event: impl FnMut(Event),
+    ) -> Result<AsyncLease, Error> {
+        AsyncLease::acquire_with(self, id, None, on_event).await
     }
 }

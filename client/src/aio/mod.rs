@@ -1,4 +1,4 @@
-//! The same client for futures, on tokio: the same names, and the same code for all but waiting.
+//! The same client for futures, on tokio: the same names, and the same code except for the waiting.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), emberd_client::Error> {
@@ -13,32 +13,35 @@
 //!
 //! # What runs where
 //! - Each connection has one task, spawned on the runtime that connected. It reads for all futures,
-//!   takes in what belongs to nobody any more, and writes what the socket does not take at once.
-//!   It ends with the connection. Any runtime of tokio will do whose I/O is enabled
-//!   (`enable_io`), with one thread or many.
-//! - Connecting, which is rare, runs on the runtime's threads for blocking work, at most one at a
+//!   gives back what arrives for dropped futures, and writes what the socket does not take at once.
+//!   It ends with the connection. Any tokio runtime with I/O enabled (`enable_io`) works, with one
+//!   thread or many.
+//! - Connecting, which is rare, runs on the runtime's threads for blocking work, at most once at a
 //!   time for each client. So does the wait for a daemon that restarts or is started.
 //! - When the runtime ends, its connections die. The next call, on another runtime, connects again.
 //!
 //! # Cancelling
-//! A future that is dropped cancels its request, wherever it was. What comes for it nevertheless
-//! goes back to the daemon at once: a lease is released, a result's memory is freed. Until the
-//! daemon has answered, the request counts as one of those that may be under way at the same time.
+//! Dropping a future cancels its request at any point. What still arrives for it goes back to the
+//! daemon at once: a lease is released, a result's memory is freed. Until the daemon has answered,
+//! the request counts against the number that may be in flight at the same time.
 //!
 //! Dropping a lease, a model or [`crate::Embeddings`] never blocks, needs no runtime, and may
 //! happen on any thread.
 
+mod admin;
 mod call;
-mod care;
 mod client;
 mod driver;
+mod embedding;
+mod face;
 mod lease;
-mod model;
 mod rerank;
 mod text;
+mod text_stream;
 
-pub use client::Client;
-pub use lease::Lease;
-pub use model::EmbeddingModel;
-pub use rerank::RerankModel;
-pub use text::{TextModel, TextStream};
+pub use client::AsyncClient as Client;
+pub use embedding::AsyncEmbeddingModel as EmbeddingModel;
+pub use lease::AsyncLease as Lease;
+pub use rerank::AsyncRerankModel as RerankModel;
+pub use text::AsyncTextModel as TextModel;
+pub use text_stream::TextStream;

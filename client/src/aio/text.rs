@@ -1,20 +1,13 @@
-//! A leased model that makes texts, or fills masks in them.
+//! A leased model that generates texts, or fills masks in them.
 
-use super::client::Client;
-use super::lease::Lease;
+use super::client::AsyncClient;
+use super::lease::AsyncLease;
+use super::text_stream::TextStream;
+use crate::calls::leased_model::leased_model;
 use crate::error::Error;
-use crate::lock;
-use crate::question::{Question, model_id};
-use crate::text::{Piece, UNAIMED};
-use emberd_protocol::{
-    Event, GenerateOptions, Generated, MasksFilled, ModelInfo, ModelKind, Target,
-};
-use std::collections::VecDeque;
-use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use crate::results::Piece;
+use crate::wire::request::{ANY_LEASE, PreparedRequest, model_id};
+use emberd_protocol::{Event, GenerateOptions, Generated, MasksFilled, ModelKind, Target};
 
 /// A lease on a model of type `text2text`; as [`crate::TextModel`]. Clones share it.
 ///
@@ -32,21 +25,83 @@ use std::task::{Context, Poll};
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-pub struct TextModel {
-    lease: Lease,
+pub struct AsyncTextModel {
+    lease: AsyncLease,
 }
 
-impl Client {
+impl AsyncTextModel {
+    /// As [`crate::TextModel::generate`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn generate<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &GenerateOptions,
+    ) -> Result<Generated, Error> {
+        let request = PreparedRequest::generate(ANY_LEASE, texts, options, false)?;
+        self.lease.send(request).await?.generated(texts.len())
+    }
+
+    /// As [`crate::TextModel::generate_with`]; `on_piece` is called where the future is polled.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn generate_with<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &GenerateOptions,
+        mut on_piece: impl FnMut(Piece),
+    ) -> Result<Generated, Error> {
+        let request = PreparedRequest::generate(ANY_LEASE, texts, options, true)?;
+        let on_event = |event| Piece::from_event(event).into_iter().for_each(&mut on_piece);
+        self.lease.send_with(request, on_event).await?.generated(texts.len())
+    }
+
+    /// As [`AsyncTextModel::generate_with`], as a stream of pieces. The first [`TextStream::next`]
+    /// or [`TextStream::answer`] sends the request.
+    ///
+    /// # Errors
+    /// `LIMIT_EXCEEDED` when a request has too many texts.
+    pub fn stream<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &GenerateOptions,
+    ) -> Result<TextStream, Error> {
+        let request = PreparedRequest::generate(ANY_LEASE, texts, options, true)?;
+        let (lease, count) = (self.lease.clone(), texts.len());
+        Ok(TextStream::new(async move |on_event| {
+            lease.send_with(request, on_event).await?.generated(count)
+        }))
+    }
+
+    /// As [`crate::TextModel::fill_mask`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fill_mask<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        top_k: u32,
+    ) -> Result<MasksFilled, Error> {
+        let request = PreparedRequest::fill_mask(ANY_LEASE, texts, top_k)?;
+        self.lease.send(request).await?.filled(texts.len(), top_k)
+    }
+}
+
+leased_model!(AsyncTextModel, AsyncLease, AsyncClient, async, await);
+
+impl AsyncClient {
     /// As [`crate::Client::text_model`].
     ///
     /// # Errors
     /// As there.
-    pub async fn text_model(&self, id: &str) -> Result<TextModel, Error> {
-        let kind = Some(ModelKind::Text2Text);
-        Ok(TextModel { lease: Lease::acquire(self, id, kind, false, |_| {}).await? })
+    pub async fn text_model(&self, id: &str) -> Result<AsyncTextModel, Error> {
+        let lease = AsyncLease::acquire(self, id, Some(ModelKind::Text2Text)).await?;
+        Ok(AsyncTextModel { lease })
     }
 
-    /// As [`crate::Client::text_model_with`]; events are called where the future is polled.
+    /// As [`crate::Client::text_model_with`]; `on_event` is called where the future is polled.
     ///
     /// # Errors
     /// As there.
@@ -54,9 +109,10 @@ impl Client {
         &self,
         id: &str,
         on_event: impl FnMut(Event),
-    ) -> Result<TextModel, Error> {
+    ) -> Result<AsyncTextModel, Error> {
         let kind = Some(ModelKind::Text2Text);
-        Ok(TextModel { lease: Lease::acquire(self, id, kind, true, on_event).await? })
+        let lease = AsyncLease::acquire_with(self, id, kind, on_event).await?;
+        Ok(AsyncTextModel { lease })
     }
 
     /// As [`crate::Client::generate_text`].
@@ -70,8 +126,8 @@ impl Client {
         options: &GenerateOptions,
     ) -> Result<Generated, Error> {
         let target = Target::Model(model_id(id)?);
-        let mut question = Question::generate(target, texts, options.clone(), false)?;
-        self.ask_on(&mut question, |_| {}).await?.1.generated(texts.len())
+        let request = PreparedRequest::generate(target, texts, options, false)?;
+        self.send(request).await?.generated(texts.len())
     }
 
     /// As [`crate::Client::fill_mask`].
@@ -84,148 +140,7 @@ impl Client {
         texts: &[T],
         top_k: u32,
     ) -> Result<MasksFilled, Error> {
-        let mut question = Question::fill_mask(Target::Model(model_id(id)?), texts, top_k)?;
-        self.ask_on(&mut question, |_| {}).await?.1.filled(texts.len(), top_k)
-    }
-}
-
-impl TextModel {
-    /// As [`crate::TextModel::generate`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn generate<T: AsRef<str>>(
-        &self,
-        texts: &[T],
-        options: &GenerateOptions,
-    ) -> Result<Generated, Error> {
-        let question = Question::generate(UNAIMED, texts, options.clone(), false)?;
-        self.lease.ask(question, |_| {}).await?.generated(texts.len())
-    }
-
-    /// As [`crate::TextModel::generate_with`]; pieces are called where the future is polled.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn generate_with<T: AsRef<str>>(
-        &self,
-        texts: &[T],
-        options: &GenerateOptions,
-        mut on_piece: impl FnMut(Piece),
-    ) -> Result<Generated, Error> {
-        let question = Question::generate(UNAIMED, texts, options.clone(), true)?;
-        let on_event = |event| Piece::of(event).into_iter().for_each(&mut on_piece);
-        self.lease.ask(question, on_event).await?.generated(texts.len())
-    }
-
-    /// As [`TextModel::generate_with`], to be read piece by piece. Nothing is asked before the first
-    /// [`TextStream::next`] or [`TextStream::answer`].
-    ///
-    /// # Errors
-    /// `LIMIT_EXCEEDED` when the texts are too many for one request.
-    pub fn stream<T: AsRef<str>>(
-        &self,
-        texts: &[T],
-        options: &GenerateOptions,
-    ) -> Result<TextStream, Error> {
-        let question = Question::generate(UNAIMED, texts, options.clone(), true)?;
-        let (lease, count) = (self.lease.clone(), texts.len());
-        let pieces = Arc::new(Mutex::new(VecDeque::new()));
-        let queue = Arc::clone(&pieces);
-        let making = Box::pin(async move {
-            let on_event = |event| lock(&queue).extend(Piece::of(event));
-            lease.ask(question, on_event).await?.generated(count)
-        });
-        Ok(TextStream { pieces, making: Making::Running(making) })
-    }
-
-    /// As [`crate::TextModel::fill_mask`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn fill_mask<T: AsRef<str>>(
-        &self,
-        texts: &[T],
-        top_k: u32,
-    ) -> Result<MasksFilled, Error> {
-        let question = Question::fill_mask(UNAIMED, texts, top_k)?;
-        self.lease.ask(question, |_| {}).await?.filled(texts.len(), top_k)
-    }
-
-    /// The model, as it was when the lease was taken.
-    #[must_use]
-    pub fn info(&self) -> ModelInfo {
-        self.lease.info()
-    }
-
-    /// The lease.
-    #[must_use]
-    pub fn lease(&self) -> &Lease {
-        &self.lease
-    }
-
-    /// The client that took it.
-    #[must_use]
-    pub fn client(&self) -> &Client {
-        self.lease.client()
-    }
-
-    /// As [`crate::TextModel::release`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn release(&self) -> Result<(), Error> {
-        self.lease.release().await
-    }
-}
-
-/// Texts as they are made. Dropped, it cancels what is not made yet.
-pub struct TextStream {
-    /// Pieces that came, and that nobody has taken.
-    pieces: Arc<Mutex<VecDeque<Piece>>>,
-    making: Making,
-}
-
-enum Making {
-    Running(Pin<Box<dyn Future<Output = Result<Generated, Error>> + Send>>),
-    Done(Result<Generated, Error>),
-}
-
-impl TextStream {
-    /// The next piece, or `None` when it is over: then [`TextStream::answer`] tells how. A future
-    /// that is dropped loses no piece.
-    pub async fn next(&mut self) -> Option<Piece> {
-        poll_fn(|context| self.poll_next(context)).await
-    }
-
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
-        if let Making::Running(making) = &mut self.making
-            && let Poll::Ready(result) = making.as_mut().poll(context)
-        {
-            self.making = Making::Done(result);
-        }
-        match (lock(&self.pieces).pop_front(), &self.making) {
-            (Some(piece), _) => Poll::Ready(Some(piece)),
-            (None, Making::Done(_)) => Poll::Ready(None),
-            (None, Making::Running(_)) => Poll::Pending,
-        }
-    }
-
-    /// The whole answer. Pieces that were not taken are dropped.
-    ///
-    /// # Errors
-    /// As [`TextModel::generate_with`].
-    pub async fn answer(self) -> Result<Generated, Error> {
-        match self.making {
-            Making::Running(making) => making.await,
-            Making::Done(result) => result,
-        }
-    }
-}
-
-impl fmt::Debug for TextStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_done = matches!(self.making, Making::Done(_));
-        f.debug_struct("TextStream").field("is_done", &is_done).finish_non_exhaustive()
+        let request = PreparedRequest::fill_mask(Target::Model(model_id(id)?), texts, top_k)?;
+        self.send(request).await?.filled(texts.len(), top_k)
     }
 }

@@ -227,7 +227,7 @@ fn rows_where_none_were_asked_for_are_an_error_and_their_slot_is_freed() {
     assert!(matches!(error, Error::Protocol(ProtocolError::OutOfPlace("rows"))), "{error:?}");
     let error = client.generate_embeddings(&["one", "two"], "m").unwrap_err();
     let Error::Protocol(ProtocolError::OutOfPlace(what)) = error else { panic!("{error:?}") };
-    assert_eq!(what, "another number of rows");
+    assert_eq!(what, "the wrong number of rows");
     drop(client);
     daemon.end();
     memory.assert_gone("rows out of place");
@@ -273,7 +273,7 @@ fn bytes_that_are_no_frame_or_no_message_end_the_connection_with_a_typed_error()
         peer.bytes(&frame.to_bytes());
     });
     let Error::Protocol(ProtocolError::OutOfPlace(what)) = behind else { panic!("{behind:?}") };
-    assert_eq!(what, "bytes behind an answer");
+    assert_eq!(what, "bytes behind a response");
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn an_event_that_nobody_asked_for_ends_the_connection_and_one_that_is_late_does_
     client.ping().unwrap();
     let error = client.ping().unwrap_err();
     let Error::Protocol(ProtocolError::OutOfPlace(what)) = error else { panic!("{error:?}") };
-    assert_eq!(what, "an event that was not asked for");
+    assert_eq!(what, "an event that was not requested");
     drop(client);
     daemon.end();
 }

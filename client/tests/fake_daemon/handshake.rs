@@ -220,12 +220,12 @@ fn whatever_else_answers_is_said_to_be_no_emberd() {
     for (error, detail) in [
         (garbage, "the bytes are no emberd frame"),
         (broken, "a message that cannot be read"),
-        (other, "where that has no place"),
+        (other, "where the protocol does not allow it"),
         (huge, "over the limit"),
     ] {
         assert!(matches!(error, ConnectError::NotEmberd { .. }), "{error:?}");
         let text = error.to_string();
-        assert!(text.contains("is no emberd daemon"), "{text}");
+        assert!(text.contains("is not an emberd daemon"), "{text}");
         assert!(text.contains(detail), "{text:?} does not say {detail:?}");
     }
 }

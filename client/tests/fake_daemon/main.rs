@@ -1,13 +1,13 @@
 //! The client against a daemon that the test plays itself, well or badly.
 #![expect(clippy::unwrap_used, reason = "what fails in a test is shown as it is")]
 
+/// Administration: preloading, unloading, settings, decisions.
+mod admin;
 /// The same for futures.
 #[cfg(feature = "tokio")]
 mod aio;
 /// Answers in any order, to nobody, of the wrong kind.
 mod answers;
-/// What those ask who look after the daemon.
-mod care;
 /// The daemon's part: a listener, frames, sealed memory.
 mod daemon;
 /// News of a load on its way.

@@ -1,4 +1,4 @@
-use crate::care::decision;
+use crate::admin::decision;
 use crate::daemon::{
     Daemon, Memory, PATIENCE, Peer, SEGMENT_BYTES, builder, leased, once, rows_at, rows_in, values,
 };

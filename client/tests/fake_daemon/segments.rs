@@ -99,7 +99,7 @@ fn the_seals_are_looked_at_before_the_size_which_could_change_until_then() {
 #[test]
 fn a_descriptor_of_something_else_is_not_believed() {
     let told = distrust("a folder", SEGMENT_BYTES, |_| File::open("/").unwrap().into());
-    assert_eq!(told, "it is no file that can be sealed");
+    assert_eq!(told, "it is not a file that can be sealed");
     let told = distrust("a file", SEGMENT_BYTES, |_| {
         let file = tempfile::tempfile_in("/dev/shm").or_else(|_| tempfile::tempfile()).unwrap();
         file.set_len(SEGMENT_BYTES).unwrap();
@@ -107,7 +107,7 @@ fn a_descriptor_of_something_else_is_not_believed() {
     });
     // On a tmpfs seals exist, and none is set; on a disk there are none.
     assert!(
-        told == "it is no file that can be sealed" || told == "its size is not sealed",
+        told == "it is not a file that can be sealed" || told == "its size is not sealed",
         "{told}"
     );
 }
@@ -323,7 +323,7 @@ fn a_named_segment_that_is_cut_short_is_a_typed_error() {
         file.set_len(0).unwrap();
         std::fs::remove_file(&path).unwrap();
     });
-    let expected = ProtocolError::Slot("the segment was cut short");
+    let expected = ProtocolError::Slot("the segment was truncated");
     assert!(matches!(&told, Err(Error::Protocol(error)) if *error == expected), "{told:?}");
 }
 

@@ -44,10 +44,10 @@ fn a_slot_that_does_not_lie_in_its_segment_is_not_believed() {
     for (case, rows, expected) in [
         ("unaligned", row_at(1, 4, 16), "the slot is not aligned"),
         ("unaligned by 32", row_at(1, 96, 16), "the slot is not aligned"),
-        ("behind the end", row_at(1, SEGMENT_BYTES, 16), "the slot reaches beyond its segment"),
-        ("far behind", row_at(1, 1 << 40, 16), "the slot reaches beyond its segment"),
-        ("at the last place", row_at(1, last, 16), "the slot reaches beyond its segment"),
-        ("around the end", wide(last), "the slot reaches beyond its segment"),
+        ("behind the end", row_at(1, SEGMENT_BYTES, 16), "the slot ends beyond its segment"),
+        ("far behind", row_at(1, 1 << 40, 16), "the slot ends beyond its segment"),
+        ("at the last place", row_at(1, last, 16), "the slot ends beyond its segment"),
+        ("around the end", wide(last), "the slot ends beyond its segment"),
         ("largest offset", row_at(1, u64::MAX, 16), "the slot is not aligned"),
         ("unknown segment", row_at(2, 0, 16), "the segment was never announced"),
         ("last segment", row_at(u32::MAX, 0, 16), "the segment was never announced"),
@@ -57,14 +57,14 @@ fn a_slot_that_does_not_lie_in_its_segment_is_not_believed() {
     let rows = SEGMENT_BYTES / 16 + 1;
     let long = Embedded { rows: u32::try_from(rows).unwrap(), ..row_at(1, 0, rows * 16) };
     let told = lie("longer than all", long, Vec::new());
-    assert_eq!(told, "the slot reaches beyond its segment");
+    assert_eq!(told, "the slot ends beyond its segment");
     let over = Embedded { rows: 5, ..row_at(1, SEGMENT_BYTES - 64, 80) };
-    assert_eq!(lie("over the end", over, Vec::new()), "the slot reaches beyond its segment");
+    assert_eq!(lie("over the end", over, Vec::new()), "the slot ends beyond its segment");
 }
 
 #[test]
 fn a_slot_that_is_not_as_long_as_its_rows_is_not_believed() {
-    let expected = "the slot's length is not that of the rows";
+    let expected = "the slot does not have the size of the rows";
     for len_bytes in [0, 4, 12, 15, 17, 20, u64::MAX] {
         assert_eq!(lie("length", row_at(1, 0, len_bytes), Vec::new()), expected, "{len_bytes}");
     }
@@ -77,7 +77,7 @@ fn a_slot_that_is_not_as_long_as_its_rows_is_not_believed() {
 #[test]
 fn inline_rows_that_are_not_as_many_as_said_are_not_believed() {
     let inline = |rows, dimension| Embedded { dimension, ..rows_at(rows, Place::Inline) };
-    let expected = "the values are not as many as the rows need";
+    let expected = "the values do not have the size of the rows";
     for (rows, tail) in [
         (inline(1, 4), 0),
         (inline(1, 4), 12),
@@ -116,7 +116,7 @@ fn a_slot_that_a_living_view_shows_is_not_given_out_again() {
         let Err(Error::Protocol(ProtocolError::Slot(why))) = result else {
             panic!("{case}: {result:?} is no distrust of a slot")
         };
-        assert_eq!(why, "the slot is shown by a living view");
+        assert_eq!(why, "the slot overlaps rows that are still held");
         assert_eq!(shown.as_slice(), values(16, 32), "the view stays");
         drop((shown, client));
         daemon.end();

@@ -156,7 +156,7 @@ fn a_program_that_fails_is_quoted_and_the_next_attempt_runs_it_again() {
     }
     let silent = StandIn::new("exit 1");
     let text = start_error(silent.connect()).to_string();
-    assert!(text.ends_with("it did not say why"), "{text}");
+    assert!(text.ends_with("it gave no reason"), "{text}");
 }
 
 #[test]
@@ -227,5 +227,5 @@ fn a_folder_that_cannot_be_made_is_named() {
     let error = start_error(program.connect());
     assert!(matches!(error, StartError::System { .. }), "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("its folder cannot be made"), "{text}");
+    assert!(text.contains("its folder cannot be created"), "{text}");
 }

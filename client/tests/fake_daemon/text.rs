@@ -120,9 +120,9 @@ fn a_stream_is_asked_again_before_its_first_piece_and_never_afterwards() {
 #[test]
 fn pieces_that_were_not_asked_for_or_of_no_text_end_the_connection() {
     for (streams, event, expected) in [
-        (false, piece(0, "x", 1), "an event that was not asked for"),
-        (true, piece(2, "x", 1), "a piece of a text that there is not"),
-        (true, Event::WaitingForRoom, "an event that was not asked for"),
+        (false, piece(0, "x", 1), "an event that was not requested"),
+        (true, piece(2, "x", 1), "a piece of a text that was not sent"),
+        (true, Event::WaitingForRoom, "an event that was not requested"),
     ] {
         let daemon = Daemon::run(move |listener| {
             let mut peer = listener.welcome();

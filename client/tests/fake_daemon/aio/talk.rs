@@ -1,5 +1,5 @@
 use super::{client, poll_once, runtimes};
-use crate::care::decision;
+use crate::admin::decision;
 use crate::daemon::{
     Daemon, Memory, PATIENCE, Peer, SEGMENT_BYTES, builder, leased, limits, rows_in, values,
 };
@@ -174,7 +174,7 @@ fn events_come_to_those_who_asked_and_to_nobody_else() {
         assert_eq!(seen, news);
         let error = client.preload("m").await.unwrap_err();
         let Error::Protocol(ProtocolError::OutOfPlace(what)) = error else { panic!("{error:?}") };
-        assert_eq!(what, "an event that was not asked for");
+        assert_eq!(what, "an event that was not requested");
         drop(model);
     });
     daemon.end();
