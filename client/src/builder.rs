@@ -121,7 +121,7 @@ impl ClientBuilder {
         let path = path.map(|path| std::path::absolute(&path).unwrap_or(path)).unwrap_or_default();
         let search = ProgramSearch {
             explicit: start.program.clone().or_else(environment::daemon_program),
-            this_program: std::env::current_exe().ok(),
+            this_program: environment::this_program(),
             search_path: environment::search_path(),
         };
         let connection = connect_or_start(&path, &self.options, start, &search)?;

@@ -34,6 +34,11 @@ pub(crate) fn daemon_program() -> Option<PathBuf> {
     variable("EMBERD_BIN").map(PathBuf::from)
 }
 
+/// The path of the running program.
+pub(crate) fn this_program() -> Option<PathBuf> {
+    std::env::current_exe().ok()
+}
+
 /// `$PATH`.
 pub(crate) fn search_path() -> Option<OsString> {
     variable("PATH")

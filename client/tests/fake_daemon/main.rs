@@ -8,6 +8,8 @@ mod admin;
 mod aio;
 /// Answers in any order, to nobody, of the wrong kind.
 mod answers;
+/// The names and types that programs use.
+mod api;
 /// The daemon's part: a listener, frames, sealed memory.
 mod daemon;
 /// News of a load on its way.

@@ -1,5 +1,7 @@
 //! The client for futures, on runtimes of both kinds.
 
+/// The names and types that programs use.
+mod api;
 /// Futures dropped at any moment: what comes late goes back.
 mod cancel;
 /// Connections and runtimes that end.
