@@ -1,4 +1,6 @@
-use crate::daemon::{Daemon, Memory, PATIENCE, Peer, SEGMENT_BYTES, limits, rows_in, values};
+use crate::daemon::{
+    Daemon, Memory, PATIENCE, Peer, SEGMENT_BYTES, limits, rows_in, scene, values,
+};
 use emberd_client::{Client, Error, ProtocolError};
 use emberd_protocol::{
     ErrorCode, Failure, Frame, FrameError, FrameKind, Limits, Request, Response, SegmentRetire,
@@ -47,26 +49,26 @@ fn ping_answered(script: impl FnOnce(&mut Peer, u64) + Send + 'static) -> Error 
 fn each_of_several_threads_gets_its_own_answer_whatever_the_order() {
     const THREADS: usize = 8;
     const ROUNDS: usize = 20;
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        for _ in 0..ROUNDS {
-            answer_backwards(&mut peer, THREADS);
-        }
-        peer.silence();
-    });
-    let client = daemon.client();
-    std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let client = client.clone();
-            scope.spawn(move || {
-                for round in 0..ROUNDS {
-                    ask_for(&client, &format!("model-{thread}-{round}"));
+    scene(
+        |peer| {
+            for _ in 0..ROUNDS {
+                answer_backwards(peer, THREADS);
+            }
+            peer.silence();
+        },
+        |client| {
+            std::thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let client = client.clone();
+                    scope.spawn(move || {
+                        for round in 0..ROUNDS {
+                            ask_for(&client, &format!("model-{thread}-{round}"));
+                        }
+                    });
                 }
             });
-        }
-    });
-    drop(client);
-    daemon.end();
+        },
+    );
 }
 
 #[test]
@@ -102,23 +104,23 @@ fn no_more_requests_wait_at_once_than_the_daemon_allows() {
 fn an_answer_that_nobody_waits_for_is_dropped_and_its_slot_freed() {
     let memory = Memory::new();
     let file = memory.sealed();
-    let daemon = Daemon::run(move |listener| {
-        let mut peer = listener.welcome();
-        let id = peer.ping();
-        peer.announce(1, SEGMENT_BYTES, &file);
-        let (slot, rows) = rows_in(1, 64, 2);
-        peer.answer(id + 1000, &rows);
-        peer.answer(0, &Response::Released);
-        peer.answer(id, &Response::Pong);
-        assert_eq!(peer.freed(), [slot]);
-        peer.pong();
-        peer.silence();
-    });
-    let client = daemon.client();
-    client.ping().unwrap();
-    client.ping().unwrap();
-    drop(client);
-    daemon.end();
+    scene(
+        move |peer| {
+            let id = peer.ping();
+            peer.announce(1, SEGMENT_BYTES, &file);
+            let (slot, rows) = rows_in(1, 64, 2);
+            peer.answer(id + 1000, &rows);
+            peer.answer(0, &Response::Released);
+            peer.answer(id, &Response::Pong);
+            assert_eq!(peer.freed(), [slot]);
+            peer.pong();
+            peer.silence();
+        },
+        |client| {
+            client.ping().unwrap();
+            client.ping().unwrap();
+        },
+    );
     memory.assert_gone("a stray answer");
 }
 
@@ -177,59 +179,64 @@ fn an_answer_to_a_release_that_nobody_waits_for_disturbs_nobody() {
 
 #[test]
 fn an_answer_of_the_wrong_kind_is_named_and_the_connection_goes_on() {
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        let (id, _) = peer.request();
-        peer.answer(id, &Response::Released);
-        let (id, _) = peer.request();
-        peer.answer(id, &Response::Pong);
-        let (id, _) = peer.request();
-        peer.answer(id, &Response::AvailableModels(Vec::new()));
-        peer.pong();
-        peer.silence();
-    });
-    let client = daemon.client();
-    let named = [
-        (client.ping().err(), "a release"),
-        (client.generate_embeddings(&["text"], "m").err(), "a pong"),
-        (client.model("m").err(), "a list of models"),
-    ];
-    for (error, name) in named {
-        let Some(Error::Protocol(ProtocolError::OutOfPlace(what))) = error else {
-            panic!("{error:?} does not name {name}")
-        };
-        assert_eq!(what, name);
-    }
-    client.ping().unwrap();
-    drop(client);
-    daemon.end();
+    scene(
+        |peer| {
+            let (id, _) = peer.request();
+            peer.answer(id, &Response::Released);
+            let (id, _) = peer.request();
+            peer.answer(id, &Response::Pong);
+            let (id, _) = peer.request();
+            peer.answer(id, &Response::AvailableModels(Vec::new()));
+            peer.pong();
+            peer.silence();
+        },
+        |client| {
+            let named = [
+                (client.ping().err(), "a release"),
+                (client.generate_embeddings(&["text"], "m").err(), "a pong"),
+                (client.model("m").err(), "a list of models"),
+            ];
+            for (error, name) in named {
+                let Some(Error::Protocol(ProtocolError::OutOfPlace(what))) = error else {
+                    panic!("{error:?} does not name {name}")
+                };
+                assert_eq!(what, name);
+            }
+            client.ping().unwrap();
+        },
+    );
 }
 
 #[test]
 fn rows_where_none_were_asked_for_are_an_error_and_their_slot_is_freed() {
     let memory = Memory::new();
     let file = memory.sealed();
-    let daemon = Daemon::run(move |listener| {
-        let mut peer = listener.welcome();
-        let id = peer.ping();
-        peer.announce(1, SEGMENT_BYTES, &file);
-        let (unasked, rows) = rows_in(1, 0, 1);
-        peer.answer(id, &rows);
-        assert_eq!(peer.freed(), [unasked]);
-        let id = peer.embed();
-        let (too_many, rows) = rows_in(1, 64, 3);
-        peer.answer(id, &rows);
-        assert_eq!(peer.freed(), [too_many]);
-        peer.silence();
-    });
-    let client = daemon.client();
-    let error = client.ping().unwrap_err();
-    assert!(matches!(error, Error::Protocol(ProtocolError::OutOfPlace("rows"))), "{error:?}");
-    let error = client.generate_embeddings(&["one", "two"], "m").unwrap_err();
-    let Error::Protocol(ProtocolError::OutOfPlace(what)) = error else { panic!("{error:?}") };
-    assert_eq!(what, "the wrong number of rows");
-    drop(client);
-    daemon.end();
+    scene(
+        move |peer| {
+            let id = peer.ping();
+            peer.announce(1, SEGMENT_BYTES, &file);
+            let (unasked, rows) = rows_in(1, 0, 1);
+            peer.answer(id, &rows);
+            assert_eq!(peer.freed(), [unasked]);
+            let id = peer.embed();
+            let (too_many, rows) = rows_in(1, 64, 3);
+            peer.answer(id, &rows);
+            assert_eq!(peer.freed(), [too_many]);
+            peer.silence();
+        },
+        |client| {
+            let error = client.ping().unwrap_err();
+            assert!(
+                matches!(error, Error::Protocol(ProtocolError::OutOfPlace("rows"))),
+                "{error:?}"
+            );
+            let error = client.generate_embeddings(&["one", "two"], "m").unwrap_err();
+            let Error::Protocol(ProtocolError::OutOfPlace(what)) = error else {
+                panic!("{error:?}")
+            };
+            assert_eq!(what, "the wrong number of rows");
+        },
+    );
     memory.assert_gone("rows out of place");
 }
 
@@ -306,46 +313,46 @@ fn an_error_that_ends_the_connection_reaches_all_who_wait() {
 
 #[test]
 fn a_failure_is_passed_on_as_the_daemon_said_it_and_the_connection_goes_on() {
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        for code in ErrorCode::ALL {
-            let id = peer.ping();
-            let failure = Failure::retryable(code, format!("no luck with {code}"));
-            peer.answer(id, &Response::Failed(failure));
-        }
-        peer.silence();
-    });
-    let client = daemon.client();
-    for code in ErrorCode::ALL {
-        let error = client.ping().unwrap_err();
-        assert_eq!(error.code(), Some(code));
-        assert_eq!(error.to_string(), format!("no luck with {code} ({code})"));
-        let Error::Daemon(failure) = error else { panic!("{error:?}") };
-        assert!(failure.retryable);
-    }
-    drop(client);
-    daemon.end();
+    scene(
+        |peer| {
+            for code in ErrorCode::ALL {
+                let id = peer.ping();
+                let failure = Failure::retryable(code, format!("no luck with {code}"));
+                peer.answer(id, &Response::Failed(failure));
+            }
+            peer.silence();
+        },
+        |client| {
+            for code in ErrorCode::ALL {
+                let error = client.ping().unwrap_err();
+                assert_eq!(error.code(), Some(code));
+                assert_eq!(error.to_string(), format!("no luck with {code} ({code})"));
+                let Error::Daemon(failure) = error else { panic!("{error:?}") };
+                assert!(failure.retryable);
+            }
+        },
+    );
 }
 
 #[test]
 fn an_answer_is_put_together_from_pieces_of_any_size() {
     let memory = Memory::new();
     let file = memory.sealed();
-    let daemon = Daemon::run(move |listener| {
-        let mut peer = listener.welcome();
-        let id = peer.embed();
-        let announcement = crate::daemon::announcement(1, SEGMENT_BYTES).to_bytes();
-        peer.bytes_with(&announcement[..1], &[&file]);
-        let (_, rows) = rows_in(1, 128, 2);
-        let answer = Frame::message(FrameKind::Response, id, &rows).unwrap().to_bytes();
-        for byte in announcement[1..].iter().chain(&answer) {
-            peer.bytes(&[*byte]);
-        }
-        peer.drain();
-    });
-    let client = daemon.client();
-    let rows = client.generate_embeddings(&["one", "two"], "m").unwrap();
-    assert_eq!(rows.as_slice(), values(32, 8));
-    drop((rows, client));
-    daemon.end();
+    scene(
+        move |peer| {
+            let id = peer.embed();
+            let announcement = crate::daemon::announcement(1, SEGMENT_BYTES).to_bytes();
+            peer.bytes_with(&announcement[..1], &[&file]);
+            let (_, rows) = rows_in(1, 128, 2);
+            let answer = Frame::message(FrameKind::Response, id, &rows).unwrap().to_bytes();
+            for byte in announcement[1..].iter().chain(&answer) {
+                peer.bytes(&[*byte]);
+            }
+            peer.drain();
+        },
+        |client| {
+            let rows = client.generate_embeddings(&["one", "two"], "m").unwrap();
+            assert_eq!(rows.as_slice(), values(32, 8));
+        },
+    );
 }

@@ -58,6 +58,16 @@ impl<T: Send + 'static> Daemon<T> {
     }
 }
 
+/// One connection: the daemon plays a script on it, while a client that sends every request once
+/// acts and is then dropped.
+pub(crate) fn scene(script: impl FnOnce(&mut Peer) + Send + 'static, act: impl FnOnce(&Client)) {
+    let daemon = Daemon::run(|listener| script(&mut listener.welcome()));
+    let client = daemon.client();
+    act(&client);
+    drop(client);
+    daemon.end();
+}
+
 pub(crate) fn builder() -> ClientBuilder {
     Client::builder().name("test").handshake_timeout(PATIENCE).reconnect_patience(PATIENCE)
 }
@@ -159,6 +169,14 @@ impl Peer {
         let (id, request) = self.request();
         assert!(matches!(request, Request::Embed(EmbedRequest { .. })), "{request:?}");
         id
+    }
+
+    /// Answers the next frame, which asks for rows, with rows in a slot of segment 1.
+    pub(crate) fn rows(&mut self, offset: u64, rows: u32) -> SlotRef {
+        let id = self.embed();
+        let (slot, response) = rows_in(1, offset, rows);
+        self.answer(id, &response);
+        slot
     }
 
     /// The number of the next frame, which is a ping.

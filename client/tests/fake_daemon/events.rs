@@ -1,4 +1,4 @@
-use crate::daemon::{Daemon, PATIENCE, Peer, leased};
+use crate::daemon::{Daemon, PATIENCE, Peer, leased, scene};
 use emberd_client::{Error, ProtocolError};
 use emberd_protocol::{Event, LeaseId, ModelKind, Preloaded, Request, Response};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -65,150 +65,156 @@ fn events_come_in_order_before_the_answer_to_those_who_asked() {
 
 #[test]
 fn an_event_that_nobody_asked_for_ends_the_connection_and_one_that_is_late_does_not() {
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        let id = asked_with_events(&mut peer);
-        peer.answer(id, &Response::Preloaded(PRELOADED));
-        let ping = peer.ping();
-        // One whose request is over, one of a request that never was.
-        peer.event(id, &read(1));
-        peer.event(0, &read(2));
-        peer.event(id + 1000, &read(3));
-        peer.answer(ping, &Response::Pong);
-        let ping = peer.ping();
-        peer.event(ping, &read(4));
-        peer.answer(ping, &Response::Pong);
-        peer.drain();
-    });
-    let client = daemon.client();
-    client.preload_with("m", |event| panic!("{event:?} is too late")).unwrap();
-    client.ping().unwrap();
-    let error = client.ping().unwrap_err();
-    let Error::Protocol(ProtocolError::OutOfPlace(what)) = error else { panic!("{error:?}") };
-    assert_eq!(what, "an event that was not requested");
-    drop(client);
-    daemon.end();
+    scene(
+        |peer| {
+            let id = asked_with_events(peer);
+            peer.answer(id, &Response::Preloaded(PRELOADED));
+            let ping = peer.ping();
+            // One whose request is over, one of a request that never was.
+            peer.event(id, &read(1));
+            peer.event(0, &read(2));
+            peer.event(id + 1000, &read(3));
+            peer.answer(ping, &Response::Pong);
+            let ping = peer.ping();
+            peer.event(ping, &read(4));
+            peer.answer(ping, &Response::Pong);
+            peer.drain();
+        },
+        |client| {
+            client.preload_with("m", |event| panic!("{event:?} is too late")).unwrap();
+            client.ping().unwrap();
+            let error = client.ping().unwrap_err();
+            let Error::Protocol(ProtocolError::OutOfPlace(what)) = error else {
+                panic!("{error:?}")
+            };
+            assert_eq!(what, "an event that was not requested");
+        },
+    );
 }
 
 #[test]
 fn an_event_that_cannot_be_read_ends_the_connection() {
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        let id = asked_with_events(&mut peer);
-        peer.say(emberd_protocol::Frame::message(emberd_protocol::FrameKind::Event, id, &99u32));
-        peer.drain();
-    });
-    let client = daemon.client();
-    let error = client.preload_with("m", |_| {}).unwrap_err();
-    assert!(matches!(error, Error::Protocol(ProtocolError::Message(_))), "{error:?}");
-    drop(client);
-    daemon.end();
+    scene(
+        |peer| {
+            let id = asked_with_events(peer);
+            peer.say(emberd_protocol::Frame::message(
+                emberd_protocol::FrameKind::Event,
+                id,
+                &99u32,
+            ));
+            peer.drain();
+        },
+        |client| {
+            let error = client.preload_with("m", |_| {}).unwrap_err();
+            assert!(matches!(error, Error::Protocol(ProtocolError::Message(_))), "{error:?}");
+        },
+    );
 }
 
 #[test]
 fn whoever_is_told_may_use_the_client_meanwhile() {
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        let id = asked_with_events(&mut peer);
-        for event in [read(1), read(2)] {
-            peer.event(id, &event);
-            peer.pong();
-        }
-        peer.answer(id, &Response::Preloaded(PRELOADED));
-        peer.silence();
-    });
-    let client = daemon.client();
-    client.preload_with("m", |_| client.ping().unwrap()).unwrap();
-    drop(client);
-    daemon.end();
+    scene(
+        |peer| {
+            let id = asked_with_events(peer);
+            for event in [read(1), read(2)] {
+                peer.event(id, &event);
+                peer.pong();
+            }
+            peer.answer(id, &Response::Preloaded(PRELOADED));
+            peer.silence();
+        },
+        |client| {
+            client.preload_with("m", |_| client.ping().unwrap()).unwrap();
+        },
+    );
 }
 
 #[test]
 fn a_load_that_takes_long_holds_up_nobody_and_events_reach_their_thread() {
     let (done, is_done) = mpsc::channel();
     let (asked, is_asked) = mpsc::channel();
-    let daemon = Daemon::run(move |listener| {
-        let mut peer = listener.welcome();
-        let id = asked_with_events(&mut peer);
-        asked.send(()).unwrap();
-        for round in 0..20 {
-            peer.event(id, &read(round));
-            peer.pong();
-        }
-        is_done.recv_timeout(PATIENCE).unwrap();
-        peer.answer(id, &Response::Preloaded(PRELOADED));
-        peer.silence();
-    });
-    let client = daemon.client();
-    std::thread::scope(|scope| {
-        let loading = scope.spawn(|| {
-            let mut seen = Vec::new();
-            client.preload_with("m", |event| seen.push(event)).unwrap();
-            seen
-        });
-        is_asked.recv_timeout(PATIENCE).unwrap();
-        for _ in 0..20 {
-            client.ping().unwrap();
-        }
-        done.send(()).unwrap();
-        assert_eq!(loading.join().unwrap(), (0..20).map(read).collect::<Vec<_>>());
-    });
-    drop(client);
-    daemon.end();
+    scene(
+        move |peer| {
+            let id = asked_with_events(peer);
+            asked.send(()).unwrap();
+            for round in 0..20 {
+                peer.event(id, &read(round));
+                peer.pong();
+            }
+            is_done.recv_timeout(PATIENCE).unwrap();
+            peer.answer(id, &Response::Preloaded(PRELOADED));
+            peer.silence();
+        },
+        |client| {
+            std::thread::scope(|scope| {
+                let loading = scope.spawn(|| {
+                    let mut seen = Vec::new();
+                    client.preload_with("m", |event| seen.push(event)).unwrap();
+                    seen
+                });
+                is_asked.recv_timeout(PATIENCE).unwrap();
+                for _ in 0..20 {
+                    client.ping().unwrap();
+                }
+                done.send(()).unwrap();
+                assert_eq!(loading.join().unwrap(), (0..20).map(read).collect::<Vec<_>>());
+            });
+        },
+    );
 }
 
 #[test]
 fn of_more_events_than_are_taken_the_last_are_kept() {
     const EVENTS: u64 = 1000;
     let (started, is_started) = mpsc::channel();
-    let daemon = Daemon::run(move |listener| {
-        let mut peer = listener.welcome();
-        let id = asked_with_events(&mut peer);
-        peer.event(id, &read(0));
-        let ping = peer.ping();
-        // All of them while the one who is told is busy with the first.
-        (1..EVENTS).for_each(|n| peer.event(id, &read(n)));
-        peer.answer(ping, &Response::Pong);
-        peer.answer(id, &Response::Preloaded(PRELOADED));
-        started.send(()).unwrap();
-        peer.silence();
-    });
-    let client = daemon.client();
-    let mut seen = Vec::new();
-    let on_event = |event| {
-        if event == read(0) {
-            client.ping().unwrap();
-            is_started.recv_timeout(PATIENCE).unwrap();
-        }
-        seen.push(event);
-    };
-    client.preload_with("m", on_event).unwrap();
-    assert!(seen.len() < 200, "{} events were kept", seen.len());
-    assert_eq!((seen.first(), seen.last()), (Some(&read(0)), Some(&read(EVENTS - 1))));
-    drop(client);
-    daemon.end();
+    scene(
+        move |peer| {
+            let id = asked_with_events(peer);
+            peer.event(id, &read(0));
+            let ping = peer.ping();
+            // All of them while the one who is told is busy with the first.
+            (1..EVENTS).for_each(|n| peer.event(id, &read(n)));
+            peer.answer(ping, &Response::Pong);
+            peer.answer(id, &Response::Preloaded(PRELOADED));
+            started.send(()).unwrap();
+            peer.silence();
+        },
+        |client| {
+            let mut seen = Vec::new();
+            let on_event = |event| {
+                if event == read(0) {
+                    client.ping().unwrap();
+                    is_started.recv_timeout(PATIENCE).unwrap();
+                }
+                seen.push(event);
+            };
+            client.preload_with("m", on_event).unwrap();
+            assert!(seen.len() < 200, "{} events were kept", seen.len());
+            assert_eq!((seen.first(), seen.last()), (Some(&read(0)), Some(&read(EVENTS - 1))));
+        },
+    );
 }
 
 #[test]
 fn a_panic_in_what_is_told_cancels_the_load_and_gives_a_late_lease_back() {
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        let id = asked_with_events(&mut peer);
-        peer.event(id, &read(1));
-        assert_eq!(peer.cancel(), id);
-        // The cancel came too late.
-        peer.event(id, &read(2));
-        let model = emberd_protocol::ModelId::new("m").unwrap();
-        peer.answer(id, &Response::Leased(leased(5, model)));
-        peer.pong();
-        let (_, lease) = peer.release();
-        assert_eq!(LeaseId(lease), LeaseId(5));
-        peer.drain();
-    });
-    let client = daemon.client();
-    let load = || client.model_with("m", |_| std::panic::resume_unwind(Box::new("stop")));
-    catch_unwind(AssertUnwindSafe(load)).unwrap_err();
-    client.ping().unwrap();
-    drop(client);
-    daemon.end();
+    scene(
+        |peer| {
+            let id = asked_with_events(peer);
+            peer.event(id, &read(1));
+            assert_eq!(peer.cancel(), id);
+            // The cancel came too late.
+            peer.event(id, &read(2));
+            let model = emberd_protocol::ModelId::new("m").unwrap();
+            peer.answer(id, &Response::Leased(leased(5, model)));
+            peer.pong();
+            let (_, lease) = peer.release();
+            assert_eq!(LeaseId(lease), LeaseId(5));
+            peer.drain();
+        },
+        |client| {
+            let load = || client.model_with("m", |_| std::panic::resume_unwind(Box::new("stop")));
+            catch_unwind(AssertUnwindSafe(load)).unwrap_err();
+            client.ping().unwrap();
+        },
+    );
 }

@@ -1,4 +1,4 @@
-use crate::daemon::{Daemon, PATIENCE, leased, rows_in};
+use crate::daemon::{Daemon, PATIENCE, leased, rows_in, scene};
 use emberd_client::{Error, TransportError};
 use emberd_protocol::{
     Decoder, EmbedRequest, ErrorCode, Failure, FrameKind, LeaseId, ModelKind, Request, Response,
@@ -9,22 +9,22 @@ use std::sync::mpsc;
 
 #[test]
 fn a_lease_is_taken_as_what_it_is_wanted_for_and_tells_its_model() {
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        for wanted in [Some(ModelKind::Embedding), None] {
-            let (id, request) = peer.request();
-            let Request::Acquire { model, kind, .. } = request else { panic!("{request:?}") };
-            assert_eq!((model.as_str(), kind), ("m", wanted));
-            peer.answer(id, &Response::Leased(leased(9, model)));
-        }
-        peer.drain();
-    });
-    let client = daemon.client();
-    let model = client.embedding_model("m").unwrap();
-    assert_eq!((model.dimension(), model.lease().id()), (4, LeaseId(9)));
-    assert_eq!(client.model("m").unwrap().info().architecture, "fake");
-    drop((model, client));
-    daemon.end();
+    scene(
+        |peer| {
+            for wanted in [Some(ModelKind::Embedding), None] {
+                let (id, request) = peer.request();
+                let Request::Acquire { model, kind, .. } = request else { panic!("{request:?}") };
+                assert_eq!((model.as_str(), kind), ("m", wanted));
+                peer.answer(id, &Response::Leased(leased(9, model)));
+            }
+            peer.drain();
+        },
+        |client| {
+            let model = client.embedding_model("m").unwrap();
+            assert_eq!((model.dimension(), model.lease().id()), (4, LeaseId(9)));
+            assert_eq!(client.model("m").unwrap().info().architecture, "fake");
+        },
+    );
 }
 
 #[test]
@@ -39,57 +39,59 @@ fn an_id_that_cannot_exist_is_not_asked_for() {
 
 #[test]
 fn the_last_clone_dropped_releases_once() {
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        peer.grant(9);
-        peer.pong();
-        let (id, lease) = peer.release();
-        assert_eq!(lease, 9);
-        peer.answer(id, &Response::Released);
-        peer.pong();
-        peer.silence();
-    });
-    let client = daemon.client();
-    let model = client.embedding_model("m").unwrap();
-    let clones = [model.clone(), model.clone()];
-    drop(model);
-    drop(clones[0].lease().clone());
-    client.ping().unwrap();
-    drop(clones);
-    client.ping().unwrap();
-    drop(client);
-    daemon.end();
+    scene(
+        |peer| {
+            peer.grant(9);
+            peer.pong();
+            let (id, lease) = peer.release();
+            assert_eq!(lease, 9);
+            peer.answer(id, &Response::Released);
+            peer.pong();
+            peer.silence();
+        },
+        |client| {
+            let model = client.embedding_model("m").unwrap();
+            let clones = [model.clone(), model.clone()];
+            drop(model);
+            drop(clones[0].lease().clone());
+            client.ping().unwrap();
+            drop(clones);
+            client.ping().unwrap();
+        },
+    );
 }
 
 #[test]
 fn a_second_release_is_the_daemons_reference_error_and_dropping_says_no_more() {
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        peer.grant(9);
-        let (id, lease) = peer.release();
-        peer.answer(id, &Response::Released);
-        let (id, again) = peer.release();
-        assert_eq!((lease, again), (9, 9));
-        let failure = Failure::new(ErrorCode::ReferenceError, "lease 9 is not alive");
-        peer.answer(id, &Response::Failed(failure));
-        let (id, request) = peer.request();
-        let Request::Embed(EmbedRequest { target, .. }) = request else { panic!("{request:?}") };
-        assert_eq!(target, Target::Lease(LeaseId(9)));
-        let failure = Failure::new(ErrorCode::ReferenceError, "still not alive");
-        peer.answer(id, &Response::Failed(failure));
-        peer.silence();
-    });
-    let client = daemon.client();
-    let model = client.embedding_model("m").unwrap();
-    let clone = model.clone();
-    model.release().unwrap();
-    let error = clone.release().unwrap_err();
-    assert_eq!(error.code(), Some(ErrorCode::ReferenceError));
-    assert_eq!(error.to_string(), "lease 9 is not alive (REFERENCE_ERROR)");
-    let error = model.embed(&["text"]).unwrap_err();
-    assert_eq!(error.to_string(), "still not alive (REFERENCE_ERROR)");
-    drop((model, clone, client));
-    daemon.end();
+    scene(
+        |peer| {
+            peer.grant(9);
+            let (id, lease) = peer.release();
+            peer.answer(id, &Response::Released);
+            let (id, again) = peer.release();
+            assert_eq!((lease, again), (9, 9));
+            let failure = Failure::new(ErrorCode::ReferenceError, "lease 9 is not alive");
+            peer.answer(id, &Response::Failed(failure));
+            let (id, request) = peer.request();
+            let Request::Embed(EmbedRequest { target, .. }) = request else {
+                panic!("{request:?}")
+            };
+            assert_eq!(target, Target::Lease(LeaseId(9)));
+            let failure = Failure::new(ErrorCode::ReferenceError, "still not alive");
+            peer.answer(id, &Response::Failed(failure));
+            peer.silence();
+        },
+        |client| {
+            let model = client.embedding_model("m").unwrap();
+            let clone = model.clone();
+            model.release().unwrap();
+            let error = clone.release().unwrap_err();
+            assert_eq!(error.code(), Some(ErrorCode::ReferenceError));
+            assert_eq!(error.to_string(), "lease 9 is not alive (REFERENCE_ERROR)");
+            let error = model.embed(&["text"]).unwrap_err();
+            assert_eq!(error.to_string(), "still not alive (REFERENCE_ERROR)");
+        },
+    );
 }
 
 #[test]
@@ -246,43 +248,44 @@ fn dropping_a_lease_does_not_wait_for_a_reconnection() {
 fn a_lease_dropped_while_another_thread_writes_is_released_without_a_further_call() {
     let (dropped, is_dropped) = mpsc::channel();
     let (writing, is_writing) = mpsc::channel();
-    let daemon = Daemon::run(move |listener| {
-        let mut peer = listener.welcome();
-        peer.grant(1);
-        // A part of the large request has come; the rest does not fit the socket.
-        let mut buffer = vec![0; 1 << 20];
-        let mut decoder = Decoder::default();
-        let mut first = [0; 8];
-        peer.stream.read_exact(&mut first).unwrap();
-        decoder.feed(&first);
-        writing.send(()).unwrap();
-        is_dropped.recv_timeout(PATIENCE).unwrap();
-        let mut ids = Vec::new();
-        while ids.len() < 2 {
-            let len = peer.stream.read(&mut buffer).expect("the release comes by itself");
-            assert!(len > 0, "the client hung up");
-            decoder.feed(&buffer[..len]);
-            while let Some(frame) = decoder.next().unwrap() {
-                ids.push((frame.id, frame.decode::<Request>().unwrap()));
+    scene(
+        move |peer| {
+            peer.grant(1);
+            // A part of the large request has come; the rest does not fit the socket.
+            let mut buffer = vec![0; 1 << 20];
+            let mut decoder = Decoder::default();
+            let mut first = [0; 8];
+            peer.stream.read_exact(&mut first).unwrap();
+            decoder.feed(&first);
+            writing.send(()).unwrap();
+            is_dropped.recv_timeout(PATIENCE).unwrap();
+            let mut ids = Vec::new();
+            while ids.len() < 2 {
+                let len = peer.stream.read(&mut buffer).expect("the release comes by itself");
+                assert!(len > 0, "the client hung up");
+                decoder.feed(&buffer[..len]);
+                while let Some(frame) = decoder.next().unwrap() {
+                    ids.push((frame.id, frame.decode::<Request>().unwrap()));
+                }
             }
-        }
-        assert_eq!(ids[1].1, Request::Release { lease: LeaseId(1) });
-        peer.answer(ids[1].0, &Response::Released);
-        peer.answer(ids[0].0, &Response::Pong);
-        peer.silence();
-    });
-    let client = daemon.client();
-    let lease = client.model("m").unwrap();
-    let large = "x".repeat(16 << 20);
-    std::thread::scope(|scope| {
-        let embedding = scope.spawn(|| client.generate_embeddings(&[&large], "m").map(drop));
-        is_writing.recv_timeout(PATIENCE).unwrap();
-        drop(lease);
-        dropped.send(()).unwrap();
-        embedding.join().unwrap().unwrap_err();
-    });
-    drop(client);
-    daemon.end();
+            assert_eq!(ids[1].1, Request::Release { lease: LeaseId(1) });
+            peer.answer(ids[1].0, &Response::Released);
+            peer.answer(ids[0].0, &Response::Pong);
+            peer.silence();
+        },
+        |client| {
+            let lease = client.model("m").unwrap();
+            let large = "x".repeat(16 << 20);
+            std::thread::scope(|scope| {
+                let embedding =
+                    scope.spawn(|| client.generate_embeddings(&[&large], "m").map(drop));
+                is_writing.recv_timeout(PATIENCE).unwrap();
+                drop(lease);
+                dropped.send(()).unwrap();
+                embedding.join().unwrap().unwrap_err();
+            });
+        },
+    );
 }
 
 #[test]

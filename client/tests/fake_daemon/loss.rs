@@ -1,4 +1,4 @@
-use crate::daemon::{Daemon, Memory, SEGMENT_BYTES, rows_in, values};
+use crate::daemon::{Daemon, Memory, SEGMENT_BYTES, values};
 use emberd_client::{ConnectError, Error, TransportError};
 use emberd_protocol::{Frame, FrameKind, Response};
 
@@ -72,10 +72,9 @@ fn rows_of_a_lost_connection_stay_and_free_nothing_on_the_next() {
     let file = memory.sealed();
     let daemon = Daemon::run(move |listener| {
         let mut peer = listener.welcome();
-        let id = peer.embed();
         peer.announce(1, SEGMENT_BYTES, &file);
         drop(file);
-        peer.answer(id, &rows_in(1, 64, 1).1);
+        peer.rows(64, 1);
         peer.ping();
         drop(peer);
         let mut peer = listener.welcome();

@@ -1,6 +1,6 @@
 use crate::admin::decision;
 use crate::daemon::{
-    Daemon, Memory, PATIENCE, Peer, SEGMENT_BYTES, builder, leased, once, rows_at, rows_in, values,
+    Daemon, Memory, PATIENCE, Peer, SEGMENT_BYTES, builder, leased, once, rows_at, values,
 };
 use emberd_client::{Client, ConnectError, Error, TransportError};
 use emberd_protocol::{
@@ -174,9 +174,8 @@ fn embedding_with_a_lease_takes_it_again_and_asks_again_in_one_call() {
     let daemon = Daemon::run(move |listener| {
         let mut peer = listener.welcome();
         peer.grant(7);
-        let id = peer.embed();
         peer.announce(1, SEGMENT_BYTES, &file);
-        peer.answer(id, &rows_in(1, 0, 1).1);
+        peer.rows(0, 1);
         peer.embed();
         drop(peer);
         let mut peer = listener.welcome();

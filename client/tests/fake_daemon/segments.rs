@@ -1,4 +1,6 @@
-use crate::daemon::{Daemon, Memory, Peer, SEGMENT_BYTES, announcement, builder, rows_in, values};
+use crate::daemon::{
+    Daemon, Memory, Peer, SEGMENT_BYTES, announcement, builder, rows_in, scene, values,
+};
 use emberd_client::{Embeddings, Error, ProtocolError};
 use emberd_protocol::{
     Frame, FrameKind, Response, SegmentAnnounce, SegmentHandle, SegmentId, SegmentRetire,
@@ -161,18 +163,18 @@ fn descriptors_that_no_frame_announces_are_closed_and_end_the_connection() {
 fn descriptors_are_not_piled_up_by_frames_that_never_end() {
     let memory = Memory::new();
     let file = memory.sealed();
-    let daemon = Daemon::run(move |listener| {
-        let mut peer = listener.welcome();
-        peer.embed();
-        // The frame has room for one at most, whatever its rest will be; the rest never comes.
-        peer.bytes_with(&announcement(1, SEGMENT_BYTES).to_bytes()[..30], &[&file; 2]);
-        peer.silence();
-    });
-    let client = daemon.client();
-    let result = client.generate_embeddings(&["text"], "m").map(drop);
-    assert!(is_descriptors(&result), "{result:?}");
-    drop(client);
-    daemon.end();
+    scene(
+        move |peer| {
+            peer.embed();
+            // The frame has room for one at most, whatever its rest will be; the rest never comes.
+            peer.bytes_with(&announcement(1, SEGMENT_BYTES).to_bytes()[..30], &[&file; 2]);
+            peer.silence();
+        },
+        |client| {
+            let result = client.generate_embeddings(&["text"], "m").map(drop);
+            assert!(is_descriptors(&result), "{result:?}");
+        },
+    );
     memory.assert_gone("half a frame");
 }
 
@@ -236,9 +238,8 @@ fn retiring_a_segment_whose_rows_are_held_is_an_error_and_the_rows_stay() {
     let file = memory.sealed();
     let daemon = Daemon::run(move |listener| {
         let mut peer = listener.welcome();
-        let id = peer.embed();
         peer.announce(1, SEGMENT_BYTES, &file);
-        peer.answer(id, &rows_in(1, 64, 2).1);
+        peer.rows(64, 2);
         peer.ping();
         peer.say(retirement(1));
         peer.silence();
@@ -259,27 +260,26 @@ fn retiring_a_segment_whose_rows_are_held_is_an_error_and_the_rows_stay() {
 fn a_retired_segment_is_unmapped_at_once() {
     let memory = Memory::new();
     let file = memory.sealed();
-    let daemon = Daemon::run(move |listener| {
-        let mut peer = listener.welcome();
-        let id = peer.embed();
-        peer.announce(1, SEGMENT_BYTES, &file);
-        drop(file);
-        peer.answer(id, &rows_in(1, 64, 1).1);
-        peer.freed();
-        let id = peer.ping();
-        peer.say(retirement(1));
-        peer.answer(id, &Response::Pong);
-        peer.silence();
-    });
-    let client = daemon.client();
-    let rows = client.generate_embeddings(&["text"], "m").unwrap();
-    // The mapping is all that is needed: no descriptor stays.
-    assert_eq!((memory.open(), memory.mapped()), (0, 1));
-    drop(rows);
-    client.ping().unwrap();
-    memory.assert_gone("retired");
-    drop(client);
-    daemon.end();
+    scene(
+        move |peer| {
+            peer.announce(1, SEGMENT_BYTES, &file);
+            drop(file);
+            peer.rows(64, 1);
+            peer.freed();
+            let id = peer.ping();
+            peer.say(retirement(1));
+            peer.answer(id, &Response::Pong);
+            peer.silence();
+        },
+        |client| {
+            let rows = client.generate_embeddings(&["text"], "m").unwrap();
+            // The mapping is all that is needed: no descriptor stays.
+            assert_eq!((memory.open(), memory.mapped()), (0, 1));
+            drop(rows);
+            client.ping().unwrap();
+            memory.assert_gone("retired");
+        },
+    );
 }
 
 #[test]
@@ -291,9 +291,8 @@ fn a_client_that_accepts_no_segments_takes_none() {
         assert!(!peer.hello().accepts_segments);
         let welcome = crate::daemon::welcome(crate::daemon::limits());
         peer.say(Frame::message(FrameKind::Welcome, 0, &welcome));
-        let id = peer.embed();
         peer.announce(1, SEGMENT_BYTES, &file);
-        peer.answer(id, &rows_in(1, 0, 1).1);
+        peer.rows(0, 1);
         peer.drain();
     });
     let client = builder().inline_only().connect_to(daemon.path()).unwrap();

@@ -1,5 +1,5 @@
 use crate::daemon::{
-    DIMENSION, Daemon, Memory, Peer, SEGMENT_BYTES, announcement, rows_at, rows_in, values,
+    DIMENSION, Daemon, Memory, Peer, SEGMENT_BYTES, announcement, rows_at, rows_in, scene, values,
 };
 use emberd_client::{Error, ProtocolError};
 use emberd_protocol::{
@@ -101,11 +101,9 @@ fn a_slot_that_a_living_view_shows_is_not_given_out_again() {
         let file = memory.sealed();
         let daemon = Daemon::run(move |listener| {
             let mut peer = listener.welcome();
-            let id = peer.embed();
             peer.announce(1, SEGMENT_BYTES, &file);
-            peer.answer(id, &rows_in(1, 64, 8).1);
-            let id = peer.embed();
-            peer.answer(id, &rows_in(1, offset, rows).1);
+            peer.rows(64, 8);
+            peer.rows(offset, rows);
             peer.drain();
         });
         let client = daemon.client();
@@ -128,22 +126,22 @@ fn a_slot_that_a_living_view_shows_is_not_given_out_again() {
 fn an_empty_slot_does_not_make_room_within_a_living_view() {
     let memory = Memory::new();
     let file = memory.sealed();
-    let daemon = Daemon::run(move |listener| {
-        let mut peer = listener.welcome();
-        let id = peer.embed();
-        peer.announce(1, SEGMENT_BYTES, &file);
-        peer.answer(id, &rows_in(1, 64, 1).1);
-        let id = peer.embed();
-        peer.answer(id, &rows_in(1, 64, 0).1);
-        peer.drain();
-    });
-    let client = daemon.client();
-    let shown = client.generate_embeddings(&["text"], "m").unwrap();
-    let result = client.generate_embeddings::<&str>(&[], "m");
-    let Err(Error::Protocol(ProtocolError::Slot(why))) = result else { panic!("{result:?}") };
-    assert_eq!(why, "the slot is empty");
-    drop((shown, client));
-    daemon.end();
+    scene(
+        move |peer| {
+            peer.announce(1, SEGMENT_BYTES, &file);
+            peer.rows(64, 1);
+            peer.rows(64, 0);
+            peer.drain();
+        },
+        |client| {
+            let _shown = client.generate_embeddings(&["text"], "m").unwrap();
+            let result = client.generate_embeddings::<&str>(&[], "m");
+            let Err(Error::Protocol(ProtocolError::Slot(why))) = result else {
+                panic!("{result:?}")
+            };
+            assert_eq!(why, "the slot is empty");
+        },
+    );
     memory.assert_gone("an empty slot");
 }
 
@@ -152,32 +150,31 @@ fn a_slot_is_given_out_again_once_it_was_freed_and_neighbours_do_not_matter() {
     let memory = Memory::new();
     let file = memory.sealed();
     let embed = |peer: &mut Peer, offset| {
-        let id = peer.embed();
-        peer.answer(id, &rows_in(1, offset, 4).1);
+        peer.rows(offset, 4);
     };
-    let daemon = Daemon::run(move |listener| {
-        let mut peer = listener.welcome();
-        // Of the last place all 64 bytes are used: the end itself is still inside.
-        let announce = announcement(1, SEGMENT_BYTES).to_bytes();
-        peer.bytes_with(&announce, &[&file]);
-        for offset in [64, 0, 128, SEGMENT_BYTES - 64] {
-            embed(&mut peer, offset);
-        }
-        assert_eq!(peer.freed(), [rows_in(1, 64, 4).0]);
-        embed(&mut peer, 64);
-        peer.drain();
-    });
-    let client = daemon.client();
-    let embed = || client.generate_embeddings(&["text"; 4], "m").unwrap();
-    let (first, before, behind, last) = (embed(), embed(), embed(), embed());
-    drop(first);
-    let again = embed();
-    for (rows, from) in [(&before, 0), (&again, 16), (&behind, 32), (&last, 1008)] {
-        assert_eq!(rows.dimension(), DIMENSION as usize);
-        assert_eq!(rows.as_slice(), values(from, 16));
-    }
-    drop((before, behind, last, again, client));
-    daemon.end();
+    scene(
+        move |peer| {
+            // Of the last place all 64 bytes are used: the end itself is still inside.
+            let announce = announcement(1, SEGMENT_BYTES).to_bytes();
+            peer.bytes_with(&announce, &[&file]);
+            for offset in [64, 0, 128, SEGMENT_BYTES - 64] {
+                embed(peer, offset);
+            }
+            assert_eq!(peer.freed(), [rows_in(1, 64, 4).0]);
+            embed(peer, 64);
+            peer.drain();
+        },
+        |client| {
+            let embed = || client.generate_embeddings(&["text"; 4], "m").unwrap();
+            let (first, before, behind, last) = (embed(), embed(), embed(), embed());
+            drop(first);
+            let again = embed();
+            for (rows, from) in [(&before, 0), (&again, 16), (&behind, 32), (&last, 1008)] {
+                assert_eq!(rows.dimension(), DIMENSION as usize);
+                assert_eq!(rows.as_slice(), values(from, 16));
+            }
+        },
+    );
     memory.assert_gone("many slots");
 }
 
@@ -185,19 +182,25 @@ fn a_slot_is_given_out_again_once_it_was_freed_and_neighbours_do_not_matter() {
 fn a_slot_of_a_retired_segment_is_not_believed() {
     let memory = Memory::new();
     let file = memory.sealed();
-    let daemon = Daemon::run(move |listener| {
-        let mut peer = listener.welcome();
-        let id = peer.embed();
-        peer.announce(1, SEGMENT_BYTES, &file);
-        peer.say(Frame::message(FrameKind::Retire, 0, &SegmentRetire { segment: SegmentId(1) }));
-        peer.answer(id, &rows_in(1, 0, 1).1);
-        peer.drain();
-    });
-    let client = daemon.client();
-    let result = client.generate_embeddings(&["text"], "m");
-    let Err(Error::Protocol(ProtocolError::Slot(why))) = result else { panic!("{result:?}") };
-    assert_eq!(why, "the segment was retired");
-    drop(client);
-    daemon.end();
+    scene(
+        move |peer| {
+            let id = peer.embed();
+            peer.announce(1, SEGMENT_BYTES, &file);
+            peer.say(Frame::message(
+                FrameKind::Retire,
+                0,
+                &SegmentRetire { segment: SegmentId(1) },
+            ));
+            peer.answer(id, &rows_in(1, 0, 1).1);
+            peer.drain();
+        },
+        |client| {
+            let result = client.generate_embeddings(&["text"], "m");
+            let Err(Error::Protocol(ProtocolError::Slot(why))) = result else {
+                panic!("{result:?}")
+            };
+            assert_eq!(why, "the segment was retired");
+        },
+    );
     memory.assert_gone("a retired segment");
 }

@@ -1,4 +1,4 @@
-use crate::daemon::{Daemon, Peer, leased, once};
+use crate::daemon::{Daemon, Peer, leased, once, scene};
 use emberd_client::{
     Error, GenerateOptions, Piece, ProtocolError, Ranked, ScoreActivation, TransportError,
 };
@@ -58,35 +58,35 @@ fn answer(pairs: u32, labels: &[&str]) -> Reranked {
 fn pieces_come_in_order_before_the_answer_and_none_is_left_out() {
     const PIECES: u32 = 1000;
     let (started, is_started) = std::sync::mpsc::channel();
-    let daemon = Daemon::run(move |listener| {
-        let mut peer = listener.welcome();
-        peer.grant(1);
-        let id = generate(&mut peer, true);
-        peer.event(id, &piece(0, "0 ", 1));
-        let ping = peer.ping();
-        // All of them while the one who is told is busy with the first.
-        (1..PIECES).for_each(|n| peer.event(id, &piece(n % 2, &format!("{n} "), n)));
-        peer.answer(ping, &Response::Pong);
-        peer.answer(id, &Response::Generated(generated(&["a", "b"])));
-        started.send(()).unwrap();
-        peer.drain();
-    });
-    let client = daemon.client();
-    let model = client.text_model("m").unwrap();
-    let mut seen: Vec<Piece> = Vec::new();
-    let on_piece = |piece: Piece| {
-        if seen.is_empty() {
-            client.ping().unwrap();
-            is_started.recv().unwrap();
-        }
-        seen.push(piece);
-    };
-    let made = model.generate_with(&TEXTS, &options(), on_piece).unwrap();
-    assert_eq!(made, generated(&["a", "b"]));
-    let expected = (0..PIECES).map(|n| (usize::try_from(n % 2).unwrap(), format!("{n} ")));
-    assert!(seen.iter().map(|piece| (piece.text, piece.piece.clone())).eq(expected));
-    drop((model, client));
-    daemon.end();
+    scene(
+        move |peer| {
+            peer.grant(1);
+            let id = generate(peer, true);
+            peer.event(id, &piece(0, "0 ", 1));
+            let ping = peer.ping();
+            // All of them while the one who is told is busy with the first.
+            (1..PIECES).for_each(|n| peer.event(id, &piece(n % 2, &format!("{n} "), n)));
+            peer.answer(ping, &Response::Pong);
+            peer.answer(id, &Response::Generated(generated(&["a", "b"])));
+            started.send(()).unwrap();
+            peer.drain();
+        },
+        |client| {
+            let model = client.text_model("m").unwrap();
+            let mut seen: Vec<Piece> = Vec::new();
+            let on_piece = |piece: Piece| {
+                if seen.is_empty() {
+                    client.ping().unwrap();
+                    is_started.recv().unwrap();
+                }
+                seen.push(piece);
+            };
+            let made = model.generate_with(&TEXTS, &options(), on_piece).unwrap();
+            assert_eq!(made, generated(&["a", "b"]));
+            let expected = (0..PIECES).map(|n| (usize::try_from(n % 2).unwrap(), format!("{n} ")));
+            assert!(seen.iter().map(|piece| (piece.text, piece.piece.clone())).eq(expected));
+        },
+    );
 }
 
 #[test]
@@ -192,46 +192,51 @@ fn texts_and_masks_that_are_not_those_that_were_asked_for_are_errors() {
 
 #[test]
 fn a_ranking_is_the_best_first_and_scores_come_as_they_were_given() {
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        let (id, request) = peer.request();
-        let Request::Rerank(RerankRequest { target: Target::Model(_), texts: 4, pairs, .. }) =
-            request
-        else {
-            panic!("{request:?}")
-        };
-        assert_eq!(pairs, Pairing::QueryFirst);
-        reranked(&mut peer, id, answer(3, &["LABEL_0"]), &[0.25, 0.75, 0.25]);
-        let (id, request) = peer.request();
-        let Request::Acquire { model, kind: None, .. } = request else { panic!("{request:?}") };
-        let mut lease = leased(3, model);
-        lease.model.kind = ModelKind::Rerank;
-        lease.model.methods = vec![Method::Rerank];
-        peer.answer(id, &Response::Leased(lease));
-        let (id, request) = peer.request();
-        let Request::Rerank(RerankRequest { texts: 4, pairs, activation, .. }) = request else {
-            panic!("{request:?}")
-        };
-        assert_eq!((pairs, activation), (Pairing::Adjacent, ScoreActivation::Identity));
-        let two = Reranked { truncated: vec![1], ..answer(2, &["no", "yes"]) };
-        reranked(&mut peer, id, two, &[1.0, 2.0, 3.0, 4.0]);
-        let (id, _) = peer.request();
-        reranked(&mut peer, id, answer(1, &["no", "yes"]), &[1.0, 2.0]);
-        peer.drain();
-    });
-    let client = daemon.client();
-    let ranking = client.rerank("m", "q", &["a", "b", "c"]).unwrap();
-    let place = |index, score| Ranked { index, score };
-    assert_eq!(ranking, [place(1, 0.75), place(0, 0.25), place(2, 0.25)]);
-    let model = client.rerank_model("m").unwrap();
-    let scores = model.scores(&[("a", "b"), ("c", "d")], ScoreActivation::Identity).unwrap();
-    assert_eq!((scores.len(), scores.row(1), scores.truncated()), (2, &[3.0, 4.0][..], &[1][..]));
-    assert_eq!(scores.labels(), ["no", "yes"]);
-    let error = model.rerank("q", &["a"]).unwrap_err();
-    assert_eq!(error.code(), Some(ErrorCode::WrongModelType));
-    assert!(error.to_string().contains("no, yes"), "{error}");
-    drop((model, client));
-    daemon.end();
+    scene(
+        |peer| {
+            let (id, request) = peer.request();
+            let Request::Rerank(RerankRequest {
+                target: Target::Model(_), texts: 4, pairs, ..
+            }) = request
+            else {
+                panic!("{request:?}")
+            };
+            assert_eq!(pairs, Pairing::QueryFirst);
+            reranked(peer, id, answer(3, &["LABEL_0"]), &[0.25, 0.75, 0.25]);
+            let (id, request) = peer.request();
+            let Request::Acquire { model, kind: None, .. } = request else { panic!("{request:?}") };
+            let mut lease = leased(3, model);
+            lease.model.kind = ModelKind::Rerank;
+            lease.model.methods = vec![Method::Rerank];
+            peer.answer(id, &Response::Leased(lease));
+            let (id, request) = peer.request();
+            let Request::Rerank(RerankRequest { texts: 4, pairs, activation, .. }) = request else {
+                panic!("{request:?}")
+            };
+            assert_eq!((pairs, activation), (Pairing::Adjacent, ScoreActivation::Identity));
+            let two = Reranked { truncated: vec![1], ..answer(2, &["no", "yes"]) };
+            reranked(peer, id, two, &[1.0, 2.0, 3.0, 4.0]);
+            let (id, _) = peer.request();
+            reranked(peer, id, answer(1, &["no", "yes"]), &[1.0, 2.0]);
+            peer.drain();
+        },
+        |client| {
+            let ranking = client.rerank("m", "q", &["a", "b", "c"]).unwrap();
+            let place = |index, score| Ranked { index, score };
+            assert_eq!(ranking, [place(1, 0.75), place(0, 0.25), place(2, 0.25)]);
+            let model = client.rerank_model("m").unwrap();
+            let scores =
+                model.scores(&[("a", "b"), ("c", "d")], ScoreActivation::Identity).unwrap();
+            assert_eq!(
+                (scores.len(), scores.row(1), scores.truncated()),
+                (2, &[3.0, 4.0][..], &[1][..])
+            );
+            assert_eq!(scores.labels(), ["no", "yes"]);
+            let error = model.rerank("q", &["a"]).unwrap_err();
+            assert_eq!(error.code(), Some(ErrorCode::WrongModelType));
+            assert!(error.to_string().contains("no, yes"), "{error}");
+        },
+    );
 }
 
 #[test]
@@ -259,16 +264,16 @@ fn scores_that_do_not_fit_their_pairs_end_the_connection() {
 
 #[test]
 fn a_model_that_scores_nothing_is_told_and_its_lease_goes_back() {
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        peer.grant(4);
-        assert_eq!(peer.release().1, 4);
-        peer.drain();
-    });
-    let client = daemon.client();
-    let error = client.rerank_model("m").unwrap_err();
-    assert_eq!(error.code(), Some(ErrorCode::WrongModelType));
-    assert!(error.to_string().contains("offers embed, not rerank"), "{error}");
-    drop(client);
-    daemon.end();
+    scene(
+        |peer| {
+            peer.grant(4);
+            assert_eq!(peer.release().1, 4);
+            peer.drain();
+        },
+        |client| {
+            let error = client.rerank_model("m").unwrap_err();
+            assert_eq!(error.code(), Some(ErrorCode::WrongModelType));
+            assert!(error.to_string().contains("offers embed, not rerank"), "{error}");
+        },
+    );
 }

@@ -1,4 +1,4 @@
-use crate::daemon::{Daemon, Memory, SEGMENT_BYTES, rows_at, rows_in, values};
+use crate::daemon::{Daemon, Memory, SEGMENT_BYTES, rows_at, rows_in, scene, values};
 use emberd_client::{Client, ClientBuilder, EmbeddingModel, Embeddings, Error, Lease};
 use emberd_protocol::{Embedded, Frame, FrameKind, Place, Request, Response, SlotRef, TextBlock};
 use std::sync::Arc;
@@ -64,24 +64,25 @@ fn rows_are_read_where_the_daemon_wrote_them() {
 
 #[test]
 fn inline_rows_are_the_same_to_the_program() {
-    let daemon = Daemon::run(|listener| {
-        let mut peer = listener.welcome();
-        let id = peer.embed();
-        let rows = Embedded { truncated: vec![1], ..rows_at(2, Place::Inline) };
-        let mut frame = Frame::message(FrameKind::Response, id, &Response::Embedded(rows)).unwrap();
-        frame.tail = values(5, 8).into_iter().flat_map(f32::to_le_bytes).collect();
-        peer.bytes(&frame.to_bytes());
-        // Nothing to free.
-        peer.silence();
-    });
-    let client = daemon.client();
-    let rows = client.generate_embeddings(&["one", "two"], "m").unwrap();
-    assert!(!rows.is_shared());
-    assert_eq!((rows.len(), rows.dimension(), rows.truncated()), (2, 4, &[1][..]));
-    assert_eq!(rows.row(1), values(9, 4));
-    assert_eq!(rows.into_vec(), values(5, 8));
-    drop(client);
-    daemon.end();
+    scene(
+        |peer| {
+            let id = peer.embed();
+            let rows = Embedded { truncated: vec![1], ..rows_at(2, Place::Inline) };
+            let mut frame =
+                Frame::message(FrameKind::Response, id, &Response::Embedded(rows)).unwrap();
+            frame.tail = values(5, 8).into_iter().flat_map(f32::to_le_bytes).collect();
+            peer.bytes(&frame.to_bytes());
+            // Nothing to free.
+            peer.silence();
+        },
+        |client| {
+            let rows = client.generate_embeddings(&["one", "two"], "m").unwrap();
+            assert!(!rows.is_shared());
+            assert_eq!((rows.len(), rows.dimension(), rows.truncated()), (2, 4, &[1][..]));
+            assert_eq!(rows.row(1), values(9, 4));
+            assert_eq!(rows.into_vec(), values(5, 8));
+        },
+    );
 }
 
 #[test]

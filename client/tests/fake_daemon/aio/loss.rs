@@ -1,5 +1,5 @@
 use super::{client, patient_client, poll_once, runtimes};
-use crate::daemon::{Daemon, Memory, SEGMENT_BYTES, rows_in, values};
+use crate::daemon::{Daemon, Memory, SEGMENT_BYTES, values};
 use emberd_client::{Error, TransportError};
 use emberd_protocol::{ErrorCode, LeaseId, Request, Response, Target};
 
@@ -47,9 +47,8 @@ fn what_changes_nothing_is_asked_again_and_leases_are_taken_again() {
         let daemon = Daemon::run(move |listener| {
             let mut peer = listener.welcome();
             peer.grant(7);
-            let id = peer.embed();
             peer.announce(1, SEGMENT_BYTES, &file);
-            peer.answer(id, &rows_in(1, 0, 1).1);
+            peer.rows(0, 1);
             peer.embed();
             drop(peer);
             let mut peer = listener.welcome();
