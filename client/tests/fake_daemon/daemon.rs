@@ -18,11 +18,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// After this time something is wrong, however busy the machine is.
+/// Longer than anything takes, however busy the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A thread that plays the daemon by a script. When the script ends or panics its sockets close,
-/// so that no client waits for ever.
+/// A thread that runs a daemon's script. When the script ends or panics its sockets close, so that
+/// no client waits forever.
 pub(crate) struct Daemon<T> {
     path: PathBuf,
     script: JoinHandle<T>,
@@ -42,17 +42,17 @@ impl<T: Send + 'static> Daemon<T> {
         &self.path
     }
 
-    /// A client of it that asks everything once, and waits for no daemon to come back.
+    /// A client that sends every request once, and does not wait for a daemon that restarts.
     pub(crate) fn client(&self) -> Client {
         once().connect_to(&self.path).unwrap()
     }
 
-    /// A client of it, usual but for a patience that no busy machine wears out.
+    /// A client with the default options, except for time limits that no busy machine exceeds.
     pub(crate) fn patient_client(&self) -> Client {
         builder().connect_to(&self.path).unwrap()
     }
 
-    /// What the script came to; its panic, if it ended with one.
+    /// The script's result, or its panic.
     pub(crate) fn end(self) -> T {
         self.script.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
@@ -87,7 +87,7 @@ impl Listener {
         Self(listener)
     }
 
-    /// The next connection, nothing read or said.
+    /// The next connection, before anything is read or sent.
     pub(crate) fn accept(&self) -> Peer {
         let (stream, _) = self.0.accept().expect("somebody connects");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -212,13 +212,13 @@ impl Peer {
         frame.decode::<Free>().unwrap().slots
     }
 
-    /// Waits for the client to hang up, which it does without another word.
+    /// Waits for the client to hang up, without another frame.
     pub(crate) fn silence(&mut self) {
         let frame = self.next();
         assert!(frame.is_none(), "nothing more was to come, but {frame:?} did");
     }
 
-    /// Waits for the client to hang up, whatever it says before.
+    /// Waits for the client to hang up, ignoring the frames before.
     pub(crate) fn drain(&mut self) {
         while self.next().is_some() {}
     }
@@ -299,7 +299,7 @@ pub(crate) fn leased(lease: u64, model: ModelId) -> Leased {
 /// Values in a row of the fake model.
 pub(crate) const DIMENSION: u32 = 4;
 
-/// An answer of so many rows at a place.
+/// A response with a number of rows, inline or in a slot.
 pub(crate) fn rows_at(rows: u32, place: Place) -> Embedded {
     Embedded {
         rows,
@@ -312,7 +312,7 @@ pub(crate) fn rows_at(rows: u32, place: Place) -> Embedded {
     }
 }
 
-/// An answer of so many rows in a slot, which is as long as they are.
+/// A response with a number of rows in a slot, which is exactly as long as they are.
 pub(crate) fn rows_in(segment: u32, offset: u64, rows: u32) -> (SlotRef, Response) {
     let len_bytes = u64::from(rows * DIMENSION) * 4;
     let slot = SlotRef { segment: SegmentId(segment), offset, len_bytes, generation: 7 };
@@ -326,8 +326,8 @@ pub(crate) const SEGMENT_BYTES: u64 = 4096;
 pub(crate) const SEALS: SealFlag =
     SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_FUTURE_WRITE);
 
-/// Memory files of one test, told from all others by their name: what of them this process still
-/// holds can be counted while other tests open and close what they like.
+/// The memory files of one test. Their name sets them apart from those of other tests that run at
+/// the same time, so the test can count those that this process still holds.
 pub(crate) struct Memory {
     name: String,
 }
@@ -340,7 +340,7 @@ impl Memory {
         Self { name }
     }
 
-    /// A file in which the value at position n is n.
+    /// A file of floats in which the value at position n is n.
     pub(crate) fn file(&self, len_bytes: u64, seals: SealFlag) -> OwnedFd {
         let flags = MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_CLOEXEC;
         let mut file = File::from(memfd_create(self.name.as_str(), flags).unwrap());
@@ -371,7 +371,7 @@ impl Memory {
         maps.lines().filter(|line| line.contains(&self.name)).count()
     }
 
-    /// Nothing of it is left.
+    /// Checks that this process has none of the files open or mapped.
     pub(crate) fn assert_gone(&self, case: &str) {
         assert_eq!((self.open(), self.mapped()), (0, 0), "open and mapped after: {case}");
     }

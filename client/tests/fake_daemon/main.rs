@@ -1,34 +1,34 @@
-//! The client against a daemon that the test plays itself, well or badly.
-#![expect(clippy::unwrap_used, reason = "what fails in a test is shown as it is")]
+//! The client against a fake daemon that each test scripts, whether or not it keeps to the protocol.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails its test")]
 
 /// Administration: preloading, unloading, settings, decisions.
 mod admin;
 /// The same for futures.
 #[cfg(feature = "tokio")]
 mod aio;
-/// Answers in any order, to nobody, of the wrong kind.
+/// Responses in any order, without a request, of the wrong kind.
 mod answers;
 /// The names and types that programs use.
 mod api;
-/// The daemon's part: a listener, frames, sealed memory.
+/// The fake daemon: a listener, frames, sealed memory.
 mod daemon;
-/// News of a load on its way.
+/// Events that report the progress of a load.
 mod events;
-/// From no socket at all to a welcome.
+/// Connecting, from a missing socket to a welcome.
 mod handshake;
-/// Leases: one release each, and none that hits another's.
+/// Leases: each is released once, and never in place of another.
 mod leases;
-/// The connection dies, and is made anew.
+/// Connections that die, and calls that connect again.
 mod loss;
-/// A daemon goes, and another comes: what is asked again, and what is not.
+/// Daemons that restart: which requests are repeated, and which are not.
 mod restart;
-/// Memory that must not be believed.
+/// Segments that must not be trusted.
 mod segments;
-/// Where rows are said to lie.
+/// Slots that must not be trusted.
 mod slots;
-/// Nobody is there, and a program is to be started.
+/// Starting a daemon if none runs.
 mod start;
-/// Texts, masks and scores, and pieces on their way.
+/// Generated texts and their pieces, masks, scores.
 mod text;
-/// Rows in the hands of the program.
+/// Rows that the program holds.
 mod views;
