@@ -40,6 +40,6 @@ pub mod settings;
 
 pub use crate::batching::{fill_mask, generation};
 pub use crate::daemon::{Daemon, DaemonBuilder};
-pub use crate::models::loader::CustomError;
+pub use crate::models::load_failure::CustomError;
 pub use crate::models::{devices, lease, scheduler};
 pub use emberd_engine as engine;

@@ -6,8 +6,8 @@
 //! when its turn comes, and before somebody is refused for its sake.
 
 use crate::batching::queue::QueueError;
+use crate::ground::connection_id::ConnectionId;
 use crate::ground::sync::lock;
-use crate::models::lease::ConnectionId;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, PoisonError};
 

@@ -11,7 +11,7 @@ pub use crate::batching::worker::WorkDone;
 
 use crate::batching::fair_queue::{FairQueue, Queued};
 use crate::batching::text_job::{Job, JobText, TextError, Waiting, guarded};
-use crate::models::lease::ConnectionId;
+use crate::ground::connection_id::ConnectionId;
 use emberd_engine::Sequence;
 use emberd_engine::{MaskFiller, MaskScores, MaskedModel};
 use emberd_protocol::{

@@ -2,8 +2,8 @@
 
 use crate::batching::row_shape::RowShape;
 use crate::cache::Ticket;
+use crate::ground::connection_id::ConnectionId;
 use crate::ground::sync::lock;
-use crate::models::lease::ConnectionId;
 use crate::segment::Row;
 use emberd_engine::{ComputeError, EmbeddingModel, Sequence};
 use emberd_protocol::{Pairing, TextBlock};

@@ -12,8 +12,8 @@
 //! purpose: what is in it goes before whatever arrives later.
 
 use crate::batching::job::{Entry, Job};
+use crate::ground::connection_id::ConnectionId;
 use crate::ground::sync::lock;
-use crate::models::lease::ConnectionId;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -2,8 +2,8 @@
 
 use crate::batching::fair_queue::{FairQueue, Queued};
 use crate::batching::queue::QueueError;
+use crate::ground::connection_id::ConnectionId;
 use crate::ground::sync::lock;
-use crate::models::lease::ConnectionId;
 use emberd_engine::ComputeError;
 use emberd_protocol::{MAX_BODY_BYTES, TextBlock};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -359,7 +359,7 @@ impl Writer {
         let store = self.store.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
         let path = self.path.display();
-        let mut told = format!("{path}: {}", crate::request::failure::chain(error));
+        let mut told = format!("{path}: {}", crate::ground::error_chain::chain(error));
         if let StoreError::Damaged(_) = error {
             self.damaged += 1;
             // Rows that were read before the damage was met are whole, and stay.

@@ -8,8 +8,8 @@
 use crate::connection::frames::{ConnectionError, Reader, Writer, split};
 use crate::connection::peer::Peer;
 use crate::daemon::Shared;
+use crate::ground::connection_id::ConnectionId;
 use crate::ground::sync::lock;
-use crate::models::lease::ConnectionId;
 use crate::request::dispatch;
 use crate::request::dispatch::{Answer, Handled, Work};
 use crate::request::events::News;
@@ -450,7 +450,7 @@ async fn respond(
     let Answer { response, tail, inline: _held } = result.unwrap_or_else(|error| {
         let failure = error.to_failure();
         if failure.code == ErrorCode::Internal {
-            let cause = crate::request::failure::chain(&error);
+            let cause = crate::ground::error_chain::chain(&error);
             tracing::error!(connection = connection.id.0, request = id, error = cause, "defect");
         }
         Answer::from(Response::Failed(failure))

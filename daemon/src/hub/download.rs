@@ -93,7 +93,7 @@ impl Download<'_> {
                 Ok(None) if part.done() == size => return Ok(()),
                 Ok(None) => return Err(self.cut(part.done())),
                 Err(error) => {
-                    tracing::debug!(file, error = %crate::request::failure::chain(&error), "the answer broke off");
+                    tracing::debug!(file, error = %crate::ground::error_chain::chain(&error), "the answer broke off");
                     return Err(self.cut(part.done()));
                 }
             }

@@ -113,7 +113,7 @@ impl Hub {
             revision,
             folder = %folder.display(),
             missing,
-            error = %crate::request::failure::chain(&error),
+            error = %crate::ground::error_chain::chain(&error),
             "the model is used as the cache has it"
         );
         Ok(folder)

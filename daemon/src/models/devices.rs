@@ -1,24 +1,25 @@
-//! What there is to compute on, and how much of it is free.
+//! The devices of this machine, and how much of their memory is free.
 
 #[cfg(feature = "cuda")]
-pub(crate) mod cuda;
-pub(crate) mod gpu;
+mod cuda;
+mod gpu;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
+use crate::ground::device::Device;
 use crate::ground::headroom::Headroom;
-pub use crate::models::devices::gpu::{Gpu, GpuError, GpuMemory, give_back};
 use crate::models::devices::gpu::{budget_bytes, figures};
-use crate::models::scheduler::{Device, DeviceFigures, Devices};
-
+use crate::models::scheduler::{DeviceFigures, Devices};
 use crate::settings::Settings;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The processor and the GPUs, with what models may take of them.
+pub use crate::models::devices::gpu::{Found, Gpu, GpuError, GpuMemory, give_back};
+
+/// The CPU and the GPUs.
 ///
-/// GPUs are looked for when a model may first be on one, and then kept: a context on a GPU takes some
-/// hundred megabytes of it, which a daemon for the CPU alone must not cost.
+/// GPUs are looked for when a model may first use one, and then kept: a context takes some hundred
+/// megabytes of a GPU, which a daemon for the CPU alone must not cost.
 #[derive(Debug)]
 pub(crate) struct Machine {
     /// `gpu_memory_fraction`.
@@ -28,15 +29,6 @@ pub(crate) struct Machine {
     wants_gpus: AtomicBool,
     find: fn() -> Found,
     gpus: OnceLock<Found>,
-}
-
-/// The GPUs that can be used, and why others cannot.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// Opened, by their numbers.
-    pub gpus: Vec<(u32, Box<dyn Gpu>)>,
-    /// Why others cannot be used, or why there is none.
-    pub missing: Vec<String>,
 }
 
 impl Machine {
@@ -56,16 +48,16 @@ impl Machine {
         }
     }
 
-    /// From now on models may be on a GPU, or not. Answers whether GPUs are to be looked for.
+    /// Applies other settings. Returns whether GPUs must be looked for.
     pub(crate) fn reconfigure(&self, settings: &Settings) -> bool {
         self.wants_gpus.store(settings.wants_gpus(), Ordering::Relaxed);
         settings.wants_gpus() && self.gpus.get().is_none()
     }
 
-    /// What the devices tell now. A GPU answers slowly, and the first time it is looked for.
+    /// Asks the devices for their figures. A GPU answers slowly; the first time it is looked for.
     #[must_use]
     pub(crate) fn ask(&self) -> Devices {
-        let mut devices = Devices::from(vec![processor()]);
+        let mut devices = Devices::from(vec![cpu_figures()]);
         if !self.wants_gpus.load(Ordering::Relaxed) && self.gpus.get().is_none() {
             return devices;
         }
@@ -86,7 +78,7 @@ impl Machine {
         devices
     }
 
-    /// Where the tensors of a model on this device are. `None`: there is no such GPU.
+    /// The engine's handle of a device; `None` if there is no such GPU.
     #[must_use]
     pub(crate) fn tensors(&self, device: Device) -> Option<candle_core::Device> {
         match device {
@@ -95,13 +87,13 @@ impl Machine {
         }
     }
 
-    /// Gives memory that models have freed back to the driver, or to the share that is reserved, and
-    /// waits (not for long) until the device tells of it. On the CPU others see to that.
+    /// Gives memory that models have freed back to the driver, or to the reserved share, and waits a
+    /// moment until the GPU reports it. The CPU's memory is given back elsewhere.
     pub(crate) fn give_back(&self, device: Device) {
         let Some(gpu) = self.gpu(device) else { return };
         match give_back(gpu, self.kept_bytes(gpu)) {
             Ok(bytes) => tracing::debug!(%device, bytes, "memory was given back"),
-            Err(error) => tracing::warn!(%device, %error, "memory was perhaps not given back"),
+            Err(error) => tracing::warn!(%device, %error, "memory may not have been given back"),
         }
     }
 
@@ -110,7 +102,7 @@ impl Machine {
         gpus.find(|(number, _)| Device::Cuda(*number) == device).map(|(_, gpu)| &**gpu)
     }
 
-    /// What the daemon holds of a GPU even where no model needs it.
+    /// The memory of a GPU that the daemon keeps even if no model needs it.
     fn kept_bytes(&self, gpu: &dyn Gpu) -> u64 {
         match gpu.memory() {
             Ok(memory) if !self.may_grow => budget_bytes(memory.total_bytes, self.fraction),
@@ -121,7 +113,7 @@ impl Machine {
     fn look(&self) -> Found {
         let found = (self.find)();
         for reason in &found.missing {
-            // Most machines have none; a model that needs one is told.
+            // Most machines have none; a model that needs one fails with this reason.
             tracing::info!(reason, "no GPU is used");
         }
         for (number, gpu) in &found.gpus {
@@ -131,10 +123,12 @@ impl Machine {
                 continue;
             }
             match gpu.reserve(bytes) {
-                Ok(()) => tracing::info!(%device, bytes, "the share of models is reserved"),
-                // Others have it. What they leave can still be used, as where it may grow.
+                Ok(()) => {
+                    tracing::info!(%device, bytes, "the models' share of GPU memory is reserved");
+                }
+                // Others hold it. The rest can still be used, as with allow_gpu_growth.
                 Err(error) => {
-                    tracing::warn!(%device, bytes, %error, "the share of models is not to be had");
+                    tracing::warn!(%device, bytes, %error, "cannot reserve the models' share of GPU memory");
                 }
             }
         }
@@ -149,20 +143,20 @@ pub fn find() -> Found {
     cuda::find()
 }
 
-/// Opens all GPUs that the driver shows, as the daemon does: none, in a program without them.
+/// Opens all GPUs that the driver shows, as the daemon does: none, in a program without GPU support.
 #[cfg(not(feature = "cuda"))]
 #[must_use]
 pub fn find() -> Found {
-    let reason = "this program was built without GPUs (feature \"cuda\")";
+    let reason = "this program was built without GPU support (feature \"cuda\")";
     Found { gpus: Vec::new(), missing: vec![reason.into()] }
 }
 
-/// The processor: what the system, and the control groups of this process, can spare is the models'.
-fn processor() -> DeviceFigures {
+/// The CPU: models may take all memory that the system and this process's control groups allow.
+fn cpu_figures() -> DeviceFigures {
     let Headroom { total_bytes, free_bytes } = Headroom::now();
     DeviceFigures {
         device: Device::Cpu,
-        name: processor_name(),
+        name: cpu_name(),
         total_bytes,
         free_bytes,
         budget_bytes: total_bytes,
@@ -170,7 +164,7 @@ fn processor() -> DeviceFigures {
     }
 }
 
-fn processor_name() -> String {
+fn cpu_name() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("model name"));
     let name = name.and_then(|rest| rest.split_once(':')).map(|(_, name)| name.trim().to_owned());

@@ -1,139 +1,49 @@
 //! From a model's settings to a model in memory.
 
-pub(crate) mod known;
+mod known;
+mod prepared;
 
+use crate::ground::error_chain::chain;
 use crate::hub::{Hub, HubError, HubProgress, HubSettings};
-use crate::models::loaded::Place;
-use crate::models::loader::known::Known;
-use crate::models::scheduler::Device;
-use crate::settings::{BUILTIN_STATIC, BUILTIN_VERBALIZER, ModelSettings};
-use emberd_engine::ModelParts;
-use emberd_engine::Need;
-use emberd_engine::{DeviceMemory, LoadError, is_out_of_memory};
+use crate::models::load_failure::{CustomError, LoadFailure};
+use crate::models::load_target::LoadTarget;
+use crate::models::loader::prepared::Files;
+use crate::settings::{BUILTIN_STATIC, BUILTIN_VERBALIZER, ModelSettings, ModelType};
+use emberd_engine::{DeviceMemory, LoadError, ModelParts, Need, is_out_of_memory};
 use emberd_protocol::{Event, ModelId};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// What a registered loader may fail with.
-pub type CustomError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) use crate::models::loader::prepared::Prepared;
 
-type CustomLoader =
-    dyn Fn(&ModelId, &ModelSettings) -> Result<ModelParts, CustomError> + Send + Sync;
-
-/// The model types that can be loaded: those that are [`Known`], and those that the program
-/// registered.
+/// The loaders of all model types: the built-in ones, and those that the program registered.
 #[derive(Default)]
 pub(crate) struct Loaders {
     custom: BTreeMap<String, Box<CustomLoader>>,
     hub: Option<Hub>,
-    /// What of the hub is here already.
+    /// The same hub without network access: only files that were fetched before.
     hub_cache: Option<Hub>,
 }
 
-/// Why a model could not be brought up.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadFailure {
-    /// Its files cannot be used.
-    #[error(transparent)]
-    Files(#[from] LoadError),
-    /// The loader of a custom type failed.
-    #[error("the loader of model type \"{model_type}\" failed")]
-    Custom {
-        /// The type.
-        model_type: String,
-        /// Why.
-        source: CustomError,
-    },
-    /// The settings name a built-in model that is not there.
-    #[error("there is no built-in model \"{0}\"")]
-    NoSuchBuiltin(String),
-    /// The settings name a type that is not there.
-    #[error("no loader is registered for model type \"{0}\"")]
-    NoSuchType(String),
-    /// The files are those of a model of another type.
-    #[error("{} holds {found}, and a model of type {model_type} is {wanted}", folder.display())]
-    OfAnotherType {
-        /// Where the files are.
-        folder: PathBuf,
-        /// What they make.
-        found: String,
-        /// What the settings say.
-        model_type: &'static str,
-        /// What such a model is.
-        wanted: &'static str,
-    },
-    /// The settings want longer rows than the model makes.
-    #[error(
-        "the model's rows have {available} values, not {wanted}: give a dimension of at most \
-             {available}, or none"
-    )]
-    Dimension {
-        /// The setting.
-        wanted: usize,
-        /// What the model makes.
-        available: usize,
-    },
-    /// A loader of the program's own gave a model that does nothing.
-    #[error("the loader gave a model of which nothing can be asked")]
-    NoMethods,
-    /// The settings name no files.
-    #[error("the settings name neither a folder nor a name on the hub")]
-    NoSource,
-    /// The program that made this daemon gave it no hub.
-    #[error("\"{0}\" is a name on the hub, and this daemon was not told of one: give a local_path")]
-    NoHub(String),
-    /// It was asked what a load would take, and nothing may be fetched for that.
-    #[error(
-        "the files of \"{0}\" are not here yet, and its size is not known before: they come \
-             with its first use, or with a preload"
-    )]
-    NotFetched(String),
-    /// The hub, or the cache before it.
-    #[error(transparent)]
-    Hub(#[from] HubError),
-    /// The device had no memory for it.
-    #[error("{device} has no memory for it: {said}")]
-    OutOfMemory {
-        /// Which device.
-        device: Device,
-        /// What it has, and what it said.
-        said: String,
-    },
-    /// It was to be loaded on a device that has gone.
-    #[error("{0} is not there any more")]
-    NoDevice(Device),
-    /// The system gave no thread.
-    #[error("cannot start the model's threads")]
-    Threads(#[source] std::io::Error),
-    /// The loader panicked.
-    #[error("the loader panicked")]
-    Panicked,
-}
+type CustomLoader =
+    dyn Fn(&ModelId, &ModelSettings) -> Result<ModelParts, CustomError> + Send + Sync;
 
-impl LoadFailure {
-    /// How long whoever refused it wants to be left alone.
-    #[must_use]
-    pub(crate) fn wait(&self) -> Option<Duration> {
-        match self {
-            Self::Hub(HubError::TooManyRequests { after, .. }) => Some(*after),
-            _ => None,
-        }
-    }
-
-    /// Whether another device may do what this one could not.
-    #[must_use]
-    pub(crate) fn is_of_the_device(&self) -> bool {
-        matches!(self, Self::OutOfMemory { .. } | Self::NoDevice(_))
-    }
+/// How a model's files are looked for.
+pub(super) struct FileSearch<'a> {
+    /// Threads that will compute for the model on the CPU.
+    pub(super) cpu_workers: usize,
+    /// For fetching files from the hub.
+    pub(super) runtime: Option<&'a Handle>,
+    /// Whether missing files may be fetched.
+    pub(super) may_fetch: bool,
+    /// Receives the progress of a fetch.
+    pub(super) progress: &'a (dyn Fn(Event) + Sync + Send),
 }
 
 impl Loaders {
-    /// Registers a type. A later one of the same name takes its place.
+    /// Registers a type; replaces an earlier one of the same name.
     pub(crate) fn register<F>(&mut self, model_type: impl Into<String>, loader: F)
     where
         F: Fn(&ModelId, &ModelSettings) -> Result<ModelParts, CustomError> + Send + Sync + 'static,
@@ -141,65 +51,80 @@ impl Loaders {
         self.custom.insert(model_type.into(), Box::new(loader));
     }
 
-    /// Models may be fetched by name.
+    /// Sets the hub that models with a name come from.
     pub(crate) fn set_hub(&mut self, settings: HubSettings) {
         let offline = HubSettings { is_offline: true, ..settings.clone() };
         self.hub_cache = Some(Hub::new(offline));
         self.hub = Some(Hub::new(settings));
     }
 
-    /// The registered types.
-    #[must_use]
-    pub(crate) fn custom_types(&self) -> Vec<String> {
-        self.custom.keys().cloned().collect()
-    }
-
-    /// Finds a model's files, and computes what the model takes. Reads the headers of its weights
-    /// alone.
+    /// Finds a model's files and computes its need. Of the weights, only headers are read.
     ///
     /// # Errors
-    /// When the files are not there, or cannot be used.
-    pub(crate) fn prepare(
+    /// When the files cannot be found or used.
+    pub(super) fn prepare(
         &self,
         settings: ModelSettings,
-        cpu_workers: usize,
-        runtime: Option<&Handle>,
-        may_fetch: bool,
-        tell: &(dyn Fn(Event) + Sync + Send),
+        search: &FileSearch<'_>,
     ) -> Result<Prepared, LoadFailure> {
-        let (files, source, need) = if self.custom.contains_key(&settings.model_type) {
-            // What a loader of the program's own will take, only it knows: the model's card tells
-            // when it is there.
-            (Files::Own, settings.source(), Need::default())
+        let model_type = &settings.model_type;
+        let (files, source, need) = if self.custom.contains_key(model_type.name()) {
+            // Only the custom loader knows its need, and tells it with the loaded model.
+            (Files::Custom, settings.source(), Need::default())
+        } else if let ModelType::Custom(name) = model_type {
+            return Err(LoadFailure::NoSuchType(name.clone()));
         } else {
-            let known = Known::of(&settings.model_type)?;
-            let (files, source) =
-                self.find(known, &settings, cpu_workers, runtime, may_fetch, tell)?;
-            let need = known.need(&files, cpu_workers, settings.dtype)?;
+            let (files, source) = self.find(&settings, search)?;
+            let need = known::need(model_type, &files, search.cpu_workers, settings.dtype)?;
             (files, source, need)
         };
         Ok(Prepared { files, need, source, settings: Arc::new(settings) })
     }
 
-    /// Finds a model's files, and tells where; fetches them if need be, and if it may.
+    /// Brings a model into memory. Takes as long as its files take to read.
+    ///
+    /// # Errors
+    /// When the files cannot be used, or the device has too little memory.
+    pub(super) fn load(
+        &self,
+        id: &ModelId,
+        prepared: &Prepared,
+        target: &LoadTarget,
+    ) -> Result<ModelParts, LoadFailure> {
+        let settings = &prepared.settings;
+        let model_type = &settings.model_type;
+        if let Some(loader) = self.custom.get(model_type.name()) {
+            return loader(id, settings).map_err(|source| LoadFailure::Custom {
+                model_type: model_type.to_string(),
+                source,
+            });
+        }
+        let loaded = known::load(model_type, &prepared.files, &target.tensors, settings.dtype);
+        loaded.map_err(|error| match error {
+            LoadFailure::Files(LoadError::Tensor { source, .. }) if is_out_of_memory(&source) => {
+                let report = DeviceMemory::of(&target.tensors).to_string();
+                LoadFailure::OutOfMemory { device: target.device, report }
+            }
+            error => error,
+        })
+    }
+
+    /// Finds a model's files, and describes their source.
     fn find(
         &self,
-        known: Known,
         settings: &ModelSettings,
-        cpu_workers: usize,
-        runtime: Option<&Handle>,
-        may_fetch: bool,
-        tell: &(dyn Fn(Event) + Sync + Send),
+        search: &FileSearch<'_>,
     ) -> Result<(Files, String), LoadFailure> {
+        let model_type = &settings.model_type;
         match (&settings.local_path, &settings.name) {
-            (Some(folder), Some(name)) if !known.is_in(folder) => {
+            (Some(folder), Some(name)) if !known::is_in(model_type, folder) => {
                 let files = Files::Folder(folder.clone());
-                let fault = known.need(&files, cpu_workers, settings.dtype).err();
-                let fault = fault.as_ref().map(|fault| crate::request::failure::chain(fault));
+                let need = known::need(model_type, &files, search.cpu_workers, settings.dtype);
+                let fault = need.err().map(|fault| chain(&fault));
                 tracing::warn!(
                     folder = %folder.display(),
                     fault,
-                    "local_path does not hold the model: \"{name}\" is taken by its name"
+                    "local_path does not hold the model: \"{name}\" is used instead"
                 );
             }
             (Some(folder), _) => {
@@ -213,84 +138,41 @@ impl Loaders {
             Some(name) if name.starts_with("builtin:") => {
                 Err(LoadFailure::NoSuchBuiltin(name.into()))
             }
-            Some(name) => {
-                let hub = if may_fetch { &self.hub } else { &self.hub_cache };
-                let Some((hub, runtime)) = hub.as_ref().zip(runtime) else {
-                    return Err(LoadFailure::NoHub(name.into()));
-                };
-                let progress = |progress: HubProgress| {
-                    tell(Event::Fetching {
-                        file: progress.file,
-                        done_bytes: progress.done_bytes,
-                        total_bytes: progress.total_bytes,
-                    });
-                };
-                let by_name = |folder| (Files::Folder(folder), name.to_owned());
-                let folder = runtime.block_on(hub.folder(name, &settings.revision, &progress));
-                folder.map(by_name).map_err(|error| match error {
-                    HubError::Offline { .. } if !may_fetch => LoadFailure::NotFetched(name.into()),
-                    error => error.into(),
-                })
-            }
+            Some(name) => Ok((self.fetch(name, &settings.revision, search)?, name.to_owned())),
             None => Err(LoadFailure::NoSource),
         }
     }
 
-    /// Brings a model into memory. Takes as long as its files take to read.
-    ///
-    /// # Errors
-    /// When it cannot.
-    pub(crate) fn load(
+    /// Finds a model by its name on the hub, and fetches it if need be.
+    fn fetch(
         &self,
-        id: &ModelId,
-        prepared: &Prepared,
-        place: &Place,
-    ) -> Result<ModelParts, LoadFailure> {
-        let settings = &prepared.settings;
-        if let Some(loader) = self.custom.get(&settings.model_type) {
-            return loader(id, settings).map_err(|source| LoadFailure::Custom {
-                model_type: settings.model_type.clone(),
-                source,
+        name: &str,
+        revision: &str,
+        search: &FileSearch<'_>,
+    ) -> Result<Files, LoadFailure> {
+        let hub = if search.may_fetch { &self.hub } else { &self.hub_cache };
+        let Some((hub, runtime)) = hub.as_ref().zip(search.runtime) else {
+            return Err(LoadFailure::NoHub(name.into()));
+        };
+        let progress = |progress: HubProgress| {
+            (search.progress)(Event::Fetching {
+                file: progress.file,
+                done_bytes: progress.done_bytes,
+                total_bytes: progress.total_bytes,
             });
-        }
-        let known = Known::of(&settings.model_type)?;
-        known.load(&prepared.files, &place.tensors, settings.dtype).map_err(|error| match error {
-            LoadFailure::Files(LoadError::Tensor { source, .. }) if is_out_of_memory(&source) => {
-                let memory = DeviceMemory::of(&place.tensors);
-                LoadFailure::OutOfMemory { device: place.device, said: memory.to_string() }
+        };
+        match runtime.block_on(hub.folder(name, revision, &progress)) {
+            Ok(folder) => Ok(Files::Folder(folder)),
+            Err(HubError::Offline { .. }) if !search.may_fetch => {
+                Err(LoadFailure::NotFetched(name.into()))
             }
-            error => error,
-        })
+            Err(error) => Err(error.into()),
+        }
     }
-}
-
-/// A model's files, and what they will take.
-#[derive(Debug, Clone)]
-pub(crate) struct Prepared {
-    files: Files,
-    /// Where they came from, for people.
-    pub(crate) source: String,
-    /// What they were found by. The load uses the same, whatever is set meanwhile.
-    pub(crate) settings: Arc<ModelSettings>,
-    /// What the model takes in memory.
-    pub(crate) need: Need,
-}
-
-/// Where a model's files are.
-#[derive(Debug, Clone)]
-enum Files {
-    /// The static table inside the program.
-    StaticTable,
-    /// The little T5 inside the program.
-    Verbalizer,
-    /// In the folder that the settings name.
-    Folder(PathBuf),
-    /// Where a loader of the program's own knows.
-    Own,
 }
 
 impl fmt::Debug for Loaders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loaders").field("custom", &self.custom_types()).finish()
+        f.debug_struct("Loaders").field("custom", &self.custom.keys()).finish()
     }
 }

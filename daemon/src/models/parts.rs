@@ -1,4 +1,4 @@
-//! What a model in memory computes with: a part for each thing that can be asked of it.
+//! The parts of a model in memory, one for each thing that it does: queues and workers.
 
 use crate::batching::fill_mask::{FillQueue, FillWorkers};
 use crate::batching::generation::{GenerationLimits, TextQueue, TextWork, TextWorker};
@@ -6,68 +6,67 @@ use crate::batching::queue::{BatchLimits, Queue};
 use crate::batching::row_shape::RowShape;
 use crate::batching::worker::{WorkDone, Workers};
 use crate::settings::ModelSettings;
-use emberd_engine::{EmbeddingModel, RankHead};
-use emberd_engine::{MaskedModel, Seq2SeqModel};
+use emberd_engine::{EmbeddingModel, MaskedModel, RankHead, Seq2SeqModel};
 use emberd_protocol::ScoreActivation;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-/// Rows for texts.
+/// Makes rows of texts.
 #[derive(Debug)]
 pub(crate) struct Embedding {
-    /// Where its work is put.
+    /// Its work.
     pub(crate) queue: Arc<Queue>,
-    /// What of its rows is used, where a request does not ask for something else.
+    /// The shape of the rows that a request without options gets.
     pub(crate) shape: RowShape,
-    /// Whether whole rows have length 1 as the model makes them.
+    /// Whether the model makes rows of unit length (L2-normalised).
     pub(crate) normalizes: bool,
-    /// What may go in front of a text, by name.
+    /// Its prompts, by name: texts that are put before an input.
     pub(crate) prompts: BTreeMap<String, String>,
-    /// What determines its rows; `None` where they are not cached.
+    /// Identifies all that determines its rows; `None` if they are not cached.
     pub(crate) fingerprint: Option<[u8; 32]>,
     pub(crate) workers: Workers,
 }
 
-/// Scores for pairs of texts.
+/// Scores pairs of texts.
 #[derive(Debug)]
 pub(crate) struct Ranking {
-    /// Where its work is put.
+    /// Its work.
     pub(crate) queue: Arc<Queue>,
-    /// One value for each label.
+    /// The shape of its scores: one value for each label.
     pub(crate) shape: RowShape,
-    /// The names of the scores of a pair.
+    /// The names of a pair's scores.
     pub(crate) labels: Vec<String>,
-    /// What the folder wants done with what the head puts out.
+    /// The activation that its folder sets for the head's output.
     pub(crate) activation: ScoreActivation,
     pub(crate) workers: Workers,
 }
 
-/// Texts from texts.
+/// Generates texts from texts.
 #[derive(Debug)]
 pub(crate) struct Generation {
-    /// Where its work is put.
+    /// Its work.
     pub(crate) queue: Arc<TextQueue>,
-    /// What it says about how texts are made.
+    /// The model, for its defaults and its tokens.
     pub(crate) model: Arc<dyn Seq2SeqModel>,
-    /// What a request may ask for.
+    /// The limits of a request.
     pub(crate) limits: GenerationLimits,
     pub(crate) threads: usize,
     _worker: TextWorker,
 }
 
-/// What may stand at the masks of texts.
+/// Fills the masks of texts.
 #[derive(Debug)]
 pub(crate) struct Masks {
-    /// Where its work is put.
+    /// Its work.
     pub(crate) queue: Arc<FillQueue>,
-    /// Tokens of a text that are read.
+    /// Tokens of a text that are used.
     pub(crate) max_tokens: usize,
     pub(crate) workers: FillWorkers,
 }
 
 impl Embedding {
-    pub(crate) fn start(
+    pub(super) fn start(
         name: &str,
         model: &Arc<dyn EmbeddingModel>,
         shape: RowShape,
@@ -85,7 +84,7 @@ impl Embedding {
 }
 
 impl Ranking {
-    pub(crate) fn start(
+    pub(super) fn start(
         name: &str,
         head: RankHead,
         limits: BatchLimits,
@@ -101,7 +100,7 @@ impl Ranking {
 }
 
 impl Generation {
-    pub(crate) fn start(
+    pub(super) fn start(
         name: &str,
         model: Arc<dyn Seq2SeqModel>,
         settings: &ModelSettings,
@@ -120,8 +119,8 @@ impl Generation {
                 model = name,
                 beams,
                 batch_size = limits.rows,
-                "the folder's num_beams is more than batch_size: where a request says nothing there are as \
-                 many beams as that"
+                "the folder's num_beams exceeds batch_size: requests without num_beams use \
+                 batch_size beams"
             );
         }
         let queue = Arc::new(TextQueue::new(limits.rows));
@@ -131,7 +130,7 @@ impl Generation {
 }
 
 impl Masks {
-    pub(crate) fn start(
+    pub(super) fn start(
         name: &str,
         model: &Arc<dyn MaskedModel>,
         settings: &ModelSettings,
@@ -146,7 +145,7 @@ impl Masks {
     }
 }
 
-/// A queue, and the threads that make rows of what is in it.
+/// A queue, and the workers that make rows of its texts.
 fn rows(
     name: &str,
     model: &Arc<dyn EmbeddingModel>,

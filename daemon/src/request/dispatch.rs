@@ -2,14 +2,13 @@
 
 use crate::connection::session::Connection;
 use crate::daemon::Shared;
-use crate::models::loaded::ModelSlot;
 use crate::models::registry::{Events, Use};
+use crate::models::slot::ModelSlot;
 use crate::request::events::News;
 use crate::request::failure::RequestError;
 use crate::request::latency::Kind;
 use crate::request::{embed, rerank, status, text};
 use crate::segment::InlineShare;
-use crate::settings::{EMBEDDING_TYPE, RERANK_TYPE, TEXT2TEXT_TYPE};
 use emberd_protocol::{
     Frame, LeaseId, Leased, Method, ModelId, ModelInfo, ModelKind, ModelSummary, Request, Response,
     Target, TextBlock,
@@ -116,7 +115,9 @@ fn route(
         }
         Request::Unload { model } => Handled::Later(Box::pin(async move {
             find(&shared, &model)?;
-            Ok(Response::Freed(shared.registry.unload(&model).await?).into())
+            let freed = shared.registry.unload(&model).await;
+            let freed = freed.map_err(|source| RequestError::Unload { model, source })?;
+            Ok(Response::Freed(freed).into())
         })),
         Request::CleanupUnusedModels => Handled::Later(Box::pin(async move {
             Ok(Response::Freed(shared.registry.cleanup().await).into())
@@ -197,12 +198,8 @@ pub(crate) async fn target(
 
 /// Whether a model may do what is asked of it, as far as its type tells: before a load of minutes.
 fn check_method(slot: &ModelSlot, wanted: Method) -> Result<(), RequestError> {
-    let offered: &[Method] = match slot.settings().model_type.as_str() {
-        EMBEDDING_TYPE => &[Method::Embed, Method::Rerank],
-        RERANK_TYPE => &[Method::Rerank],
-        TEXT2TEXT_TYPE => &[Method::Generate, Method::FillMask],
-        _ => return Ok(()),
-    };
+    let settings = slot.settings();
+    let Some(offered) = settings.model_type.methods() else { return Ok(()) };
     if offered.contains(&wanted) {
         return Ok(());
     }
@@ -224,12 +221,7 @@ fn check_kind(info: &ModelInfo, wanted: &ModelKind) -> Result<(), RequestError> 
 
 /// The kind of a model that the program itself knows; another's is known when it is loaded.
 fn configured_kind(slot: &ModelSlot) -> Option<ModelKind> {
-    match slot.settings().model_type.as_str() {
-        EMBEDDING_TYPE => Some(ModelKind::Embedding),
-        RERANK_TYPE => Some(ModelKind::Rerank),
-        TEXT2TEXT_TYPE => Some(ModelKind::Text2Text),
-        _ => None,
-    }
+    slot.settings().model_type.kind()
 }
 
 async fn acquire(
@@ -265,14 +257,14 @@ fn release(
 
 fn available_models(shared: &Shared) -> Answer {
     let summary = |slot: &Arc<ModelSlot>| {
-        let seen = shared.registry.seen(&slot.id);
+        let seen = shared.registry.model_snapshot(&slot.id);
         let (source, model_type) = status::origin(slot, &seen);
         ModelSummary {
             id: slot.id.clone(),
             source,
             model_type,
             state: status::state(&seen),
-            failure: seen.failed.map(|failed| crate::request::failure::chain(&*failed.cause)),
+            failure: seen.failed.map(|failed| crate::ground::error_chain::chain(&*failed.cause)),
         }
     };
     Response::AvailableModels(shared.registry.slots().iter().map(summary).collect()).into()

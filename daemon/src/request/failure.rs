@@ -4,17 +4,18 @@ use crate::batching::generation::OptionError;
 use crate::batching::job::JobError;
 use crate::batching::queue::QueueError;
 use crate::batching::text_job::TextError;
+use crate::ground::error_chain::chain;
+use crate::models::acquire_error::AcquireError;
 use crate::models::lease::LeaseError;
-use crate::models::loader::LoadFailure;
-use crate::models::scheduler::{PlacementVerdict, UnloadError, WaitError};
-
+use crate::models::load_failure::LoadFailure;
+use crate::models::loaded::NotOffered;
+use crate::models::scheduler::{PlacementVerdict, UnloadError};
 use crate::request::embed::RowError;
 use crate::segment::SegmentError;
 use emberd_engine::ComputeError;
 use emberd_protocol::{
     CodecError, ErrorCode, Failure, LeaseId, Method, ModelId, ModelKind, TextBlockError,
 };
-use std::error::Error;
 use std::time::Duration;
 
 /// Why a request is answered with a failure.
@@ -251,20 +252,6 @@ impl RequestError {
         }
     }
 
-    /// Why a waiter did not get its model.
-    pub(crate) fn waiting(model: &ModelId, error: WaitError) -> Self {
-        let model = model.clone();
-        match error {
-            WaitError::NotConfigured => Self::NotConfigured { model, known: String::new() },
-            WaitError::Failed { cause, retry_in } => {
-                Self::Load { model, source: cause, retry_in: Some(retry_in) }
-            }
-            WaitError::Refused { verdict, reasons } => Self::NoPlace { model, verdict, reasons },
-            WaitError::Lease(error) => error.into(),
-            WaitError::NotShared => Self::NotShared(model),
-        }
-    }
-
     fn is_retryable(&self) -> bool {
         if let Self::NoPlace { verdict, .. } = self {
             return *verdict != PlacementVerdict::Never;
@@ -289,21 +276,27 @@ impl RequestError {
     }
 }
 
-/// An error and its causes, in one line.
-#[must_use]
-pub(crate) fn chain(error: &dyn Error) -> String {
-    // Some libraries put a backtrace below what they say.
-    let said = |error: &dyn Error| error.to_string().lines().next().unwrap_or("").to_owned();
-    let mut text = said(error);
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = said(error);
-        // Transparent wrappers say what their cause says.
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
+impl From<AcquireError> for RequestError {
+    fn from(error: AcquireError) -> Self {
+        match error {
+            AcquireError::NotConfigured(model) => {
+                Self::NotConfigured { model, known: String::new() }
+            }
+            AcquireError::Load { model, source, retry_in } => {
+                Self::Load { model, source, retry_in }
+            }
+            AcquireError::Refused { model, verdict, reasons } => {
+                Self::NoPlace { model, verdict, reasons }
+            }
+            AcquireError::NotShared(model) => Self::NotShared(model),
+            AcquireError::Lease(error) => Self::Lease(error),
+            AcquireError::Defect(what) => Self::Defect(what),
         }
-        cause = error.source();
     }
-    text
+}
+
+impl From<NotOffered> for RequestError {
+    fn from(NotOffered { model, wanted, offered }: NotOffered) -> Self {
+        Self::NotOffered { model, wanted, offered }
+    }
 }

@@ -1,31 +1,35 @@
-//! What of new settings can be put into force while the daemon runs.
+//! Which new settings apply while the daemon runs.
 
-use crate::settings::{ModelSettings, Settings};
+use crate::settings::model::ModelSettings;
+use crate::settings::values::Settings;
 use emberd_protocol::{ModelId, Reloaded, SettingChange};
 use std::collections::BTreeMap;
 
-/// Keys that count from the next start only, and why.
+/// Keys that apply from the next start on, and why.
 const FIXED: [(&str, &str); 7] = [
-    ("cpu_workers", "the workers of loaded models run: start the daemon again"),
-    ("gpu_memory_fraction", "memory was shared out with it: start the daemon again"),
-    ("allow_gpu_growth", "memory was shared out with it: start the daemon again"),
-    ("access.group", "the socket was opened for it: start the daemon again"),
-    ("segments.backend", "connections use it: start the daemon again"),
-    ("embedding_cache.persist_to_disk", "its file is open, or is not: start the daemon again"),
-    ("embedding_cache.file", "another one is open, or none: start the daemon again"),
+    ("cpu_workers", "the workers of loaded models are running: restart the daemon"),
+    ("gpu_memory_fraction", "GPU memory was divided by it: restart the daemon"),
+    ("allow_gpu_growth", "GPU memory was divided by it: restart the daemon"),
+    ("access.group", "the socket was opened for it: restart the daemon"),
+    ("segments.backend", "connections use it: restart the daemon"),
+    (
+        "embedding_cache.persist_to_disk",
+        "the cache file is opened at the start: restart the daemon",
+    ),
+    ("embedding_cache.file", "the cache file is opened at the start: restart the daemon"),
 ];
 
-/// Keys that count for connections that come later, or results, or models: not for those there are.
+/// Keys that apply to later connections or results, not to present ones.
 const LATER: [(&str, &str); 3] = [
     ("segments.credit_mib", "for new connections"),
     ("segments.inline_kib", "from the next result on"),
     ("limits.requests_in_flight", "for new connections"),
 ];
 
-/// The settings in force after new ones were read, and what became of each key that differs.
+/// The settings in force after new ones were read, and the effect of each key that differs.
 ///
-/// `is_begun` tells whether a model is in memory or on its way there: what is being fetched or read
-/// is what was set then, and its new settings count from its next load.
+/// `is_begun` answers whether a model is loaded or being loaded: then its new settings apply from
+/// its next load on.
 pub(crate) fn merge(
     old: &Settings,
     new: Settings,
@@ -36,7 +40,7 @@ pub(crate) fn merge(
     };
     let (before, after) = (lines(old), lines(&new));
     let mut merged = new;
-    // What cannot change stays as it was.
+    // These stay as they are until the next start.
     merged.cpu_workers = old.cpu_workers;
     merged.gpu_memory_fraction = old.gpu_memory_fraction;
     merged.allow_gpu_growth = old.allow_gpu_growth;
@@ -56,7 +60,7 @@ pub(crate) fn merge(
     let keys = before.keys().chain(after.keys().filter(|key| !before.contains_key(*key)));
     for key in keys.filter(|key| before.get(*key) != after.get(*key)) {
         let value = after.get(key).cloned().unwrap_or_default();
-        let told = |effect: &str| SettingChange {
+        let change = |effect: &str| SettingChange {
             key: key.clone(),
             value: value.clone(),
             effect: effect.into(),
@@ -69,32 +73,36 @@ pub(crate) fn merge(
         let later = LATER.iter().find(|(later, _)| later == key);
         match model {
             Some(id) if !old.models.contains_key(&id) => {
-                reloaded.changed.push(told("a new model"));
+                reloaded.changed.push(change("a new model"));
             }
             Some(_) if value.is_empty() && !after.keys().any(|other| is_of(other, key)) => {
-                reloaded.unchanged.push(told("a model stays known until the daemon starts again"));
+                reloaded
+                    .unchanged
+                    .push(change("a removed model stays configured until the daemon restarts"));
             }
             Some(_) if key.ends_with(".shared") => {
-                reloaded.changed.push(told("for the next leases"));
+                reloaded.changed.push(change("for the next leases"));
             }
             Some(id) if is_begun(&id) => {
-                reloaded.unchanged.push(told("from the next load of the model on"));
+                reloaded.unchanged.push(change("from the next load of the model on"));
             }
-            Some(_) => reloaded.changed.push(told("now")),
+            Some(_) => reloaded.changed.push(change("now")),
             None => match (fixed, later) {
-                (Some((_, why)), _) => reloaded.unchanged.push(told(why)),
-                (None, Some((_, when))) => reloaded.changed.push(told(when)),
+                (Some((_, why)), _) => reloaded.unchanged.push(change(why)),
+                (None, Some((_, when))) => reloaded.changed.push(change(when)),
                 (None, None) if key == "embedding_cache.enabled" && merged.cache.persists => {
-                    reloaded.changed.push(told("now in memory; for its file at the next start"));
+                    reloaded
+                        .changed
+                        .push(change("now for the cache in memory; for its file at the next start"));
                 }
-                (None, None) => reloaded.changed.push(told("now")),
+                (None, None) => reloaded.changed.push(change("now")),
             },
         }
     }
     (merged, reloaded)
 }
 
-/// Whether two keys are of the same model.
+/// Whether two keys belong to the same model.
 fn is_of(key: &str, other: &str) -> bool {
     let model = |key: &str| key.rsplit_once('.').map(|(model, _)| model.to_owned());
     model(key) == model(other)

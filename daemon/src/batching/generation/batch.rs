@@ -13,7 +13,7 @@ use crate::batching::generation::queue::{Item, TextQueue, Wish};
 use crate::batching::generation::reading::Reading;
 use crate::batching::generation::running::{Changes, Pending, Place, Running};
 use crate::batching::text_job::{TextError, guarded};
-use crate::models::lease::ConnectionId;
+use crate::ground::connection_id::ConnectionId;
 use crate::request::latency::Times;
 use emberd_engine::{ComputeError, Sequence};
 use emberd_engine::{Decoder, Seq2SeqModel};

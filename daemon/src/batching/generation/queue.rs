@@ -4,7 +4,7 @@ use crate::batching::fair_queue::FairQueue;
 use crate::batching::generation::config::GenerationConfig;
 use crate::batching::queue::QueueError;
 use crate::batching::text_job::{Job, JobText, TextError, Waiting};
-use crate::models::lease::ConnectionId;
+use crate::ground::connection_id::ConnectionId;
 use emberd_protocol::{Event, Generated, GeneratedText, TextBlock};
 use std::fmt;
 

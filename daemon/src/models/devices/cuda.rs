@@ -1,15 +1,14 @@
-//! GPUs of NVIDIA's, by their driver.
+//! NVIDIA GPUs, through their driver.
 //!
-//! Tensors are made by `cuMemAllocAsync` in the device's pool. The pool is told to keep what is freed
-//! (its release threshold is without limit): otherwise each batch, which ends in a synchronisation,
-//! would give its memory back to the driver and ask for it again. So memory goes back when it is
-//! trimmed, which is after a model has left.
+//! `cuMemAllocAsync` allocates tensors in the device's pool. The pool keeps freed memory (its release
+//! threshold is unlimited): otherwise each batch, which ends in a synchronisation, would give its
+//! memory back to the driver and allocate it again. So memory goes back when the pool is trimmed,
+//! after a model was unloaded.
 //!
-//! All models on a GPU share one device of candle's: its kernels are read by the driver once, cuBLAS
-//! has one workspace, and one stream orders their work, whichever thread it comes from.
+//! All models on a GPU share one candle device: the driver reads its kernels once, cuBLAS has one
+//! workspace, and one stream orders the work of all threads.
 
-use crate::models::devices::Found;
-use crate::models::devices::gpu::{Gpu, GpuError, GpuMemory};
+use crate::models::devices::gpu::{Found, Gpu, GpuError, GpuMemory};
 use candle_core::cuda::cudarc::driver::result::{device, mem_pool};
 use candle_core::cuda::cudarc::driver::sys::{CUmemPool_attribute as Attribute, CUmemoryPool};
 use candle_core::cuda::cudarc::driver::{CudaContext, DriverError};
@@ -17,13 +16,13 @@ use candle_core::{CudaDevice, Device, Tensor};
 use std::ffi::c_void;
 use std::sync::Arc;
 
-/// All that the driver shows: `CUDA_VISIBLE_DEVICES` is the driver's to read.
+/// All GPUs that the driver shows; the driver itself reads `CUDA_VISIBLE_DEVICES`.
 pub(super) fn find() -> Found {
     let mut found = Found::default();
     let count = match CudaContext::device_count() {
         Ok(count) => u32::try_from(count).unwrap_or(0),
         Err(error) => {
-            found.missing.push(format!("there is no driver for GPUs, or it fails: {error}"));
+            found.missing.push(format!("no GPU driver is installed, or it fails: {error}"));
             return found;
         }
     };
@@ -47,23 +46,23 @@ struct CudaGpu {
 
 impl CudaGpu {
     fn open(number: u32) -> Result<Self, GpuError> {
-        let ordinal = usize::try_from(number).map_err(said)?;
-        let device = CudaDevice::new_with_stream(ordinal).map_err(said)?;
-        let name = device.cuda_stream().context().name().map_err(said)?;
+        let ordinal = usize::try_from(number).map_err(message)?;
+        let device = CudaDevice::new_with_stream(ordinal).map_err(message)?;
+        let name = device.cuda_stream().context().name().map_err(message)?;
         let gpu = Self { name, device };
-        gpu.check().map_err(said)?;
-        gpu.keep_freed().map_err(said)?;
+        gpu.check().map_err(message)?;
+        gpu.keep_freed().map_err(message)?;
         Ok(gpu)
     }
 
-    /// Runs a kernel and a product: they are not there if this program was built for other GPUs, or
-    /// a library is missing, and that must be known before a model is placed.
+    /// Runs a kernel and a matrix product. They fail if this program was built for other GPUs or a
+    /// library is missing, which must be known before a model is placed.
     fn check(&self) -> candle_core::Result<()> {
         let device = Device::Cuda(self.device.clone());
         let ones = Tensor::ones((2, 2), candle_core::DType::F32, &device)?;
         let twos = ones.matmul(&ones)?.affine(2.0, -2.0)?.to_vec2::<f32>()?;
         if twos != [[2.0; 2]; 2] {
-            candle_core::bail!("it computed {twos:?} where 2 is right");
+            candle_core::bail!("it computed {twos:?} instead of 2");
         }
         Ok(())
     }
@@ -72,7 +71,7 @@ impl CudaGpu {
         Arc::clone(self.device.cuda_stream().context())
     }
 
-    /// `None` where the device has no pools: then memory goes back as soon as it is freed.
+    /// `None` if the device has no pools: then memory goes back as soon as it is freed.
     fn pool(&self) -> Result<Option<CUmemoryPool>, DriverError> {
         let context = self.context();
         if !context.has_async_alloc() {
@@ -92,7 +91,7 @@ impl CudaGpu {
         unsafe { mem_pool::set_attribute(pool, threshold, value) }
     }
 
-    /// What the pool has of the device, in use or not.
+    /// The memory that the pool holds, used or not.
     fn pool_bytes(&self) -> Result<u64, DriverError> {
         let Some(pool) = self.pool()? else { return Ok(0) };
         let mut bytes = 0u64;
@@ -111,28 +110,28 @@ impl Gpu for CudaGpu {
     }
 
     fn memory(&self) -> Result<GpuMemory, GpuError> {
-        let (free, total) = self.context().mem_get_info().map_err(said)?;
+        let (free, total) = self.context().mem_get_info().map_err(message)?;
         Ok(GpuMemory {
             total_bytes: total as u64,
             free_bytes: free as u64,
-            own_bytes: self.pool_bytes().map_err(said)?,
+            own_bytes: self.pool_bytes().map_err(message)?,
         })
     }
 
     fn trim(&self, keep_bytes: u64) -> Result<(), GpuError> {
-        self.context().synchronize().map_err(said)?;
-        let Some(pool) = self.pool().map_err(said)? else { return Ok(()) };
+        self.context().synchronize().map_err(message)?;
+        let Some(pool) = self.pool().map_err(message)? else { return Ok(()) };
         let keep = usize::try_from(keep_bytes).unwrap_or(usize::MAX);
         // SAFETY: the pool is the device's current one. It gives back only what no allocation uses.
-        unsafe { mem_pool::trim_to(pool, keep) }.map_err(said)
+        unsafe { mem_pool::trim_to(pool, keep) }.map_err(message)
     }
 
-    /// Takes the memory and frees it at once: the pool keeps what is freed.
+    /// Allocates the memory and frees it at once: the pool keeps freed memory.
     fn reserve(&self, bytes: u64) -> Result<(), GpuError> {
         let stream = self.device.cuda_stream();
-        let len = usize::try_from(bytes).map_err(said)?;
-        drop(stream.alloc_zeros::<u8>(len).map_err(said)?);
-        stream.synchronize().map_err(said)
+        let len = usize::try_from(bytes).map_err(message)?;
+        drop(stream.alloc_zeros::<u8>(len).map_err(message)?);
+        stream.synchronize().map_err(message)
     }
 
     fn tensors(&self) -> Device {
@@ -140,7 +139,7 @@ impl Gpu for CudaGpu {
     }
 }
 
-/// The first line: a backtrace may follow.
-fn said(error: impl std::fmt::Display) -> GpuError {
+/// The first line of an error: a backtrace may follow.
+fn message(error: impl std::fmt::Display) -> GpuError {
     GpuError(error.to_string().lines().next().unwrap_or_default().to_owned())
 }

@@ -1,57 +1,67 @@
-//! What the daemon needs to know of a GPU, and the rules for its memory.
+//! A GPU as the daemon sees it, and the rules for its memory.
 
-use crate::models::scheduler::{Device, DeviceFigures};
-
+use crate::ground::device::Device;
+use crate::models::scheduler::DeviceFigures;
 use std::fmt;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// How often a GPU is asked whether memory that was given back is free, at most.
+/// How often a GPU is asked at most whether memory that was given back is free. The driver has no
+/// signal for this.
 const LOOKS: u32 = 100;
 
-/// Between two such looks.
+/// The pause between two such questions.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// One GPU, opened.
 pub trait Gpu: fmt::Debug + Send + Sync {
-    /// What it is, for people.
+    /// The product's name, for people.
     fn name(&self) -> &str;
 
-    /// What its memory is used for now.
+    /// The present use of its memory.
     ///
     /// # Errors
     /// When the driver fails.
     fn memory(&self) -> Result<GpuMemory, GpuError>;
 
-    /// Waits for the work that runs, and gives memory back to the driver that no tensor uses, all
-    /// but so many bytes of what this process has.
+    /// Waits for the running work, then gives memory that no tensor uses back to the driver. The
+    /// process keeps `keep_bytes`.
     ///
     /// # Errors
     /// When the driver fails.
     fn trim(&self, keep_bytes: u64) -> Result<(), GpuError>;
 
-    /// Takes so many bytes for tensors to come, so that no other program gets them meanwhile.
+    /// Takes memory for later tensors, so that no other program gets it before.
     ///
     /// # Errors
-    /// When they are not to be had.
+    /// When the GPU has less.
     fn reserve(&self, bytes: u64) -> Result<(), GpuError>;
 
-    /// Where tensors on it are made.
+    /// The engine's handle, on which tensors are created.
     fn tensors(&self) -> candle_core::Device;
 }
 
-/// A GPU's memory, as it was asked.
+/// The GPUs that can be used, and why others cannot.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Opened, by their numbers.
+    pub gpus: Vec<(u32, Box<dyn Gpu>)>,
+    /// Why others cannot be used, or why there is none.
+    pub missing: Vec<String>,
+}
+
+/// A GPU's memory when it was last asked, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GpuMemory {
     /// All of it.
     pub total_bytes: u64,
-    /// What nobody has.
+    /// Memory that no process holds.
     pub free_bytes: u64,
-    /// What this process has for tensors, whether one uses it or not.
+    /// Memory that this process holds for tensors, used or not.
     pub own_bytes: u64,
 }
 
-/// What a driver said.
+/// The message of a driver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct GpuError(pub String);
@@ -67,8 +77,8 @@ pub(super) fn budget_bytes(total_bytes: u64, fraction: f64) -> u64 {
     ((total_bytes as f64 * fraction) as u64).min(total_bytes)
 }
 
-/// A GPU as placement sees it. What is neither free nor for our tensors is others': other programs',
-/// and what the driver keeps for this one (its context, the code of kernels).
+/// A GPU as placement sees it. Memory that is neither free nor held for our tensors belongs to other
+/// programs, or to the driver for this one (its context, the code of kernels).
 pub(super) fn figures(
     device: Device,
     name: &str,
@@ -86,8 +96,8 @@ pub(super) fn figures(
     }
 }
 
-/// Gives memory back, all but so much, and waits until the device tells of it: for at most a second,
-/// since another program may take it at once, and then it never does. Answers how much it was.
+/// Gives all memory but `keep_bytes` back to the driver, and waits until the GPU reports it as free:
+/// for at most a second, since another program may take it at once. Returns the bytes given back.
 ///
 /// # Errors
 /// When the driver fails.

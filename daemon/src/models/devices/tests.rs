@@ -1,19 +1,19 @@
+use crate::ground::device::Device;
 use crate::ground::sync::lock;
+use crate::models::devices::Machine;
 use crate::models::devices::gpu::{
-    Gpu, GpuError, GpuMemory, budget_bytes, figures, give_back_within,
+    Found, Gpu, GpuError, GpuMemory, budget_bytes, figures, give_back_within,
 };
-use crate::models::devices::{Found, Machine};
-use crate::models::scheduler::Device;
 use crate::settings::Settings;
 use std::sync::Mutex;
 
 const GIB: u64 = 1 << 30;
 
-/// A GPU that counts.
+/// A GPU made of counters.
 #[derive(Debug, Default)]
 struct Counted {
     memory: Mutex<GpuMemory>,
-    /// What tensors use of the process's own memory.
+    /// The part of the process's own memory that tensors use.
     used_bytes: u64,
     /// Looks after a trim until memory is free again.
     slow: Mutex<u32>,
@@ -89,14 +89,14 @@ fn the_budget_is_a_fraction_of_all_and_what_others_hold_is_not_to_be_had() {
     ] {
         assert_eq!(budget_bytes(total, fraction), budget, "{fraction} of {total}");
     }
-    // Total, free, our own; fraction; what others hold, and what our models can have in all.
+    // Total, free, own; fraction; the others' memory, and the capacity for our models.
     for (total, free, own, fraction, others, capacity) in [
         (80, 80, 0, 0.5, 0, 40),
-        // What we hold is ours to use again.
+        // Memory that this process holds can be used again.
         (80, 20, 60, 1.0, 0, 80),
         (80, 10, 20, 1.0, 50, 30),
         (80, 10, 20, 0.25, 50, 20),
-        // Asked at different moments, figures need not add up.
+        // Figures of different moments need not add up.
         (80, 70, 30, 1.0, 0, 80),
         (0, 0, 0, 1.0, 0, 0),
     ] {
@@ -110,7 +110,7 @@ fn the_budget_is_a_fraction_of_all_and_what_others_hold_is_not_to_be_had() {
 
 #[test]
 fn memory_that_is_given_back_is_waited_for_but_not_for_ever() {
-    // Total, others, our own, of that in use; kept; given back.
+    // Total, others, own, used of the own; kept; given back.
     for (own, used, keep, returned) in
         [(30, 0, 0, 30), (30, 10, 0, 20), (30, 10, 25, 5), (30, 10, 40, 0), (0, 0, 0, 0)]
     {
@@ -151,11 +151,11 @@ fn where_it_may_not_grow_the_share_is_taken_at_the_start_and_kept() {
             assert_eq!(devices.figures[1].device, gpu);
             assert_eq!(devices.figures[1].free_bytes, free * GIB, "{may_grow} {fraction}");
             assert_eq!(devices.figures[1].others_bytes, 10 * GIB);
-            // After a model has left it is still ours, or still free.
+            // After an unload the memory is still held by this process, or still free.
             machine.give_back(gpu);
         }
     }
-    // The share is not to be had: others have it. What they leave is used as it comes.
+    // The share cannot be reserved, since others hold it. The rest is used as models need it.
     let settings = settings(|s| {
         s.allow_gpu_growth = false;
         s.gpu_memory_fraction = 1.0;

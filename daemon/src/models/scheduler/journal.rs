@@ -1,6 +1,6 @@
-//! What was decided, kept for `emberd why`.
+//! The latest decisions about each model, for `emberd why`.
 
-use emberd_protocol::{Decision, ModelId, Reason, Verdict};
+use emberd_protocol::{Decision, ModelId};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
@@ -10,13 +10,13 @@ const KEPT: usize = 16;
 /// The latest decisions about each model.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    of: BTreeMap<ModelId, VecDeque<(Instant, Decision)>>,
+    decisions: BTreeMap<ModelId, VecDeque<(Instant, Decision)>>,
 }
 
 impl Journal {
-    /// Keeps a decision. The same as the last one is that one, again.
+    /// Keeps a decision. If it equals the last one, only the time is updated.
     pub(super) fn note(&mut self, decision: Decision, now: Instant) {
-        let kept = self.of.entry(decision.model.clone()).or_default();
+        let kept = self.decisions.entry(decision.model.clone()).or_default();
         if kept.front().is_some_and(|(_, last)| *last == decision) {
             kept.pop_front();
         }
@@ -31,19 +31,6 @@ impl Journal {
                 .unwrap_or(u64::MAX),
             ..decision.clone()
         };
-        self.of.get(model).into_iter().flatten().map(aged).collect()
-    }
-}
-
-/// A decision about no device.
-pub(super) fn decision(model: &ModelId, verdict: Verdict, reason: String) -> Decision {
-    Decision {
-        model: model.clone(),
-        verdict,
-        device: String::new(),
-        need_bytes: 0,
-        evicts: Vec::new(),
-        reasons: vec![Reason(reason)],
-        age_ms: 0,
+        self.decisions.get(model).into_iter().flatten().map(aged).collect()
     }
 }

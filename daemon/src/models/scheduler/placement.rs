@@ -1,154 +1,167 @@
-//! Where a model goes, and who leaves for it: a pure function over figures.
+//! On which device a model is loaded, and which models are unloaded for it: a pure function of
+//! figures.
 //!
 //! For each device that the model may use, in order of preference:
-//! 1. there is room: it is loaded there;
-//! 2. there will be, once those that are leaving have left: it waits;
-//! 3. there would be without some idle models: the least recently used of them leave;
-//! 4. (where it has no other device) there would be without some that nobody holds, though they
-//!    have work: these take no more, and leave when it is done.
+//! 1. There is room: the model is loaded there.
+//! 2. There will be room when the instances that are leaving have left: it waits.
+//! 3. There would be room without some idle instances: the least recently used of them leave.
+//! 4. On the last device only: there would be room without some instances that no lease holds but
+//!    that have work: they accept no more, and leave when it is done.
 //!
-//! What is on its way into memory is waited for: it may be idle soon. What can never fit is refused
-//! at once, and so is what has no room since others are held: their holders may take for ever.
+//! An instance that is loading is waited for, since it may be idle soon. A model that can never fit
+//! is refused at once, and so is one whose room is held by leases: their holders may keep them for
+//! ever.
 
 use crate::ground::bytes::shown;
-use crate::models::scheduler::device::{Device, DeviceChoice, DeviceFigures, Devices};
-use crate::models::scheduler::{InstanceId, Policy};
+use crate::ground::device::{Device, DeviceChoice};
+use crate::models::scheduler::device::{DeviceFigures, Devices, need_on};
+use crate::models::scheduler::ids::InstanceId;
+use crate::models::scheduler::policy::Policy;
 use emberd_engine::Need;
-
 use emberd_protocol::ModelId;
 use std::time::Instant;
 
-/// A model in memory, as placement sees it.
+/// An instance in memory, as placement sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resident {
-    /// Which copy.
-    pub copy: InstanceId,
-    /// Of which model.
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its model.
     pub model: ModelId,
-    /// Where.
+    /// Its device.
     pub device: Device,
-    /// What it takes there.
+    /// The memory that it takes there.
     pub bytes: u64,
     /// Whether it counts for `sharing.max_shared_models`.
     pub is_shared: bool,
-    /// Whether it could go.
-    pub standing: Standing,
+    /// Whether it can be unloaded.
+    pub residency: Residency,
 }
 
-/// Whether a model in memory could go.
+/// Whether an instance in memory can be unloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Nobody holds or uses it, since then.
+pub enum Residency {
+    /// Neither held nor used since then.
     Idle(Instant),
-    /// Nobody holds it, but it has work; last used then.
+    /// No lease holds it, but it has work; last used then.
     Busy(Instant),
-    /// It is held.
+    /// Leases hold it.
     Held,
-    /// It is on its way in.
-    Coming,
-    /// It is on its way out.
+    /// It is being loaded.
+    Loading,
+    /// It is draining or being unloaded.
     Leaving,
 }
 
-/// What a model wants.
+/// A model that needs a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wish {
-    /// What it takes.
+pub struct PlacementRequest {
+    /// The memory that it takes.
     pub need: Need,
-    /// Where it may compute.
+    /// The devices that it may use.
     pub choice: DeviceChoice,
     /// Whether it counts for `sharing.max_shared_models`.
     pub is_shared: bool,
-    /// A device that had no memory for it a moment ago.
+    /// A device that ran out of memory when the model was loaded there a moment ago.
     pub avoid: Option<Device>,
 }
 
-/// What is decided, with reasons for people.
+/// A decision, with reasons for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
-    /// What.
+    /// The decision.
     pub verdict: PlacementVerdict,
-    /// Where, if anywhere.
+    /// The device that it concerns, if any.
     pub device: Option<Device>,
-    /// Why.
+    /// Why, device by device.
     pub reasons: Vec<String>,
 }
 
-/// What is decided.
+/// A decision about a model that needs a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlacementVerdict {
     /// It is loaded.
     Load {
-        /// What it will take.
+        /// The memory that it needs.
         bytes: u64,
     },
-    /// It waits for what is coming or leaving.
+    /// It waits for instances that are loading or leaving.
     Wait,
-    /// These leave first; those with work when it is done.
+    /// These instances leave first; those with work when it is done.
     MakeRoom(Vec<InstanceId>),
-    /// No device can ever hold it, or none is there: `DEVICE_ERROR`.
+    /// No device can ever take it, or none is available: `DEVICE_ERROR`.
     Never,
-    /// The memory is held: `DEVICE_ERROR`, which may pass.
+    /// The memory is held, which may change: `DEVICE_ERROR`.
     NoMemory,
-    /// As many models as may be are loaded, and all are held: `LIMIT_EXCEEDED`, which may pass.
+    /// The maximum of shared models is loaded and all are held, which may change:
+    /// `LIMIT_EXCEEDED`.
     TooMany,
 }
 
-/// Decides.
+/// Decides on which device a model is loaded, and which instances leave for it.
 #[must_use]
-pub fn place(wish: &Wish, policy: &Policy, devices: &Devices, residents: &[Resident]) -> Placement {
+pub fn place(
+    request: &PlacementRequest,
+    policy: &Policy,
+    devices: &Devices,
+    residents: &[Resident],
+) -> Placement {
     let mut reasons = Vec::new();
-    let candidates = candidates(wish, devices, residents, &mut reasons);
-    if candidates.is_empty() {
-        return Placement { verdict: PlacementVerdict::Never, device: None, reasons };
-    }
+    let candidates = candidates(request, devices, residents, &mut reasons);
     let mut refused = None;
     for (at, (figures, bytes)) in candidates.iter().enumerate() {
-        let room = Room { wish, policy, figures, bytes: *bytes, residents };
+        let candidate = DeviceCandidate { request, policy, figures, bytes: *bytes, residents };
         let may_drain = at + 1 == candidates.len();
-        let (verdict, reason) = room.decide(may_drain);
+        let (verdict, reason) = candidate.decide(may_drain);
         reasons.push(reason);
         let device = Some(figures.device);
         match verdict {
             PlacementVerdict::NoMemory | PlacementVerdict::TooMany | PlacementVerdict::Never => {
-                refused = Some(Placement { verdict, device, reasons: Vec::new() });
+                refused = Some((verdict, device));
             }
-            verdict => return Placement { verdict, device, reasons },
+            PlacementVerdict::Load { .. }
+            | PlacementVerdict::Wait
+            | PlacementVerdict::MakeRoom(_) => return Placement { verdict, device, reasons },
         }
     }
-    let refused = refused.unwrap_or(Placement {
-        verdict: PlacementVerdict::Never,
-        device: None,
-        reasons: Vec::new(),
-    });
-    Placement { reasons, ..refused }
+    let (verdict, device) = refused.unwrap_or((PlacementVerdict::Never, None));
+    Placement { verdict, device, reasons }
 }
 
-/// The devices that the model could be on, the preferred first, and what it takes there.
+/// The refusal of a model that no device can take whatever its size: to know that, its files need
+/// not be fetched. `None` as long as GPUs have not been looked for.
+pub(super) fn refuse_unseen(choice: DeviceChoice, devices: &Devices) -> Option<Placement> {
+    let is_gpu = |figures: &DeviceFigures| figures.device != Device::Cpu;
+    let were_looked_for = !devices.missing.is_empty() || devices.figures.iter().any(is_gpu);
+    let reason = no_device(choice, devices).filter(|_| were_looked_for)?;
+    let reasons = devices.missing.iter().cloned().chain([reason]).collect();
+    Some(Placement { verdict: PlacementVerdict::Never, device: None, reasons })
+}
+
+/// The devices that can take the model, the preferred first, and the memory that it needs there.
 fn candidates<'a>(
-    wish: &Wish,
+    request: &PlacementRequest,
     devices: &'a Devices,
     residents: &[Resident],
     reasons: &mut Vec<String>,
 ) -> Vec<(&'a DeviceFigures, u64)> {
     let mut candidates = Vec::new();
-    if wish.choice.allows_gpus() && wish.need.gpu_bytes.is_some() {
+    if request.choice.allows_gpus() && request.need.gpu_bytes.is_some() {
         reasons.extend(devices.missing.iter().cloned());
     }
-    let there = &devices.figures;
-    for figures in there.iter().filter(|figures| wish.choice.allows(figures.device)) {
+    for figures in devices.figures.iter().filter(|f| request.choice.allows(f.device)) {
         let device = figures.device;
-        let Some(bytes) = device.share_of(wish.need) else {
-            reasons.push(format!("{device}: this kind of model computes on the CPU only"));
+        let Some(bytes) = need_on(device, request.need) else {
+            reasons.push(format!("{device}: this kind of model runs on the CPU only"));
             continue;
         };
-        if wish.avoid == Some(device) {
-            reasons.push(format!("{device}: had no memory for it a moment ago"));
+        if request.avoid == Some(device) {
+            reasons.push(format!("{device}: ran out of memory for this model a moment ago"));
             continue;
         }
         if bytes > figures.budget_bytes {
             reasons.push(format!(
-                "{device}: it needs {}, which is more than the {} that models may ever take there",
+                "{device}: needs {}, more than the {} that models may use there",
                 shown(bytes),
                 shown(figures.budget_bytes),
             ));
@@ -156,7 +169,7 @@ fn candidates<'a>(
         }
         candidates.push((figures, bytes));
     }
-    reasons.extend(no_device(wish.choice, devices));
+    reasons.extend(no_device(request.choice, devices));
     // GPUs before the CPU; among them the one with the most room, which spreads models.
     let free = |figures: &DeviceFigures| {
         figures.capacity_bytes().saturating_sub(used_bytes(figures.device, residents))
@@ -167,106 +180,98 @@ fn candidates<'a>(
     candidates
 }
 
-/// Why a model that is to be on such a device has no place, if there is none.
+/// Why a choice allows none of the devices, if it allows none.
 fn no_device(choice: DeviceChoice, devices: &Devices) -> Option<String> {
-    let there = &devices.figures;
-    if there.iter().any(|figures| choice.allows(figures.device)) {
+    let available = &devices.figures;
+    if available.iter().any(|figures| choice.allows(figures.device)) {
         return None;
     }
-    let all: Vec<_> = there.iter().map(|figures| figures.device.to_string()).collect();
+    let all: Vec<_> = available.iter().map(|figures| figures.device.to_string()).collect();
     Some(format!(
-        "it is to be on \"{choice}\", and there is no such device (there is {}): set its device to \
-         \"auto\" or \"cpu\"",
+        "its device is set to \"{choice}\", but this machine has only {}: set it to \"auto\" or \
+         \"cpu\"",
         all.join(", ")
     ))
 }
 
-/// The refusal of a model that has no place whatever it takes: for this nothing needs to be fetched.
-/// `None` as long as GPUs may still be found.
-pub(super) fn refuse_unseen(choice: DeviceChoice, devices: &Devices) -> Option<Placement> {
-    let is_gpu = |figures: &DeviceFigures| figures.device != Device::Cpu;
-    let were_looked_for = !devices.missing.is_empty() || devices.figures.iter().any(is_gpu);
-    let reason = no_device(choice, devices).filter(|_| were_looked_for)?;
-    let reasons = devices.missing.iter().cloned().chain([reason]).collect();
-    Some(Placement { verdict: PlacementVerdict::Never, device: None, reasons })
-}
-
-/// What our models take of a device.
+/// The memory that our models take on a device.
 fn used_bytes(device: Device, residents: &[Resident]) -> u64 {
     residents.iter().filter(|r| r.device == device).map(|r| r.bytes).sum()
 }
 
-/// One device as the home of one model.
-struct Room<'a> {
-    wish: &'a Wish,
+/// One device for one model.
+struct DeviceCandidate<'a> {
+    request: &'a PlacementRequest,
     policy: &'a Policy,
     figures: &'a DeviceFigures,
+    /// The memory that the model needs on this device.
     bytes: u64,
     residents: &'a [Resident],
 }
 
-impl Room<'_> {
+impl DeviceCandidate<'_> {
     fn decide(&self, may_drain: bool) -> (PlacementVerdict, String) {
         let device = self.figures.device;
-        let capacity = self.figures.capacity_bytes();
-        let used = used_bytes(device, self.residents);
         let figures = format!(
-            "{device}: it needs {}, models have {} of {}",
+            "{device}: needs {}, models use {} of {}",
             shown(self.bytes),
-            shown(used),
-            shown(capacity),
+            shown(used_bytes(device, self.residents)),
+            shown(self.figures.capacity_bytes()),
         );
         if self.has_room(|_| false) {
-            return (PlacementVerdict::Load { bytes: self.bytes }, format!("{figures}: room"));
+            return (PlacementVerdict::Load { bytes: self.bytes }, format!("{figures}: it fits"));
         }
-        let is_leaving = |resident: &Resident| resident.standing == Standing::Leaving;
+        let is_leaving = |resident: &Resident| resident.residency == Residency::Leaving;
         if self.has_room(is_leaving) {
-            return (PlacementVerdict::Wait, format!("{figures}: room once others have left"));
-        }
-        let is_idle = |resident: &Resident| matches!(resident.standing, Standing::Idle(_));
-        if let Some(leave) = self.victims(is_idle) {
-            let names = self.names(&leave);
-            let reason = format!("{figures}: room without the idle {names}");
-            return (PlacementVerdict::MakeRoom(leave), reason);
-        }
-        let is_unheld = |resident: &Resident| {
-            matches!(resident.standing, Standing::Idle(_) | Standing::Busy(_))
-        };
-        if may_drain && let Some(leave) = self.victims(is_unheld) {
-            let names = self.names(&leave);
-            let reason = format!("{figures}: room once {names} has ended its work");
-            return (PlacementVerdict::MakeRoom(leave), reason);
-        }
-        let is_coming = |resident: &Resident| {
-            is_leaving(resident) || is_unheld(resident) || resident.standing == Standing::Coming
-        };
-        if may_drain && self.has_room(is_coming) {
-            let reason = format!("{figures}: what is being loaded may be idle soon");
+            let reason = format!("{figures}: it fits once others are unloaded");
             return (PlacementVerdict::Wait, reason);
         }
-        let held: Vec<InstanceId> = self
-            .residents
-            .iter()
-            .filter(|resident| resident.standing == Standing::Held)
-            .map(|resident| resident.copy)
-            .collect();
-        if self.wish.is_shared && self.too_many(&|_| false) && self.fits(&|_| false) {
+        let is_idle = |resident: &Resident| matches!(resident.residency, Residency::Idle(_));
+        if let Some(evicted) = self.victims(is_idle) {
+            let reason = format!("{figures}: it fits without {}, idle", self.names(&evicted));
+            return (PlacementVerdict::MakeRoom(evicted), reason);
+        }
+        let is_unheld = |resident: &Resident| {
+            matches!(resident.residency, Residency::Idle(_) | Residency::Busy(_))
+        };
+        if may_drain && let Some(evicted) = self.victims(is_unheld) {
+            let names = self.names(&evicted);
+            let reason = format!("{figures}: it fits once the running work of {names} ends");
+            return (PlacementVerdict::MakeRoom(evicted), reason);
+        }
+        let may_leave = |resident: &Resident| {
+            is_leaving(resident) || is_unheld(resident) || resident.residency == Residency::Loading
+        };
+        if may_drain && self.has_room(may_leave) {
+            let reason = format!("{figures}: models that are loading may soon be idle");
+            return (PlacementVerdict::Wait, reason);
+        }
+        self.refuse(&figures)
+    }
+
+    /// The refusal of a model whose room is held.
+    fn refuse(&self, figures: &str) -> (PlacementVerdict, String) {
+        let held = self.residents.iter().filter(|r| r.residency == Residency::Held);
+        let held = self.names(&held.map(|resident| resident.instance).collect::<Vec<_>>());
+        if self.request.is_shared && self.too_many(&|_| false) && self.fits(&|_| false) {
             let reason = format!(
-                "{} models are loaded, as many as may be (sharing.max_shared_models), and none of \
-                 them is idle: held are {}",
+                "sharing.max_shared_models allows {} models and none of the loaded ones is idle: \
+                 leases hold {held}",
                 self.policy.max_shared_models,
-                self.names(&held)
             );
             return (PlacementVerdict::TooMany, reason);
         }
-        let held = self.names(&held);
-        let held = if held.is_empty() { "other programs have the rest".to_owned() } else { held };
-        (PlacementVerdict::NoMemory, format!("{figures}: no room; held are {held}"))
+        let holders = if held.is_empty() {
+            "other programs use the rest".into()
+        } else {
+            format!("leases hold {held}")
+        };
+        (PlacementVerdict::NoMemory, format!("{figures}: it does not fit; {holders}"))
     }
 
-    /// Whether it could be loaded if some were gone.
+    /// Whether the model could be loaded if some instances were gone.
     fn has_room(&self, gone: impl Fn(&Resident) -> bool) -> bool {
-        self.fits(&gone) && !(self.wish.is_shared && self.too_many(&gone))
+        self.fits(&gone) && !(self.request.is_shared && self.too_many(&gone))
     }
 
     fn fits(&self, gone: &dyn Fn(&Resident) -> bool) -> bool {
@@ -280,27 +285,29 @@ impl Room<'_> {
         shared >= self.policy.max_shared_models
     }
 
-    /// The least recently used of those that may go, as few as make room.
-    fn victims(&self, may_go: impl Fn(&Resident) -> bool) -> Option<Vec<InstanceId>> {
-        let mut willing: Vec<&Resident> = self.residents.iter().filter(|r| may_go(r)).collect();
+    /// The least recently used of those that may leave, as few as make room.
+    fn victims(&self, may_leave: impl Fn(&Resident) -> bool) -> Option<Vec<InstanceId>> {
+        let mut willing: Vec<&Resident> = self.residents.iter().filter(|r| may_leave(r)).collect();
         // Idle ones before those with work, each by their last use.
-        willing.sort_by_key(|resident| match resident.standing {
-            Standing::Idle(since) => (0, Some(since), resident.copy),
-            Standing::Busy(since) => (1, Some(since), resident.copy),
-            _ => (2, None, resident.copy),
+        willing.sort_by_key(|resident| match resident.residency {
+            Residency::Idle(since) => (0, Some(since), resident.instance),
+            Residency::Busy(since) => (1, Some(since), resident.instance),
+            Residency::Held | Residency::Loading | Residency::Leaving => {
+                (2, None, resident.instance)
+            }
         });
         let has_room_without = |chosen: &[InstanceId]| {
             self.has_room(|resident| {
-                resident.standing == Standing::Leaving || chosen.contains(&resident.copy)
+                resident.residency == Residency::Leaving || chosen.contains(&resident.instance)
             })
         };
         let mut chosen = Vec::new();
         for resident in willing {
-            // One that helps neither the device nor the count stays.
+            // One that frees neither memory here nor one of the shared models stays.
             let helps = resident.device == self.figures.device && resident.bytes > 0
-                || self.wish.is_shared && resident.is_shared;
+                || self.request.is_shared && resident.is_shared;
             if helps {
-                chosen.push(resident.copy);
+                chosen.push(resident.instance);
             }
             if has_room_without(&chosen) {
                 break;
@@ -309,7 +316,7 @@ impl Room<'_> {
         if !has_room_without(&chosen) {
             return None;
         }
-        // Those taken first may be more than the last one made necessary; the newest stay first.
+        // The last one may have made some of the earlier ones unnecessary: those used last stay.
         for at in (0..chosen.len()).rev() {
             let mut fewer = chosen.clone();
             fewer.remove(at);
@@ -320,13 +327,10 @@ impl Room<'_> {
         Some(chosen)
     }
 
-    fn names(&self, copies: &[InstanceId]) -> String {
-        let of = |copy: &InstanceId| self.residents.iter().find(|resident| resident.copy == *copy);
-        let names: Vec<String> = copies
-            .iter()
-            .filter_map(of)
-            .map(|resident| format!("\"{}\"", resident.model))
-            .collect();
+    fn names(&self, instances: &[InstanceId]) -> String {
+        let of = |id: &InstanceId| self.residents.iter().find(|r| r.instance == *id);
+        let names: Vec<String> =
+            instances.iter().filter_map(of).map(|r| format!("\"{}\"", r.model)).collect();
         names.join(", ")
     }
 }

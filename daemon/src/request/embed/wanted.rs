@@ -1,7 +1,7 @@
 //! What a request's options come to for the model that they are for.
 
 use crate::batching::row_shape::RowShape;
-use crate::models::loaded::Embedding;
+use crate::models::parts::Embedding;
 use emberd_protocol::{ElementType, EmbedOptions, ModelId, ModelInfo, Prompt, QuantizationRanges};
 
 /// What is to be done for a request.

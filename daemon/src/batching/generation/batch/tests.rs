@@ -5,8 +5,8 @@ use crate::batching::generation::batch::*;
 use crate::batching::generation::{
     GenerationConfig, GenerationLimits, PieceSink, TextJob, TextWaiting,
 };
+use crate::ground::connection_id::ConnectionId;
 use crate::ground::sync::lock;
-use crate::models::lease::ConnectionId;
 use emberd_engine::ModelSpec;
 use emberd_engine::{EncoderOutputId, GenerationDefaults, HypothesisId};
 use emberd_protocol::{Event, FinishReason, GenerateOptions, Generated, TextBlock, TextBuilder};

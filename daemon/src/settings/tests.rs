@@ -1,12 +1,13 @@
-use crate::settings::KeyLine;
-use crate::settings::file::*;
+use crate::settings::builtin::BUILTINS;
+use crate::settings::problem::SettingsError;
+use crate::settings::read::parse as read_text;
+use crate::settings::suggest::nearest_key;
+use crate::settings::{KeyLine, Origin, Settings, table};
+use emberd_protocol::ModelId;
+use std::path::Path;
 
 fn parse(text: &str) -> Result<Settings, Vec<String>> {
-    match crate::settings::file::parse(
-        Some((text, Path::new("/etc/emberd/x.toml"))),
-        [],
-        &["mine".to_owned()],
-    ) {
+    match read_text(Some((text, Path::new("/etc/emberd/x.toml"))), [], &["mine".to_owned()]) {
         Ok(settings) => Ok(settings),
         Err(SettingsError::Wrong(problems)) => {
             Err(problems.iter().map(ToString::to_string).collect())
@@ -72,7 +73,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_line_and_what_would_be_righ
         (20, "sharing.max_shared_models: expected a whole number from 1 to 100000, found the text"),
         (
             22,
-            "models.h.local_path: \"builtin:verbalizer-t5\" is not possible: a built-in model is in no",
+            "models.h.local_path: \"builtin:verbalizer-t5\" is not possible: a built-in model has no",
         ),
     ];
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
@@ -84,7 +85,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_line_and_what_would_be_righ
 
 fn with_variables(text: &str, variables: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
     let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-    match crate::settings::file::parse(Some((text, Path::new("/x.toml"))), variables, &[]) {
+    match read_text(Some((text, Path::new("/x.toml"))), variables, &[]) {
         Ok(settings) => Ok(settings),
         Err(SettingsError::Wrong(problems)) => {
             Err(problems.iter().map(ToString::to_string).collect())
@@ -159,8 +160,7 @@ fn a_variable_that_cannot_be_is_refused_by_its_name() {
 fn a_line_that_cannot_be_read_hides_none_of_the_others() {
     let text = "x = = 3\nshring.enabled = true\nsharing.max_shared_models = 0\n\
                 [models.t]\ntype = \"text2text\"\nname = \"t\"\ndimension = 3\ncache_embeddings = true\n";
-    let problems =
-        crate::settings::file::parse(Some((text, Path::new("/x.toml"))), [], &[]).unwrap_err();
+    let problems = read_text(Some((text, Path::new("/x.toml"))), [], &[]).unwrap_err();
     let told = problems.to_string();
     for expected in [
         "/x.toml:1:",
@@ -185,7 +185,7 @@ fn a_variable_of_a_text_is_taken_as_it_is() {
     let mut settings = with_variables(file, &variables).unwrap();
     let model = settings.models[&id("x")].clone();
     assert_eq!((model.revision.as_str(), model.name.as_deref()), ("2024", Some("2024")));
-    // Paths in variables are seen from where the program is, not from the file.
+    // Paths in variables are relative to the program's folder, not to the file's.
     settings.resolve_paths(Path::new("/here"));
     assert_eq!(settings.models[&id("x")].local_path, Some("/here/true".into()));
     assert_eq!(settings.cache.file, Some("/here/1.5".into()));
@@ -238,7 +238,7 @@ fn the_key_that_was_meant_is_found_by_its_last_part_whatever_its_case() {
         ("sharing.colour", None),
     ] {
         let keys = table::top_keys();
-        assert_eq!(nearest(given, keys.iter().map(|key| key.name)), meant, "{given}");
+        assert_eq!(nearest_key(given, keys.iter().map(|key| key.name)), meant, "{given}");
     }
 }
 
@@ -248,7 +248,7 @@ fn a_file_that_is_no_text_is_told_once() {
     let path = folder.path().join("x.toml");
     let told = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
-        let error = crate::settings::file::read(Some(&path), [], &[]).unwrap_err();
+        let error = Settings::read(Some(&path), [], &[]).unwrap_err();
         error.to_string().replace(&*path.to_string_lossy(), "x.toml")
     };
     let latin = b"cpu_workers = 1\n# gr\xfc\xdfe\n";
@@ -282,7 +282,7 @@ fn an_id_with_dots_is_shown_as_a_file_would_have_it() {
 
 #[test]
 fn without_a_file_there_are_the_two_models_of_the_mission_and_the_built_in_ones() {
-    let settings = crate::settings::file::parse(None, [], &[]).unwrap();
+    let settings = read_text(None, [], &[]).unwrap();
     let line = |key: &str| settings.lines().into_iter().find(|line| line.key == key).unwrap().value;
     let expected = [
         ("models.embedding.type", "\"embedding\""),
@@ -308,7 +308,7 @@ fn without_a_file_there_are_the_two_models_of_the_mission_and_the_built_in_ones(
     for (key, value) in expected {
         assert_eq!(line(key), value, "{key}");
     }
-    assert!(BUILTINS.iter().all(|(builtin, ..)| settings.models.contains_key(&id(builtin))));
+    assert!(BUILTINS.iter().all(|builtin| settings.models.contains_key(&id(builtin.id))));
     // A file that names models names all of them; one that names none leaves these.
     let names = |settings: &Settings| settings.models.len();
     assert_eq!(names(&parse("cpu_workers = 1").unwrap()), 4);

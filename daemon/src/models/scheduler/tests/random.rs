@@ -1,10 +1,22 @@
 //! The scheduler against a simple model of its rules, over thousands of random steps.
 //!
-//! The model keeps plain lists of who holds and uses what, as the outside sees it. After each step
-//! it says what must not be, and when something leaves the memory, whether it was allowed to.
+//! The model keeps plain lists of which connection holds and uses what, as seen from outside. After
+//! each step it checks what must not be, and when an instance is unloaded, whether that was allowed.
 
-use crate::models::scheduler::tests::{cpu, policy};
-use crate::models::scheduler::*;
+use crate::ground::connection_id::ConnectionId;
+use crate::ground::device::DeviceChoice;
+use crate::models::lease::LeaseError;
+use crate::models::load_failure::LoadFailure;
+use crate::models::scheduler::tests::play::{cpu, policy};
+use crate::models::scheduler::{
+    Action, Change, Granted, Instance, InstanceId, InstanceState, LeaseUse, ModelPolicy,
+    PlacementVerdict, Scheduler, WaitError, WaiterId, Want,
+};
+use emberd_engine::Need;
+use emberd_protocol::{LeaseId, ModelId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Steps of a test run; `EMBERD_RANDOM_STEPS` makes it longer.
 const STEPS: usize = 10_000;
@@ -23,25 +35,25 @@ impl Dice {
     }
 }
 
-/// What the outside knows.
+/// The state as seen from outside.
 #[derive(Default)]
-struct Known {
+struct Outside {
     leases: BTreeMap<LeaseId, (ConnectionId, ModelId, InstanceId)>,
     uses: Vec<(InstanceId, ModelId)>,
     waiting: BTreeMap<WaiterId, (ModelId, Want)>,
     preparing: Vec<ModelId>,
     loading: Vec<(InstanceId, ModelId, u64)>,
     unloading: Vec<InstanceId>,
-    /// In memory: model, bytes, the last time that anybody released it or was done with it.
+    /// In memory: model, bytes, the last release or end of a use.
     loaded: BTreeMap<InstanceId, (ModelId, u64, Instant)>,
     failing: BTreeMap<ModelId, Instant>,
-    /// Were on their way out when the rules changed.
+    /// Those that were leaving when the rules changed.
     excused: BTreeSet<InstanceId>,
 }
 
 struct World {
     scheduler: Scheduler,
-    known: Known,
+    outside: Outside,
     dice: Dice,
     now: Instant,
     counts: BTreeMap<&'static str, usize>,
@@ -52,7 +64,7 @@ fn id(id: &str) -> ModelId {
 }
 
 fn need(model: &ModelId) -> u64 {
-    // Sums of them often just fit, and often just do not.
+    // Their sums often just fit, and often just do not.
     1 + u64::from(model.as_str().as_bytes()[0] % 5) * 3
 }
 
@@ -66,7 +78,7 @@ impl World {
         rule.max_leases = 4;
         Self {
             scheduler: Scheduler::new(rule, rules, vec![cpu(25)]),
-            known: Known::default(),
+            outside: Outside::default(),
             dice: Dice(seed | 1),
             now: Instant::now(),
             counts: BTreeMap::new(),
@@ -93,44 +105,44 @@ impl World {
                     _ => Want::Preload,
                 };
                 if want == Want::Preload {
-                    self.known.failing.remove(&model);
+                    self.outside.failing.remove(&model);
                 }
                 let waiter = self.scheduler.ask(&model, want, self.now);
-                self.known.waiting.insert(waiter, (model, want));
+                self.outside.waiting.insert(waiter, (model, want));
                 self.count("asked");
             }
             5..7 => {
-                if let Some(lease) = self.any(|known| known.leases.keys().copied().collect()) {
-                    let (connection, model, copy) = self.known.leases[&lease].clone();
+                if let Some(lease) = self.any(|outside| outside.leases.keys().copied().collect()) {
+                    let (connection, model, instance) = self.outside.leases[&lease].clone();
                     self.scheduler.release(connection, lease, self.now).unwrap();
-                    self.known.leases.remove(&lease);
-                    self.touched(copy);
+                    self.outside.leases.remove(&lease);
+                    self.touched(instance);
                     assert!(self.scheduler.release(connection, lease, self.now).is_err());
                     let _ = model;
                     self.count("released");
                 }
             }
             7..9 => {
-                if let Some(lease) = self.any(|known| known.leases.keys().copied().collect()) {
-                    let (connection, model, _) = self.known.leases[&lease].clone();
+                if let Some(lease) = self.any(|outside| outside.leases.keys().copied().collect()) {
+                    let (connection, model, _) = self.outside.leases[&lease].clone();
                     let foreign = ConnectionId(connection.0 + 100);
                     assert!(self.scheduler.use_lease(foreign, lease, self.now).is_err());
                     match self.scheduler.use_lease(connection, lease, self.now).unwrap() {
-                        LeaseUse::Now(copy) => self.known.uses.push((copy, model)),
+                        LeaseUse::Now(instance) => self.outside.uses.push((instance, model)),
                         LeaseUse::Wait(waiter) => {
                             let want = Want::UseOfLease(lease);
-                            self.known.waiting.insert(waiter, (model, want));
+                            self.outside.waiting.insert(waiter, (model, want));
                         }
                     }
                     self.count("used");
                 }
             }
             9..13 => {
-                if !self.known.uses.is_empty() {
-                    let at = self.dice.below(self.known.uses.len());
-                    let (copy, _) = self.known.uses.swap_remove(at);
-                    self.touched(copy);
-                    self.scheduler.end_use(copy, self.now);
+                if !self.outside.uses.is_empty() {
+                    let at = self.dice.below(self.outside.uses.len());
+                    let (instance, _) = self.outside.uses.swap_remove(at);
+                    self.touched(instance);
+                    self.scheduler.end_use(instance, self.now);
                 }
             }
             13 => {
@@ -139,8 +151,9 @@ impl World {
                 self.count("died");
             }
             14 => {
-                if let Some(waiter) = self.any(|known| known.waiting.keys().copied().collect()) {
-                    self.known.waiting.remove(&waiter);
+                if let Some(waiter) = self.any(|outside| outside.waiting.keys().copied().collect())
+                {
+                    self.outside.waiting.remove(&waiter);
                     self.scheduler.leave(waiter, self.now);
                     self.count("left");
                 }
@@ -156,10 +169,10 @@ impl World {
                     let model = self.model();
                     let is_its =
                         |(_, (m, ..)): &(&InstanceId, &(ModelId, u64, Instant))| *m == model;
-                    let mut copies = self.known.loaded.iter().filter(is_its);
-                    let is_held = copies.any(|(copy, _)| self.is_held(*copy));
-                    let is_coming = self.known.preparing.contains(&model)
-                        || self.known.loading.iter().any(|(_, m, _)| *m == model);
+                    let mut instances = self.outside.loaded.iter().filter(is_its);
+                    let is_held = instances.any(|(instance, _)| self.is_held(*instance));
+                    let is_coming = self.outside.preparing.contains(&model)
+                        || self.outside.loading.iter().any(|(_, m, _)| *m == model);
                     let result = self.scheduler.unload(&model, self.now);
                     assert_eq!(result.is_err(), is_held || is_coming);
                 }
@@ -171,17 +184,17 @@ impl World {
                 let changes = [Change::None, Change::Settings, Change::Source];
                 let change = changes[self.dice.below(3)];
                 if change != Change::None {
-                    self.known.failing.clear();
+                    self.outside.failing.clear();
                 }
                 let rules = MODELS.map(|name| {
                     let rule = ModelPolicy { is_shared: name != "own", device: DeviceChoice::Auto };
                     (id(name), rule, change)
                 });
-                // What was told to leave under the old rules leaves under the new ones.
-                let drains = |(copy, c): (InstanceId, &Copy)| {
-                    (c.state == CopyState::Draining).then_some(copy)
+                // Those that were leaving under the old rules still leave under the new ones.
+                let drains = |(instance, c): (InstanceId, &Instance)| {
+                    (c.state == InstanceState::Draining).then_some(instance)
                 };
-                self.known.excused.extend(self.scheduler.copies().filter_map(drains));
+                self.outside.excused.extend(self.scheduler.instances().filter_map(drains));
                 self.scheduler.reconfigure(rule, rules, self.now);
                 self.count("reloaded");
             }
@@ -191,23 +204,26 @@ impl World {
         self.check();
     }
 
-    /// A connection ends, and with it its leases and its waiting for some.
+    /// A connection ends, and with it its leases and its waiters for leases.
     fn die(&mut self, connection: ConnectionId) {
         let held = self.scheduler.end_connection(connection, self.now);
         let of_it = |(c, ..): &(ConnectionId, ModelId, InstanceId)| *c == connection;
-        let before = self.known.leases.len();
-        let gone = self.known.leases.values().filter(|lease| of_it(lease));
-        let gone: Vec<InstanceId> = gone.map(|(.., copy)| *copy).collect();
-        gone.into_iter().for_each(|copy| self.touched(copy));
-        self.known.leases.retain(|_, lease| !of_it(lease));
-        assert_eq!(held, before - self.known.leases.len());
-        self.known.waiting.retain(|_, (_, want)| *want != Want::Lease(connection));
+        let before = self.outside.leases.len();
+        let gone = self.outside.leases.values().filter(|lease| of_it(lease));
+        let gone: Vec<InstanceId> = gone.map(|(.., instance)| *instance).collect();
+        gone.into_iter().for_each(|instance| self.touched(instance));
+        self.outside.leases.retain(|_, lease| !of_it(lease));
+        assert_eq!(held, before - self.outside.leases.len());
+        self.outside.waiting.retain(|_, (_, want)| *want != Want::Lease(connection));
     }
 
-    /// Something that takes time ends, well or not.
+    /// A preparation, a load or an unload ends, or fails.
     fn complete(&mut self) {
-        let (loads, unloads, preparations) =
-            (self.known.loading.len(), self.known.unloading.len(), self.known.preparing.len());
+        let (loads, unloads, preparations) = (
+            self.outside.loading.len(),
+            self.outside.unloading.len(),
+            self.outside.preparing.len(),
+        );
         let all = loads + unloads + preparations;
         if all == 0 {
             return;
@@ -216,26 +232,26 @@ impl World {
         let fails = self.dice.below(8) == 0;
         let failure = || Arc::new(LoadFailure::Panicked);
         if at < loads {
-            let (copy, model, bytes) = self.known.loading.swap_remove(at);
+            let (instance, model, bytes) = self.outside.loading.swap_remove(at);
             if fails {
-                self.known.failing.insert(model, self.now);
-                self.scheduler.loaded(copy, Err(failure()), self.now);
+                self.outside.failing.insert(model, self.now);
+                self.scheduler.loaded(instance, Err(failure()), self.now);
                 self.count("failed");
             } else {
-                self.known.loaded.insert(copy, (model.clone(), bytes, self.now));
-                self.known.failing.remove(&model);
-                self.scheduler.loaded(copy, Ok(bytes), self.now);
+                self.outside.loaded.insert(instance, (model.clone(), bytes, self.now));
+                self.outside.failing.remove(&model);
+                self.scheduler.loaded(instance, Ok(bytes), self.now);
                 self.count("loaded");
             }
         } else if at < loads + unloads {
-            let copy = self.known.unloading.swap_remove(at - loads);
-            self.known.loaded.remove(&copy);
-            self.scheduler.unloaded(copy, self.now);
+            let instance = self.outside.unloading.swap_remove(at - loads);
+            self.outside.loaded.remove(&instance);
+            self.scheduler.unloaded(instance, self.now);
             self.count("unloaded");
         } else {
-            let model = self.known.preparing.swap_remove(at - loads - unloads);
+            let model = self.outside.preparing.swap_remove(at - loads - unloads);
             if fails {
-                self.known.failing.insert(model.clone(), self.now);
+                self.outside.failing.insert(model.clone(), self.now);
                 self.scheduler.prepared(&model, Err(failure()), self.now);
             } else {
                 let need = Need { cpu_bytes: need(&model), gpu_bytes: None };
@@ -244,57 +260,61 @@ impl World {
         }
     }
 
-    /// Sees what was decided, and whether it was allowed.
+    /// Carries out the actions, and checks that each was allowed.
     fn follow(&mut self) {
         for action in self.scheduler.take_actions() {
             match action {
                 Action::Prepare { model } => {
-                    assert!(!self.known.preparing.contains(&model), "one at a time");
-                    self.known.preparing.push(model);
+                    assert!(!self.outside.preparing.contains(&model), "one at a time");
+                    self.outside.preparing.push(model);
                 }
-                Action::Load { copy, model, bytes, .. } => {
+                Action::Load { instance, model, bytes, .. } => {
                     let is_shared = model.as_str() != "own";
                     let there = |(_, (m, ..)): (&InstanceId, &(ModelId, u64, Instant))| *m == model;
                     if is_shared {
-                        assert!(!self.known.loaded.iter().any(there), "a second copy of {model}");
-                        assert!(!self.known.loading.iter().any(|(_, m, _)| *m == model));
+                        assert!(
+                            !self.outside.loaded.iter().any(there),
+                            "a second instance of {model}"
+                        );
+                        assert!(!self.outside.loading.iter().any(|(_, m, _)| *m == model));
                         assert!(self.shared_count() < self.scheduler.policy().max_shared_models);
                     }
                     assert!(self.used_bytes() + bytes <= 25, "more than the device has");
-                    self.known.loading.push((copy, model, bytes));
+                    self.outside.loading.push((instance, model, bytes));
                 }
-                Action::Unload { copy } => self.check_victim(copy),
+                Action::Unload { instance } => self.check_victim(instance),
                 Action::Grant { waiter, granted } => {
-                    let (model, want) = self.known.waiting.remove(&waiter).expect("it waits");
+                    let (model, want) = self.outside.waiting.remove(&waiter).expect("it waits");
                     self.granted(&model, want, granted);
                 }
                 Action::Fail { waiter, error } => {
-                    let (model, want) = self.known.waiting.remove(&waiter).expect("it waits");
+                    let (model, want) = self.outside.waiting.remove(&waiter).expect("it waits");
                     self.refused(&model, want, &error);
                 }
                 Action::WaitingForRoom { waiter } => {
-                    assert!(self.known.waiting.contains_key(&waiter));
+                    assert!(self.outside.waiting.contains_key(&waiter));
                 }
             }
         }
     }
 
     fn granted(&mut self, model: &ModelId, want: Want, granted: Granted) {
-        let (Granted::Lease(_, copy) | Granted::Use(copy) | Granted::Preloaded { copy, .. }) =
-            granted;
-        assert_eq!(&self.known.loaded[&copy].0, model, "granted is what was asked for");
-        assert!(!self.known.unloading.contains(&copy), "nobody is taken in on the way out");
+        let (Granted::Lease(_, instance)
+        | Granted::Use(instance)
+        | Granted::Preloaded { instance, .. }) = granted;
+        assert_eq!(&self.outside.loaded[&instance].0, model, "granted is what was asked for");
+        assert!(!self.outside.unloading.contains(&instance), "one that leaves accepts nobody");
         match (want, granted) {
             (Want::Lease(connection), Granted::Lease(lease, _)) => {
-                assert!(!self.known.leases.contains_key(&lease));
-                self.known.leases.insert(lease, (connection, model.clone(), copy));
+                assert!(!self.outside.leases.contains_key(&lease));
+                self.outside.leases.insert(lease, (connection, model.clone(), instance));
             }
-            (Want::Use, Granted::Use(_)) => self.known.uses.push((copy, model.clone())),
+            (Want::Use, Granted::Use(_)) => self.outside.uses.push((instance, model.clone())),
             (Want::UseOfLease(lease), Granted::Use(_)) => {
-                self.known.uses.push((copy, model.clone()));
-                self.known.leases.get_mut(&lease).expect("it is alive").2 = copy;
+                self.outside.uses.push((instance, model.clone()));
+                self.outside.leases.get_mut(&lease).expect("it is alive").2 = instance;
             }
-            (Want::Preload, Granted::Preloaded { .. }) => self.touched(copy),
+            (Want::Preload, Granted::Preloaded { .. }) => self.touched(instance),
             other => panic!("{other:?}"),
         }
         self.count("granted");
@@ -303,23 +323,23 @@ impl World {
     fn refused(&mut self, model: &ModelId, want: Want, error: &WaitError) {
         match error {
             WaitError::Failed { .. } => {
-                assert!(self.known.failing.contains_key(model), "{model} has not failed");
+                assert!(self.outside.failing.contains_key(model), "{model} has not failed");
             }
             WaitError::Lease(LeaseError::TooMany(_)) => {
                 let Want::Lease(connection) = want else { panic!("{want:?}") };
-                let held = self.known.leases.values().filter(|(c, ..)| *c == connection).count();
+                let held = self.outside.leases.values().filter(|(c, ..)| *c == connection).count();
                 assert_eq!(held, 4);
             }
             WaitError::Lease(LeaseError::NotHeld(lease)) => {
-                assert!(!self.known.leases.contains_key(lease));
+                assert!(!self.outside.leases.contains_key(lease));
             }
             WaitError::NotShared => assert_eq!((model.as_str(), want), ("own", Want::Preload)),
             WaitError::Refused { verdict, .. } => {
-                // Nobody is refused while something moves that could make room, or stands idle.
+                // None is refused while an instance is idle, or moves so that room may appear.
                 if *verdict == PlacementVerdict::TooMany {
                     let shared =
-                        self.known.loaded.iter().filter(|(_, (m, ..))| m.as_str() != "own");
-                    let held = shared.filter(|(copy, _)| self.is_held(**copy)).count();
+                        self.outside.loaded.iter().filter(|(_, (m, ..))| m.as_str() != "own");
+                    let held = shared.filter(|(instance, _)| self.is_held(**instance)).count();
                     assert!(held >= self.scheduler.policy().max_shared_models);
                 }
                 assert!(*verdict != PlacementVerdict::Never, "everything fits an empty device");
@@ -329,92 +349,94 @@ impl World {
         }
     }
 
-    /// What leaves must be allowed to, and be the one that was used longest ago of its kind.
-    fn check_victim(&mut self, copy: InstanceId) {
-        assert!(!self.is_used(copy), "a busy model leaves");
-        let is_excused = self.known.excused.contains(&copy);
-        assert!(!self.is_held(copy) || is_excused, "a held model leaves");
-        assert!(!self.known.unloading.contains(&copy), "it leaves twice");
-        assert!(self.known.loaded.contains_key(&copy), "it was never there");
-        self.known.unloading.push(copy);
+    /// Checks that an instance may be unloaded.
+    fn check_victim(&mut self, instance: InstanceId) {
+        assert!(!self.is_used(instance), "a busy model leaves");
+        let is_excused = self.outside.excused.contains(&instance);
+        assert!(!self.is_held(instance) || is_excused, "a held model leaves");
+        assert!(!self.outside.unloading.contains(&instance), "it leaves twice");
+        assert!(self.outside.loaded.contains_key(&instance), "it was never there");
+        self.outside.unloading.push(instance);
         self.count("victims");
     }
 
     fn check(&mut self) {
         let mut leases: Vec<_> = self.scheduler.leases().iter().map(|(id, _)| id).collect();
         leases.sort_unstable();
-        assert_eq!(leases, self.known.leases.keys().copied().collect::<Vec<_>>());
-        assert_eq!(self.scheduler.waiting(), self.known.waiting.len());
+        assert_eq!(leases, self.outside.leases.keys().copied().collect::<Vec<_>>());
+        assert_eq!(self.scheduler.waiting(), self.outside.waiting.len());
         assert!(self.used_bytes() <= 25);
-        for (copy, resident) in self.scheduler.copies() {
-            let uses = self.known.uses.iter().filter(|(used, _)| *used == copy).count();
+        for (instance, resident) in self.scheduler.instances() {
+            let uses = self.outside.uses.iter().filter(|(used, _)| *used == instance).count();
             assert_eq!(resident.uses, uses);
-            let bound = self.known.leases.values().filter(|(.., held)| *held == copy).count();
+            let bound = self.outside.leases.values().filter(|(.., held)| *held == instance).count();
             assert_eq!(resident.leases, bound, "leases that are bound to it");
             if let Some(at) = self.scheduler.unload_at(resident) {
-                let (.., last) = self.known.loaded[&copy];
+                let (.., last) = self.outside.loaded[&instance];
                 assert_eq!(at, last + self.scheduler.policy().unload_after, "the idle time");
             }
         }
-        let stay: Vec<&Copy> = self
+        let stay: Vec<&Instance> = self
             .scheduler
-            .copies()
-            .filter(|(_, copy)| copy.model.as_str() != "own")
-            .map(|(_, copy)| copy)
-            .filter(|copy| !matches!(copy.state, CopyState::Draining | CopyState::Unloading))
+            .instances()
+            .filter(|(_, instance)| instance.model.as_str() != "own")
+            .map(|(_, instance)| instance)
+            .filter(|instance| {
+                !matches!(instance.state, InstanceState::Draining | InstanceState::Unloading)
+            })
             .collect();
-        let is_idle = |copy: &&Copy| {
-            let is_held = copy.leases > 0 && self.scheduler.policy().reference_counting;
-            copy.state == CopyState::Ready && copy.uses == 0 && !is_held
+        let is_idle = |instance: &&Instance| {
+            let is_held = instance.leases > 0 && self.scheduler.policy().reference_counting;
+            instance.state == InstanceState::Ready && instance.uses == 0 && !is_held
         };
         if stay.len() > self.scheduler.policy().max_shared_models {
             assert!(!stay.iter().any(is_idle), "an idle one stays, and there are too many");
         }
-        // Nobody waits for nothing: something is under way, or somebody has work to end.
-        let moves = !self.known.loading.is_empty()
-            || !self.known.unloading.is_empty()
-            || !self.known.preparing.is_empty()
-            || !self.known.uses.is_empty();
+        // None waits in vain: something is moving, or some work will end.
+        let moves = !self.outside.loading.is_empty()
+            || !self.outside.unloading.is_empty()
+            || !self.outside.preparing.is_empty()
+            || !self.outside.uses.is_empty();
         assert!(
-            moves || self.known.waiting.is_empty(),
+            moves || self.outside.waiting.is_empty(),
             "{} wait for ever",
-            self.known.waiting.len()
+            self.outside.waiting.len()
         );
     }
 
-    fn touched(&mut self, copy: InstanceId) {
-        if let Some(loaded) = self.known.loaded.get_mut(&copy) {
+    fn touched(&mut self, instance: InstanceId) {
+        if let Some(loaded) = self.outside.loaded.get_mut(&instance) {
             loaded.2 = self.now;
         }
     }
 
-    fn is_used(&self, copy: InstanceId) -> bool {
-        self.known.uses.iter().any(|(used, _)| *used == copy)
+    fn is_used(&self, instance: InstanceId) -> bool {
+        self.outside.uses.iter().any(|(used, _)| *used == instance)
     }
 
-    fn is_held(&self, copy: InstanceId) -> bool {
-        let is_own = self.known.loaded.get(&copy).is_some_and(|(m, ..)| m.as_str() == "own");
+    fn is_held(&self, instance: InstanceId) -> bool {
+        let is_own = self.outside.loaded.get(&instance).is_some_and(|(m, ..)| m.as_str() == "own");
         let counts = self.scheduler.policy().reference_counting || is_own;
-        counts && self.known.leases.values().any(|(.., held)| *held == copy)
+        counts && self.outside.leases.values().any(|(.., held)| *held == instance)
     }
 
     fn shared_count(&self) -> usize {
         let own = |model: &ModelId| model.as_str() == "own";
-        self.known.loaded.values().filter(|(m, ..)| !own(m)).count()
-            + self.known.loading.iter().filter(|(_, m, _)| !own(m)).count()
+        self.outside.loaded.values().filter(|(m, ..)| !own(m)).count()
+            + self.outside.loading.iter().filter(|(_, m, _)| !own(m)).count()
     }
 
     fn used_bytes(&self) -> u64 {
-        self.known.loaded.values().map(|(_, bytes, _)| bytes).sum::<u64>()
-            + self.known.loading.iter().map(|(.., bytes)| bytes).sum::<u64>()
+        self.outside.loaded.values().map(|(_, bytes, _)| bytes).sum::<u64>()
+            + self.outside.loading.iter().map(|(.., bytes)| bytes).sum::<u64>()
     }
 
-    fn any<T: std::marker::Copy>(&mut self, of: impl Fn(&Known) -> Vec<T>) -> Option<T> {
-        let all = of(&self.known);
+    fn any<T: Copy>(&mut self, of: impl Fn(&Outside) -> Vec<T>) -> Option<T> {
+        let all = of(&self.outside);
         if all.is_empty() { None } else { Some(all[self.dice.below(all.len())]) }
     }
 
-    /// All that is under way ends, all that is held is released: nothing may be left.
+    /// Ends all work and releases all leases: nothing may be left.
     fn end(mut self) -> BTreeMap<&'static str, usize> {
         for connection in (0..5).map(ConnectionId) {
             self.die(connection);
@@ -422,9 +444,9 @@ impl World {
         }
         for _ in 0..10_000 {
             self.follow();
-            if let Some((copy, _)) = self.known.uses.pop() {
-                self.touched(copy);
-                self.scheduler.end_use(copy, self.now);
+            if let Some((instance, _)) = self.outside.uses.pop() {
+                self.touched(instance);
+                self.scheduler.end_use(instance, self.now);
             } else {
                 self.complete();
             }
@@ -437,7 +459,7 @@ impl World {
             self.follow();
             self.complete();
         }
-        assert_eq!(self.scheduler.copies().count(), 0, "something stays in memory for ever");
+        assert_eq!(self.scheduler.instances().count(), 0, "something stays in memory for ever");
         self.counts
     }
 }
@@ -456,7 +478,7 @@ fn ten_thousand_random_steps_follow_the_rules() {
             *counts.entry(what).or_default() += count;
         }
     }
-    // A world in which nothing happens proves nothing.
+    // A run in which nothing happens would prove nothing.
     for what in
         ["granted", "loaded", "failed", "unloaded", "victims", "refused", "died", "reloaded"]
     {
