@@ -1,5 +1,6 @@
 //! The daemon as a whole: what all connections share, the door, and the end.
 
+use crate::batching::row_job::RowFlights;
 use crate::cache::{Cleared, EmbeddingCache};
 use crate::connection::frames::split;
 use crate::connection::session;
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) inline_total: Arc<TotalCredit>,
     /// Rows of all models. Empty where the settings want none.
     pub(crate) cache: Arc<EmbeddingCache>,
+    /// Rows that requests want now and that are not in the cache.
+    pub(crate) flights: Arc<RowFlights>,
     pub(crate) started: Instant,
     /// Requests answered.
     pub(crate) requests: AtomicU64,
@@ -213,8 +216,10 @@ impl DaemonBuilder {
         let swept = crate::segment::sweep_leftovers();
         tracing::debug!(swept, "segments of dead daemons were removed");
         let cache = EmbeddingCache::open(&self.settings.cache, Instant::now(), SystemTime::now());
+        let cache = Arc::new(cache);
         let shared = Shared {
-            cache: Arc::new(cache),
+            flights: Arc::new(RowFlights::new(Arc::clone(&cache))),
+            cache,
             registry: Registry::new(&self.settings, self.loaders),
             connections: Mutex::default(),
             spares: Spares::new(backend(segments.backend), DEFAULT_SPARES)?,

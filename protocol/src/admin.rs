@@ -1,58 +1,58 @@
-//! Answers to those who look after the daemon.
+//! Answers to administrative requests.
 
 use crate::bounded;
 use crate::id::ModelId;
 use serde::{Deserialize, Serialize};
 
-/// A model was brought into memory ahead of its use.
+/// A model was loaded before its use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preloaded {
-    /// Whether it was there already.
+    /// Whether it was loaded already.
     pub was_loaded: bool,
     /// How long its last load took.
     pub load_ms: u64,
 }
 
-/// Models that left the memory.
+/// Models that were unloaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freed {
-    /// Which.
+    /// The models.
     #[serde(deserialize_with = "bounded::list")]
     pub models: Vec<ModelId>,
-    /// What they took, as computed from their weights.
+    /// The memory that they took, computed from their weights.
     pub bytes: u64,
 }
 
-/// Rows that left the embedding cache.
+/// Rows that were removed from the embedding cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheCleared {
     /// How many.
     pub entries: u64,
-    /// What they took.
+    /// The memory that they took.
     pub bytes: u64,
 }
 
 /// The settings were read again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// What is in force from now on.
+    /// Changes that take effect now.
     #[serde(deserialize_with = "bounded::list")]
     pub changed: Vec<SettingChange>,
-    /// What is not, until the daemon starts again (or the model is loaded again).
+    /// Changes that take effect when the daemon is restarted, or the model is loaded again.
     #[serde(deserialize_with = "bounded::list")]
     pub unchanged: Vec<SettingChange>,
 }
 
-/// A key that was given another value.
+/// A setting with a new value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingChange {
     /// The whole key.
     #[serde(deserialize_with = "bounded::string")]
     pub key: String,
-    /// Its new value as TOML; empty where it is gone.
+    /// Its new value as TOML; empty if it was removed.
     #[serde(deserialize_with = "bounded::string")]
     pub value: String,
-    /// When it counts, for people.
+    /// When it takes effect, for people.
     #[serde(deserialize_with = "bounded::string")]
     pub effect: String,
 }

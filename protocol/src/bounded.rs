@@ -1,14 +1,14 @@
-//! Decoding of strings and lists that trusts no claimed length.
+//! Decoding of strings and lists without trust in the claimed length.
 //!
-//! Serde's own implementations reserve memory by the length that the sender claims (up to 1 MiB
-//! for a list, up to the codec's limit for a string) before the first element has been seen. These
-//! grow with what really arrived.
+//! Serde's own implementations reserve memory for the length that the sender claims (up to 1 MiB
+//! for a list, up to the codec's limit for a string) before the first element arrives. These grow
+//! with the elements that have arrived.
 
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A string: looked at in place, copied only when all of it is there.
+/// A string: checked in place, and copied only when all of it has arrived.
 pub(crate) fn string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     struct InPlace;
     impl Visitor<'_> for InPlace {
@@ -23,7 +23,7 @@ pub(crate) fn string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Strin
     deserializer.deserialize_str(InPlace)
 }
 
-/// A list: grows by elements that were decoded, never by the claimed count.
+/// A list: grows with decoded elements, never by the claimed count.
 pub(crate) fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,17 +1,15 @@
-//! The one place that knows bincode.
+//! The only module that uses bincode.
 //!
-//! bincode 2.0.1 is the last release (3.0.0 is an empty one; the project is finished and
-//! unmaintained), so it is kept behind these two functions: another codec is a change of this
-//! file and of [`crate::PROTOCOL_VERSION`]. Integers are little-endian and of fixed width, enum
+//! bincode 2.0.1 is the last release (3.0.0 is empty, and the project is no longer maintained),
+//! so it is hidden behind these two functions: another codec changes only this file and
+//! [`crate::PROTOCOL_VERSION`]. Integers are little-endian and of fixed width, enum
 //! positions are `u32`, lengths `u64`.
 
+use crate::limits::MAX_BODY_BYTES;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The largest encoded message, in bytes. Texts and rows do not count: they ride behind it.
-pub const MAX_BODY_BYTES: usize = 1 << 20;
-
-/// A message that could not be encoded, or bytes that are no message.
+/// A message that cannot be encoded, or bytes that are not a message.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CodecError {
@@ -24,7 +22,7 @@ pub enum CodecError {
     Malformed(Box<dyn std::error::Error + Send + Sync>),
     /// The message ended before its bytes did.
     TrailingBytes {
-        /// How many were left.
+        /// How many are left.
         len_bytes: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! What was decided about a model, and why.
+//! Decisions about models, and their reasons.
 
 use crate::bounded;
 use crate::id::ModelId;
@@ -8,22 +8,22 @@ use std::fmt;
 /// One decision with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// About which model.
+    /// The model.
     pub model: ModelId,
-    /// What.
+    /// What was decided.
     pub verdict: Verdict,
-    /// The device it is about, such as `cpu` or `cuda:0`; empty where it is about none.
+    /// The device, such as `cpu` or `cuda:0`; empty if the decision is about none.
     #[serde(deserialize_with = "bounded::string")]
     pub device: String,
-    /// What the model needs there; 0 where that is not known.
+    /// Memory that the model needs there; 0 if unknown.
     pub need_bytes: u64,
-    /// Models that leave, or would leave, to make room.
+    /// Models that are unloaded, or would be, to make room.
     #[serde(deserialize_with = "bounded::list")]
     pub evicts: Vec<ModelId>,
-    /// Why, for people, with figures.
+    /// The reasons, for people, with figures.
     #[serde(deserialize_with = "bounded::list")]
     pub reasons: Vec<Reason>,
-    /// How long ago; 0 for one that was only asked for.
+    /// How long ago it was; 0 for a plan.
     pub age_ms: u64,
 }
 
@@ -47,9 +47,9 @@ pub enum Verdict {
     Wait,
     /// It cannot be loaded.
     Refuse,
-    /// It leaves to make room for another.
+    /// It is unloaded to make room for another model.
     Evict,
-    /// It leaves: idle for too long, told to, or without its holder.
+    /// It is unloaded: idle for too long, on request, or because its holder is gone.
     Unload,
     /// A load failed.
     Fail,

@@ -1,4 +1,4 @@
-//! How a failed request travels: a code for programs, a message for people.
+//! Failures: a code for programs, and a message for people.
 
 use crate::bounded;
 use serde::{Deserialize, Serialize};
@@ -10,29 +10,29 @@ use std::fmt;
 pub enum ErrorCode {
     /// The model's id is unknown to this daemon.
     ModelNotConfigured = 1,
-    /// The model is known, but cannot be brought up: a missing, damaged or unsupported file.
+    /// The model cannot be loaded: a missing, damaged or unsupported file.
     ModelLoadError = 2,
-    /// The hardware side failed: no such device, no memory left on it.
+    /// The device failed: it does not exist, or has no memory left.
     DeviceError = 3,
     /// An operation of the embedding cache failed.
     CacheError = 4,
-    /// The lease is not this connection's, or no longer alive.
+    /// The lease does not belong to this connection, or has ended.
     ReferenceError = 5,
-    /// The request contradicts itself or the protocol's rules.
+    /// The request contradicts itself or a rule of the protocol.
     InvalidRequest = 6,
-    /// The model is of another kind than the request needs.
+    /// The model has another kind than the request needs.
     WrongModelType = 7,
-    /// The peer may not do this.
+    /// The peer lacks the permission.
     PermissionDenied = 8,
-    /// The request, or what the client already holds, is over a limit.
+    /// The request, or what the client holds already, exceeds a limit.
     LimitExceeded = 9,
-    /// The daemon has too much queued to take more.
+    /// The queue of the daemon is full.
     Overloaded = 10,
     /// The request was cancelled by its client.
     Cancelled = 11,
     /// The daemon is stopping and takes no new work.
     ShuttingDown = 12,
-    /// A defect of the daemon, told in its log.
+    /// A defect of the daemon; its log has details.
     Internal = 13,
 }
 
@@ -112,7 +112,7 @@ impl<'de> Deserialize<'de> for ErrorCode {
 pub struct Failure {
     /// For programs.
     pub code: ErrorCode,
-    /// For people: names the thing, and what to do.
+    /// For people: names what failed, and a remedy.
     #[serde(deserialize_with = "bounded::string")]
     pub message: String,
     /// Whether the same request may succeed later.
@@ -120,12 +120,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure that repeating the request will not mend.
+    /// A failure that will recur if the request is repeated.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retryable: false }
     }
 
-    /// A failure that may pass.
+    /// A failure that may be temporary.
     pub fn retryable(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retryable: true }
     }

@@ -1,26 +1,26 @@
-//! Text from text.
+//! Generating texts, and filling masks.
 
 use crate::bounded;
-use crate::request::Target;
+use crate::target::Target;
 use serde::{Deserialize, Serialize};
 
-/// Texts to go on from, or to turn into others.
+/// Texts to generate texts from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GenerateRequest {
-    /// With what.
+    /// The model.
     pub target: Target,
-    /// How many texts ride behind.
+    /// How many texts follow the message.
     pub texts: u32,
-    /// How the next token is chosen, and when to end.
+    /// How tokens are chosen, and when a text ends.
     pub options: GenerateOptions,
-    /// Whether [`crate::Event::Piece`]s shall bring the text as it is made. For one sequence a text,
-    /// greedy or sampled: beams change their minds.
+    /// Whether the text is sent in [`crate::Event::Piece`]s as it is generated. Only for one sequence
+    /// a text, greedy or sampled: the tokens of beams are not final.
     pub stream: bool,
 }
 
-/// How the next token is chosen, and when to end. `None` everywhere: as the model's
-/// `generation_config.json` and its settings say. The names and meanings are those of
-/// transformers' `GenerationConfig`.
+/// How tokens are chosen, and when a text ends. `None` means the default of the model's
+/// `generation_config.json` and its settings. Names and meanings are those of transformers'
+/// `GenerationConfig`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GenerateOptions {
     /// Tokens of the answer, at most; no more than the settings' `max_output_length`.
@@ -29,27 +29,27 @@ pub struct GenerateOptions {
     pub min_new_tokens: Option<u32>,
     /// Beams that are followed side by side; 1 for greedy and sampled text.
     pub num_beams: Option<u32>,
-    /// Sequences returned for each text: of the beams the best, else so many samples.
+    /// Sequences returned for each text: the best beams, or this many samples.
     pub num_return_sequences: Option<u32>,
     /// The exponent of the length by which a beam's score is divided.
     pub length_penalty: Option<f32>,
     /// When beam search ends.
     pub early_stopping: Option<EarlyStopping>,
-    /// Whether tokens are drawn rather than the likeliest taken.
+    /// Whether tokens are sampled, rather than the likeliest chosen.
     pub do_sample: Option<bool>,
-    /// Above 1 evens the odds, below 1 sharpens them.
+    /// Above 1 flattens the distribution, below 1 sharpens it.
     pub temperature: Option<f32>,
-    /// Only the so many likeliest tokens are drawn from; 0 for all.
+    /// Samples from this many of the likeliest tokens; 0 for all.
     pub top_k: Option<u32>,
-    /// Only the likeliest tokens are drawn from that together have this probability.
+    /// Samples from the likeliest tokens that together have this probability.
     pub top_p: Option<f32>,
-    /// The same seed, the same text. `None`: another one each time.
+    /// The same seed gives the same text. `None`: a random seed each time.
     pub seed: Option<u64>,
-    /// Above 1 makes tokens less likely that stand in the text already.
+    /// Above 1 makes tokens less likely that are in the text already.
     pub repetition_penalty: Option<f32>,
-    /// No run of so many tokens comes twice; 0 for no such rule.
+    /// No run of this many tokens occurs twice; 0 for no such rule.
     pub no_repeat_ngram_size: Option<u32>,
-    /// The answer ends where one of these begins; it is not part of the answer.
+    /// The answer ends before the first of these strings.
     #[serde(deserialize_with = "bounded::strings")]
     pub stop: Vec<String>,
 }
@@ -57,15 +57,15 @@ pub struct GenerateOptions {
 /// When beam search ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EarlyStopping {
-    /// When no running beam is likely to become better than those that are complete.
+    /// When no running beam is likely to become better than the complete ones.
     No,
-    /// When there are as many complete beams as are followed.
+    /// When there are `num_beams` complete beams.
     Yes,
-    /// When no running beam can become better than those that are complete.
+    /// When no running beam can become better than the complete ones.
     Never,
 }
 
-/// What became of each text, in their order.
+/// The answer to each text, in the order of the texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generated {
     /// One for each text.
@@ -73,29 +73,29 @@ pub struct Generated {
     pub texts: Vec<GeneratedText>,
 }
 
-/// What became of one text.
+/// The answer to one text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GeneratedText {
-    /// The best first, as many as were asked for.
+    /// The requested number of sequences, the best first.
     #[serde(deserialize_with = "bounded::list")]
     pub sequences: Vec<GeneratedSequence>,
-    /// Tokens of the input that were read.
+    /// Tokens of the input.
     pub input_tokens: u32,
-    /// Whether the input was longer than the model reads and lost its end.
+    /// Whether the input was longer than the model's limit and was truncated.
     pub truncated: bool,
 }
 
-/// One answer to a text.
+/// One sequence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GeneratedSequence {
     /// The text, without special tokens.
     #[serde(deserialize_with = "bounded::string")]
     pub text: String,
-    /// Its tokens as the model made them, special ones included, without the one it started from.
+    /// Its tokens, with special ones, without the start token.
     #[serde(deserialize_with = "bounded::list")]
     pub ids: Vec<u32>,
-    /// Of a beam: the sum of its tokens' logarithmic probabilities over its length to the power of
-    /// `length_penalty`. `None` without beams.
+    /// Of a beam: the sum of the log probabilities of its tokens, divided by its length to the power
+    /// of `length_penalty`. `None` without beams.
     pub score: Option<f32>,
     /// Why it ended.
     pub finish: FinishReason,
@@ -105,15 +105,15 @@ pub struct GeneratedSequence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FinishReason {
-    /// The model said so.
+    /// The model chose an end token.
     End,
-    /// It has as many tokens as it may.
+    /// It has the maximum number of tokens.
     Length,
-    /// One of the stop strings came.
+    /// A stop string occurred.
     Stop,
 }
 
-/// What may stand at the masks of texts, in their order.
+/// The masks of each text, in the order of the texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MasksFilled {
     /// One for each text.
@@ -126,27 +126,27 @@ pub struct MasksFilled {
 /// The masks of one text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FilledText {
-    /// One for each mask that was read, in their order.
+    /// One for each mask within the tokens of the text, in their order.
     #[serde(deserialize_with = "bounded::list")]
     pub masks: Vec<FilledMask>,
-    /// Whether the text was longer than the model reads and lost its end.
+    /// Whether the text was longer than the model's limit and was truncated.
     pub truncated: bool,
 }
 
 /// One mask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FilledMask {
-    /// Which token of the text it is, special tokens included.
+    /// Its position among the tokens of the text, special tokens included.
     pub position: u32,
     /// The likeliest first.
     #[serde(deserialize_with = "bounded::list")]
     pub candidates: Vec<MaskCandidate>,
 }
 
-/// What may stand at a mask.
+/// A token that may fill a mask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MaskCandidate {
-    /// The token's number.
+    /// The token's id.
     pub id: u32,
     /// The token as text.
     #[serde(deserialize_with = "bounded::string")]

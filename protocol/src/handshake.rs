@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 /// The version of the protocol: in every frame's header, and in the handshake.
 pub const PROTOCOL_VERSION: u8 = 3;
 
-/// The client's first frame. Who it is (process, user) is asked of the kernel, not of the client.
+/// The client's first frame. Its process and user are known from the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// What the client calls itself, for status and logs; cut at 64 characters.
+    /// The client's name for itself, for status and logs; cut at 64 characters.
     #[serde(deserialize_with = "bounded::string")]
     pub name: String,
-    /// Whether large results may come in shared memory. `false`: all of them come inline.
+    /// Whether large results may come in shared memory. `false`: all results come inline.
     pub accepts_segments: bool,
 }
 
-/// The daemon's consent.
+/// The daemon accepts the client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// The daemon's version, such as `0.1.0`.
@@ -25,13 +25,13 @@ pub struct Welcome {
     pub daemon_version: String,
     /// The daemon's process id.
     pub daemon_pid: u32,
-    /// How large results will come.
+    /// How the daemon makes shared memory.
     pub backend: SegmentBackend,
-    /// What the daemon holds this connection to.
+    /// The limits of this connection.
     pub limits: Limits,
 }
 
-/// Bounds of one connection. Over them a request fails with `LIMIT_EXCEEDED`.
+/// The limits of one connection. A request beyond them fails with `LIMIT_EXCEEDED`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Texts in one request.
@@ -49,7 +49,7 @@ pub struct Limits {
     pub credit_bytes: u64,
 }
 
-/// Why the daemon does not talk to this client. The connection ends behind it.
+/// Why the daemon refuses the client. The connection ends after it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// For programs.
@@ -70,6 +70,6 @@ pub enum RefusalReason {
     TooManyConnections,
     /// The daemon is stopping.
     ShuttingDown,
-    /// The first frame was no [`Hello`].
+    /// The first frame was not a [`Hello`].
     NoHello,
 }

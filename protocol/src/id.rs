@@ -1,4 +1,4 @@
-//! Names and numbers that messages refer to.
+//! Identifiers in messages.
 
 use crate::bounded;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -13,7 +13,7 @@ pub const MAX_MODEL_ID_BYTES: usize = 128;
 pub struct ModelId(String);
 
 impl ModelId {
-    /// Checks and takes an id.
+    /// An id, checked.
     ///
     /// # Errors
     /// When it is empty, longer than [`MAX_MODEL_ID_BYTES`], or has other characters.
@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for ModelId {
     }
 }
 
-/// A text that cannot be a model's id.
+/// A text that is not a valid model id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidModelId {
     /// The text, cut to [`MAX_MODEL_ID_BYTES`] characters.
@@ -63,7 +63,7 @@ impl fmt::Display for InvalidModelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} is no model id: use 1 to {MAX_MODEL_ID_BYTES} letters, digits, '.', '_' or '-'",
+            "{:?} is not a model id: use 1 to {MAX_MODEL_ID_BYTES} letters, digits, '.', '_' or '-'",
             self.id
         )
     }
@@ -71,7 +71,7 @@ impl fmt::Display for InvalidModelId {
 
 impl std::error::Error for InvalidModelId {}
 
-/// A lease, unique for the daemon's life. Worth something only on the connection that took it.
+/// A lease, unique for the daemon's life. Valid only on the connection that acquired it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LeaseId(pub u64);
 

@@ -1,15 +1,14 @@
 //! The contract between emberd's daemon and its clients.
 //!
-//! Message types, ids, error codes, framing as pure functions over bytes. This package opens no
-//! socket, maps no memory, and knows no model. `docs/protocol.md` says the same for somebody who
-//! writes a client in another language.
+//! Message types, ids, error codes, and framing as pure functions over bytes. This package opens no
+//! socket, maps no memory, and knows no model. `docs/protocol.md` describes the same for authors of
+//! clients in other languages.
 //!
 //! # A conversation
 //! The client connects to a stream Unix socket and sends [`Hello`]; the daemon answers [`Welcome`]
 //! (with its limits) or [`Refusal`]. From then on the client sends [`Request`]s, each with an id
-//! of its own choosing, many at a time if it likes, and the daemon answers each with one
-//! [`Response`] that carries that id, in any order, and before it with [`Event`]s where the client
-//! asked for them.
+//! of its own choosing, and may send many at a time. The daemon answers each with one [`Response`]
+//! that carries that id, in any order. If the client asked for them, [`Event`]s come before it.
 //!
 //! # Rows
 //! A small result rides behind its response ([`Place::Inline`]). A large one lies in shared memory
@@ -18,7 +17,7 @@
 //! slot ([`Free`]).
 //!
 //! # Invariants
-//! - Nothing is believed: a length is compared with a limit before it is used, and no memory is
+//! - Nothing is trusted: a length is compared with a limit before it is used, and no memory is
 //!   reserved for bytes that have not arrived.
 //! - A frame that breaks a rule ends the connection; a request that breaks a rule ends with a
 //!   [`Failure`].
@@ -44,36 +43,47 @@ mod admin;
 mod bounded;
 mod codec;
 mod decision;
+mod decoder;
 mod error;
 mod event;
 mod frame;
+mod frame_error;
+mod frame_kind;
 mod generation;
 mod handshake;
+mod header;
 mod id;
+mod limits;
 mod model;
 mod request;
 mod response;
 mod segment;
 mod socket;
 mod status;
+mod target;
 mod text;
 
 pub use admin::{CacheCleared, Freed, Preloaded, Reloaded, SettingChange};
-pub use codec::{CodecError, MAX_BODY_BYTES};
+pub use codec::CodecError;
 pub use decision::{Decision, Reason, Verdict};
+pub use decoder::Decoder;
 pub use error::{ErrorCode, Failure};
 pub use event::Event;
-pub use frame::{Decoder, Frame, FrameError, FrameKind, HEADER_BYTES, MAGIC, MAX_FRAME_BYTES};
+pub use frame::Frame;
+pub use frame_error::FrameError;
+pub use frame_kind::FrameKind;
 pub use generation::{
     EarlyStopping, FilledMask, FilledText, FinishReason, GenerateOptions, GenerateRequest,
     Generated, GeneratedSequence, GeneratedText, MaskCandidate, MasksFilled,
 };
 pub use handshake::{Hello, Limits, PROTOCOL_VERSION, Refusal, RefusalReason, Welcome};
+pub use header::{HEADER_BYTES, MAGIC};
 pub use id::{InvalidModelId, LeaseId, MAX_MODEL_ID_BYTES, ModelId, SegmentId};
+pub use limits::{MAX_BODY_BYTES, MAX_FRAME_BYTES};
 pub use model::{Method, ModelInfo, ModelKind, ModelState, ModelSummary};
 pub use request::{
     Delivery, EmbedOptions, EmbedRequest, FillMaskRequest, Pairing, Prompt, Request, RerankRequest,
-    ScoreActivation, Target,
+    ScoreActivation,
 };
 pub use response::{Embedded, Leased, Reranked, Response};
 pub use segment::{
@@ -85,4 +95,5 @@ pub use status::{
     CacheStatus, ConnectionStatus, DaemonStatus, DeviceStatus, LatencyStatus, LeaseStatus,
     ModelStatus, SegmentStatus, Status,
 };
+pub use target::Target;
 pub use text::{MAX_TEXTS, TextBlock, TextBlockError, TextBuilder};

@@ -1,11 +1,11 @@
-//! What clients are told of models.
+//! Models, as clients see them.
 
 use crate::bounded;
 use crate::id::ModelId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What a model is for; decides which requests it answers.
+/// What a model is used for. It determines which requests the model answers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelKind {
@@ -27,7 +27,7 @@ impl fmt::Display for ModelKind {
     }
 }
 
-/// What can be asked of a model.
+/// A method of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
@@ -37,7 +37,7 @@ pub enum Method {
     Rerank,
     /// Texts from texts.
     Generate,
-    /// What may stand at the masks of texts.
+    /// Candidates for the masks of texts.
     FillMask,
 }
 
@@ -52,21 +52,21 @@ impl fmt::Display for Method {
     }
 }
 
-/// Where a model is in its life.
+/// The state of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelState {
-    /// Known, not in memory.
+    /// Configured, and not in memory.
     Configured,
-    /// On its way into memory.
+    /// Being loaded into memory.
     Loading,
     /// In memory and leased.
     Ready,
     /// In memory without a lease.
     Idle,
-    /// Waits for its running work to end, takes no new one.
+    /// Finishing its work, and taking no more.
     Draining,
-    /// On its way out of memory.
+    /// Being unloaded.
     Unloading,
     /// The last load failed; the next request tries again.
     Failed,
@@ -86,43 +86,43 @@ impl fmt::Display for ModelState {
     }
 }
 
-/// A loaded model, as told to those who lease it.
+/// A loaded model, as the holder of a lease sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelInfo {
     /// Its id.
     pub id: ModelId,
-    /// What it is for.
+    /// What it is used for.
     pub kind: ModelKind,
-    /// What can be asked of it.
+    /// Its methods.
     #[serde(deserialize_with = "bounded::list")]
     pub methods: Vec<Method>,
-    /// What computes it, such as `bert`.
+    /// Its architecture, such as `bert`.
     #[serde(deserialize_with = "bounded::string")]
     pub architecture: String,
-    /// Where it computes, such as `cpu`.
+    /// The device that it computes on, such as `cpu`.
     #[serde(deserialize_with = "bounded::string")]
     pub device: String,
-    /// Values in a row; 0 where the kind has none. For a ranking: scores of a pair.
+    /// Values of a row; 0 if the kind has none. For a ranking model: scores of a pair.
     pub dimension: u32,
-    /// Tokens of one text that are used.
+    /// Tokens of one text; a longer one is truncated.
     pub max_tokens: u32,
-    /// Whether rows have length 1.
+    /// Whether rows are L2-normalised.
     pub normalized: bool,
-    /// Tokens of an answer at most; 0 where there is none.
+    /// Tokens of an answer at most; 0 if the model generates none.
     pub max_output_tokens: u32,
     /// The names of its prompts.
     #[serde(deserialize_with = "bounded::strings")]
     pub prompts: Vec<String>,
-    /// Which of them goes in front of a text where a request names none.
+    /// The prompt in front of a text if a request names none.
     #[serde(deserialize_with = "bounded::optional_string")]
     pub default_prompt: Option<String>,
-    /// How its rows are to be compared, such as `cosine`, as its folder says.
+    /// The similarity function for its rows, such as `cosine`, if its folder names one.
     #[serde(deserialize_with = "bounded::optional_string")]
     pub similarity: Option<String>,
     /// The names of the scores of a pair.
     #[serde(deserialize_with = "bounded::strings")]
     pub labels: Vec<String>,
-    /// Bytes that its weights hold.
+    /// Bytes of its weights.
     pub weight_bytes: u64,
 }
 
@@ -134,10 +134,10 @@ pub struct ModelSummary {
     /// Its type as configured, such as `embedding`.
     #[serde(deserialize_with = "bounded::string")]
     pub model_type: String,
-    /// Where its files come from: a folder, or `builtin:…`.
+    /// The source of its files: a folder, or `builtin:…`.
     #[serde(deserialize_with = "bounded::string")]
     pub source: String,
-    /// Where it is in its life.
+    /// Its state.
     pub state: ModelState,
     /// Why the last load failed.
     #[serde(deserialize_with = "bounded::optional_string")]

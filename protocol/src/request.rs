@@ -1,111 +1,110 @@
-//! What a client may ask.
+//! The requests of a client.
 
 use crate::bounded;
 use crate::generation::GenerateRequest;
 use crate::id::{LeaseId, ModelId};
 use crate::model::ModelKind;
 use crate::segment::{ElementType, QuantizationRanges};
+use crate::target::Target;
 use serde::{Deserialize, Serialize};
 
-/// A question. Each has one answer, the variant of [`crate::Response`] that names it, or a
+/// A request. Its answer is the variant of [`crate::Response`] that is named here, or a
 /// [`crate::Failure`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
-    /// Nothing is asked; measures the way there and back. Answer: `Pong`.
+    /// Does nothing; measures the round trip. Answer: `Pong`.
     Ping,
-    /// A lease on a model, which is loaded first if need be. Answer: `Leased`.
+    /// Acquires a lease on a model, which is loaded if necessary. Answer: `Leased`.
     Acquire {
-        /// Which.
+        /// The model.
         model: ModelId,
-        /// What the client takes it for; another kind is a `WRONG_MODEL_TYPE`. `None`: any.
+        /// The kind that the client expects; another kind is a `WRONG_MODEL_TYPE`. `None`: any kind.
         kind: Option<ModelKind>,
-        /// Whether [`crate::Event`]s shall tell how far its load is.
+        /// Whether [`crate::Event`]s report the progress of its load.
         events: bool,
     },
-    /// The lease is no longer needed. Answer: `Released`.
+    /// Releases a lease. Answer: `Released`.
     Release {
-        /// One of this connection's.
+        /// A lease of this connection.
         lease: LeaseId,
     },
-    /// Rows for texts, which ride behind the message as a [`crate::TextBlock`]. Answer:
+    /// Computes rows for texts, which follow the message as a [`crate::TextBlock`]. Answer:
     /// `Embedded`.
     Embed(EmbedRequest),
-    /// The models that this daemon knows. Answer: `AvailableModels`.
+    /// Lists the models of this daemon. Answer: `AvailableModels`.
     AvailableModels,
-    /// How a model is configured. Answer: `ModelConfig`.
+    /// Reads the settings of a model. Answer: `ModelConfig`.
     ModelConfig {
-        /// Which.
+        /// The model.
         model: ModelId,
     },
-    /// What the daemon holds and does. Answer: `Status`.
+    /// Reads the status of the daemon. Answer: `Status`.
     Status,
-    /// A model is wanted in memory soon. Answer: `Preloaded`.
+    /// Loads a model before its use. Answer: `Preloaded`.
     Preload {
-        /// Which.
+        /// The model.
         model: ModelId,
-        /// Whether [`crate::Event`]s shall tell how far its load is.
+        /// Whether [`crate::Event`]s report the progress of its load.
         events: bool,
     },
-    /// A model that nobody holds shall leave the memory; running work may end first. Answer:
-    /// `Freed`.
+    /// Unloads a model without leases, after its running work has ended. Answer: `Freed`.
     Unload {
-        /// Which.
+        /// The model.
         model: ModelId,
     },
-    /// All models that nobody holds or uses shall leave the memory. Answer: `Freed`.
+    /// Unloads all models without leases and work. Answer: `Freed`.
     CleanupUnusedModels,
-    /// All rows shall leave the embedding cache, memory and disk. Answer: `CacheCleared`.
+    /// Clears the embedding cache, in memory and on disk. Answer: `CacheCleared`.
     ClearEmbeddingCache,
-    /// The settings file shall be read again. Answer: `Reloaded`.
+    /// Reads the settings file again. Answer: `Reloaded`.
     Reload,
-    /// What was decided about a model, the newest first. Answer: `Decisions`.
+    /// Reads the decisions about a model, the newest first. Answer: `Decisions`.
     Why {
-        /// Which.
+        /// The model.
         model: ModelId,
     },
-    /// What a load of a model would do now. Answer: `Decisions`, one of them.
+    /// Plans what loading a model would do now. Answer: `Decisions`, with one decision.
     Plan {
-        /// Which.
+        /// The model.
         model: ModelId,
     },
-    /// Scores for pairs of texts, which ride behind the message as a [`crate::TextBlock`]. Answer:
+    /// Scores pairs of texts, which follow the message as a [`crate::TextBlock`]. Answer:
     /// `Reranked`.
     Rerank(RerankRequest),
-    /// Texts made from texts, which ride behind the message as a [`crate::TextBlock`]. Answer:
+    /// Generates texts from texts, which follow the message as a [`crate::TextBlock`]. Answer:
     /// `Generated`.
     Generate(GenerateRequest),
-    /// What may stand at the masks of texts, which ride behind the message as a
-    /// [`crate::TextBlock`]. Answer: `MasksFilled`.
+    /// Fills the masks of texts, which follow the message as a [`crate::TextBlock`]. Answer:
+    /// `MasksFilled`.
     FillMask(FillMaskRequest),
 }
 
 /// Texts to embed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EmbedRequest {
-    /// With what.
+    /// The model.
     pub target: Target,
-    /// How many texts ride behind.
+    /// How many texts follow the message.
     pub texts: u32,
-    /// How the rows shall come.
+    /// Where the rows go.
     pub delivery: Delivery,
-    /// What the rows shall be.
+    /// How the rows differ from the model's defaults.
     pub options: EmbedOptions,
 }
 
-/// What rows shall be, where not as the model and its settings have it.
+/// How rows differ from the defaults of the model and its settings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EmbedOptions {
     /// What goes in front of each text.
     pub prompt: Prompt,
-    /// Whether rows get the length 1. `None`: as the model does it.
+    /// Whether rows are L2-normalised. `None`: as the model does it.
     pub normalize: Option<bool>,
-    /// The first so many values of each row; at most as many as the model makes. `None`: as the
-    /// settings say.
+    /// Leading values of each row to return, at most all of the model's. `None`: as configured.
     pub dimension: Option<u32>,
-    /// What a value shall be.
+    /// The type of a value.
     pub element: ElementType,
-    /// For [`ElementType::I8`] and [`ElementType::U8`]: what the smallest and the largest number
-    /// stand for. `None`: taken from the rows of this request, as sentence-transformers does it.
+    /// For [`ElementType::I8`] and [`ElementType::U8`]: the range of each column. `None`: the range of
+    /// the rows of this request, as sentence-transformers does it.
     pub ranges: Option<QuantizationRanges>,
 }
 
@@ -124,13 +123,13 @@ pub enum Prompt {
 /// Pairs of texts to score.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RerankRequest {
-    /// With what.
+    /// The model.
     pub target: Target,
-    /// How many texts ride behind.
+    /// How many texts follow the message.
     pub texts: u32,
     /// How they form pairs.
     pub pairs: Pairing,
-    /// What is done to what the head puts out.
+    /// The activation for the output of the head.
     pub activation: ScoreActivation,
 }
 
@@ -143,45 +142,36 @@ pub enum Pairing {
     Adjacent,
 }
 
-/// What becomes of the values that a classification head puts out.
+/// The activation for the output of a classification head.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScoreActivation {
-    /// What the model's folder names; else a sigmoid for one label, and nothing for several.
+    /// The one that the model's folder names; else a sigmoid for one label, and none for several.
     #[default]
     Model,
-    /// Nothing.
+    /// No activation.
     Identity,
-    /// Each between 0 and 1.
+    /// Each score is between 0 and 1.
     Sigmoid,
-    /// Those of a pair add up to 1.
+    /// The scores of a pair add up to 1.
     Softmax,
 }
 
 /// Texts with masks in them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FillMaskRequest {
-    /// With what.
+    /// The model.
     pub target: Target,
-    /// How many texts ride behind.
+    /// How many texts follow the message.
     pub texts: u32,
     /// Candidates for each mask; at least 1.
     pub top_k: u32,
 }
 
-/// The model of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Target {
-    /// The model of a lease of this connection.
-    Lease(LeaseId),
-    /// A model by id: a lease for the length of this request.
-    Model(ModelId),
-}
-
-/// How rows shall come.
+/// Where rows go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delivery {
-    /// Inline when small, else in shared memory.
+    /// Inline if they are small, else in shared memory.
     Auto,
-    /// Always inline; fails with `LIMIT_EXCEEDED` when a frame cannot hold them.
+    /// Always inline; fails with `LIMIT_EXCEEDED` if they do not fit a frame.
     Inline,
 }

@@ -1,4 +1,4 @@
-//! What the daemon answers.
+//! The daemon's answers.
 
 use crate::admin::{CacheCleared, Freed, Preloaded, Reloaded};
 use crate::bounded;
@@ -11,7 +11,7 @@ use crate::segment::{ElementType, Place, QuantizationRanges};
 use crate::status::Status;
 use serde::{Deserialize, Serialize};
 
-/// An answer; each variant names its question.
+/// An answer; each variant names its request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Response {
     /// The request failed.
@@ -48,12 +48,12 @@ pub enum Response {
     MasksFilled(MasksFilled),
 }
 
-/// A lease was taken.
+/// A lease was acquired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leased {
-    /// To be named in requests, and released.
+    /// The lease, to be used in requests and released.
     pub lease: LeaseId,
-    /// What it gives.
+    /// Its model.
     pub model: ModelInfo,
 }
 
@@ -62,33 +62,32 @@ pub struct Leased {
 pub struct Embedded {
     /// How many rows.
     pub rows: u32,
-    /// Values in each; bits, where values are packed.
+    /// Values in each row; bits, if values are packed.
     pub dimension: u32,
-    /// What a value is.
+    /// The type of a value.
     pub element: ElementType,
     /// Where the rows are.
     pub place: Place,
     /// Tokens that were computed.
     pub tokens: u64,
-    /// The texts (by position) that were longer than the model reads and lost their end.
+    /// Positions of the texts that were longer than the model's limit and were truncated.
     #[serde(deserialize_with = "bounded::list")]
     pub truncated: Vec<u32>,
-    /// For [`ElementType::I8`] and [`ElementType::U8`]: what the numbers stand for.
+    /// For [`ElementType::I8`] and [`ElementType::U8`]: the range of each column.
     pub ranges: Option<QuantizationRanges>,
 }
 
-/// Scores, `labels` of them for each pair, pair behind pair: 32-bit floats, little-endian, behind
-/// the message.
+/// Scores follow the message: for each pair one 32-bit float, little-endian, for each label.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reranked {
     /// How many pairs.
     pub pairs: u32,
-    /// The names of the labels, as the model's folder gives them; one for a ranking.
+    /// The names of the labels in the model's folder; one for a ranking model.
     #[serde(deserialize_with = "bounded::strings")]
     pub labels: Vec<String>,
     /// Tokens that were computed.
     pub tokens: u64,
-    /// The pairs (by position) that were longer than the model reads and lost their end.
+    /// Positions of the pairs that were longer than the model's limit and were truncated.
     #[serde(deserialize_with = "bounded::list")]
     pub truncated: Vec<u32>,
 }

@@ -1,4 +1,4 @@
-//! Shared memory as messages speak of it.
+//! Shared memory in messages.
 
 use crate::bounded;
 use crate::id::SegmentId;
@@ -8,7 +8,7 @@ use std::fmt;
 /// Slots begin at multiples of this many bytes.
 pub const SLOT_ALIGNMENT: u64 = 64;
 
-/// What one value of a row is. The small types are those of sentence-transformers'
+/// The type of one value of a row. The small types are those of sentence-transformers'
 /// `quantize_embeddings`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -18,19 +18,19 @@ pub enum ElementType {
     F32,
     /// 16-bit float, little-endian.
     F16,
-    /// A byte from -128 to 127 between the ends of a range that each column has.
+    /// A byte from -128 to 127, linear in the range of its column.
     I8,
-    /// A byte from 0 to 255 between the ends of a range that each column has.
+    /// A byte from 0 to 255, linear in the range of its column.
     U8,
-    /// One bit a value, set where it is above 0; eight in a byte, the first one highest, and 128
-    /// taken from the byte (`binary`).
+    /// One bit for each value, set if the value is above 0. Eight in a byte, the first one highest,
+    /// and 128 is subtracted from the byte (`binary`).
     Binary,
-    /// As [`ElementType::Binary`], the byte as it is (`ubinary`).
+    /// As [`ElementType::Binary`], without the subtraction (`ubinary`).
     Ubinary,
 }
 
 impl ElementType {
-    /// Bytes of a row of so many values; a part of a byte counts as one.
+    /// Bytes of a row of `dimension` values, rounded up to whole bytes.
     #[must_use]
     pub const fn row_bytes(self, dimension: u32) -> u64 {
         let values = dimension as u64;
@@ -43,14 +43,14 @@ impl ElementType {
     }
 }
 
-/// Bytes of `rows` rows, or `None` where no machine could hold them.
+/// Bytes of `rows` rows, or `None` if they exceed `u64`.
 #[must_use]
 pub fn rows_len_bytes(rows: u32, dimension: u32, element: ElementType) -> Option<u64> {
     u64::from(rows).checked_mul(element.row_bytes(dimension))
 }
 
-/// What the numbers of quantised rows stand for: in column `i` the smallest one for `starts[i]`, and
-/// each further one for `steps[i]` more.
+/// The ranges of quantised rows: in column `i` the smallest number means `starts[i]`, and each further
+/// number `steps[i]` more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuantizationRanges {
     /// One for each column.
@@ -61,7 +61,7 @@ pub struct QuantizationRanges {
     pub steps: Vec<f32>,
 }
 
-/// How segments are made and found.
+/// How segments are made and opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SegmentBackend {
@@ -80,18 +80,18 @@ impl fmt::Display for SegmentBackend {
     }
 }
 
-/// A segment of this connection: told once, before the first slot in it.
+/// A segment of this connection; announced once, before the first slot in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentAnnounce {
     /// Its number from now on.
     pub segment: SegmentId,
     /// Its size.
     pub len_bytes: u64,
-    /// How to reach it.
+    /// How to open it.
     pub handle: SegmentHandle,
 }
 
-/// How to reach a segment.
+/// How to open a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SegmentHandle {
     /// The one descriptor that rides on this frame.
@@ -100,10 +100,10 @@ pub enum SegmentHandle {
     Name(#[serde(deserialize_with = "bounded::string")] String),
 }
 
-/// A segment of which every slot is free, and that the daemon gives up. The client unmaps it.
+/// A segment without used slots that the daemon gives up. The client unmaps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentRetire {
-    /// Which; the number is not used again on this connection.
+    /// The segment. Its number is not used again on this connection.
     pub segment: SegmentId,
 }
 
@@ -119,13 +119,13 @@ pub enum Place {
 /// A part of a segment that belongs to one result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SlotRef {
-    /// Which segment.
+    /// The segment.
     pub segment: SegmentId,
-    /// Where it begins: a multiple of [`SLOT_ALIGNMENT`].
+    /// Its first byte in the segment: a multiple of [`SLOT_ALIGNMENT`].
     pub offset: u64,
     /// Bytes of the result in it.
     pub len_bytes: u64,
-    /// Tells this use of the place from earlier and later ones, so that a late or doubled
+    /// Distinguishes this use of the range from earlier and later ones, so that a late or repeated
     /// [`Free`] frees nothing.
     pub generation: u64,
 }

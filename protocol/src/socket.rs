@@ -1,18 +1,17 @@
-//! Where the daemon's socket is.
+//! The path of the daemon's socket.
 
 use std::path::{Path, PathBuf};
 
-/// What the environment says of the socket; read by the caller, since this package does not.
+/// Paths from the environment, which the caller reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SocketPaths {
-    /// `$EMBERD_SOCKET`: taken alone when set.
+    /// `$EMBERD_SOCKET`: if set, no other path is tried.
     pub explicit: Option<PathBuf>,
-    /// `$XDG_RUNTIME_DIR`: the user's own daemon.
+    /// `$XDG_RUNTIME_DIR`: the folder of the user's own daemon.
     pub runtime_dir: Option<PathBuf>,
 }
 
-/// The paths to try, in this order: the explicit one alone; else the user's daemon, then the
-/// machine's.
+/// The paths to try: only the explicit one, or else first the user's daemon, then the machine's.
 #[must_use]
 pub fn default_socket_paths(paths: &SocketPaths) -> Vec<PathBuf> {
     if let Some(explicit) = &paths.explicit {

@@ -1,4 +1,4 @@
-//! What the daemon tells of itself.
+//! The status of the daemon.
 
 use crate::bounded;
 use crate::id::{LeaseId, ModelId};
@@ -14,12 +14,12 @@ pub struct Status {
     /// The models, ordered by id.
     #[serde(deserialize_with = "bounded::list")]
     pub models: Vec<ModelStatus>,
-    /// The leases, ordered by id; the first of them, where all would not fit a message.
+    /// The leases, ordered by id; only the first ones, if all do not fit a message.
     #[serde(deserialize_with = "bounded::list")]
     pub leases: Vec<LeaseStatus>,
     /// Leases that are not listed.
     pub leases_left_out: u64,
-    /// The connections, ordered by age; the first of them, where all would not fit a message.
+    /// The connections, ordered by age; only the first ones, if all do not fit a message.
     #[serde(deserialize_with = "bounded::list")]
     pub connections: Vec<ConnectionStatus>,
     /// Connections that are not listed.
@@ -28,10 +28,10 @@ pub struct Status {
     pub segments: SegmentStatus,
     /// The embedding cache.
     pub cache: CacheStatus,
-    /// Where models can compute.
+    /// The devices that models can compute on.
     #[serde(deserialize_with = "bounded::list")]
     pub devices: Vec<DeviceStatus>,
-    /// How long requests took, by kind.
+    /// The latencies of requests, by kind.
     #[serde(deserialize_with = "bounded::list")]
     pub latencies: Vec<LatencyStatus>,
 }
@@ -44,13 +44,13 @@ pub struct DaemonStatus {
     pub version: String,
     /// Its process id.
     pub pid: u32,
-    /// Since it started.
+    /// Time since it started.
     pub uptime_ms: u64,
     /// Resident memory.
     pub resident_bytes: u64,
-    /// Requests answered, of every kind.
+    /// Requests of all kinds that were answered.
     pub requests: u64,
-    /// Why the last reading of the settings file changed nothing.
+    /// Why the last reload of the settings failed.
     #[serde(deserialize_with = "bounded::optional_string")]
     pub reload_error: Option<String>,
 }
@@ -63,25 +63,25 @@ pub struct ModelStatus {
     /// Its type as configured.
     #[serde(deserialize_with = "bounded::string")]
     pub model_type: String,
-    /// Where its files come from.
+    /// The source of its files.
     #[serde(deserialize_with = "bounded::string")]
     pub source: String,
-    /// Where it is in its life.
+    /// Its state.
     pub state: ModelState,
-    /// What was loaded, while it is.
+    /// The loaded model, while it is loaded.
     pub info: Option<ModelInfo>,
     /// Why the last load failed.
     #[serde(deserialize_with = "bounded::optional_string")]
     pub failure: Option<String>,
-    /// Until a request tries to load it again, after a failure.
+    /// Time until a request tries to load it again, after a failure.
     pub retry_in_ms: Option<u64>,
-    /// Its copies in memory: one where it is shared, else one for each holder.
+    /// Its instances in memory: one if it is shared, else one for each holder.
     pub copies: u32,
-    /// What its copies take, computed from their weights and batches.
+    /// Memory of its instances, computed from their weights and batches.
     pub memory_bytes: u64,
     /// How often it was loaded.
     pub loads: u64,
-    /// How often it left the memory.
+    /// How often it was unloaded.
     pub unloads: u64,
     /// How long the last load took.
     pub load_ms: u64,
@@ -97,23 +97,23 @@ pub struct ModelStatus {
     pub tokens: u64,
     /// Batches computed.
     pub batches: u64,
-    /// Texts that came back inline.
+    /// Rows that were returned inline.
     pub rows_inline: u64,
-    /// Texts that came back through shared memory.
+    /// Rows that were returned in shared memory.
     pub rows_shared: u64,
-    /// Texts that were not computed, since the cache or the same request had their rows.
+    /// Texts that were not computed, because the cache or the same request had their rows.
     pub texts_cached: u64,
-    /// Requests that wait or are computed now.
+    /// Requests that wait or are being computed.
     pub busy: u32,
-    /// Texts that wait now.
+    /// Texts that wait.
     pub queued_texts: u64,
-    /// How long texts waited for a worker: half of them less than this.
+    /// How long texts waited for a worker: the median.
     pub queue_wait_p50_us: u64,
-    /// How long texts waited for a worker: 99 of 100 less than this.
+    /// How long texts waited for a worker: the 99th percentile.
     pub queue_wait_p99_us: u64,
-    /// Since the last request or release; `None` before the first.
+    /// Time since the last request or release; `None` before the first.
     pub idle_ms: Option<u64>,
-    /// Until it is unloaded, if nobody asks for it; `None` where it is held, busy or not loaded.
+    /// Time until it is unloaded if no request comes; `None` if it is leased, busy or not loaded.
     pub unload_in_ms: Option<u64>,
 }
 
@@ -122,16 +122,16 @@ pub struct ModelStatus {
 pub struct LeaseStatus {
     /// Its id.
     pub lease: LeaseId,
-    /// On what.
+    /// Its model.
     pub model: ModelId,
-    /// The holder's process id, by the kernel.
+    /// The holder's process id, from the kernel.
     pub pid: u32,
-    /// The holder's user id, by the kernel.
+    /// The holder's user id, from the kernel.
     pub uid: u32,
-    /// What the holder calls itself.
+    /// The holder's name for itself.
     #[serde(deserialize_with = "bounded::string")]
     pub client: String,
-    /// Since it was taken.
+    /// Time since it was acquired.
     pub age_ms: u64,
 }
 
@@ -140,16 +140,16 @@ pub struct LeaseStatus {
 pub struct ConnectionStatus {
     /// Its number.
     pub connection: u64,
-    /// The peer's process id, by the kernel.
+    /// The peer's process id, from the kernel.
     pub pid: u32,
-    /// The peer's user id, by the kernel.
+    /// The peer's user id, from the kernel.
     pub uid: u32,
-    /// What the peer calls itself.
+    /// The peer's name for itself.
     #[serde(deserialize_with = "bounded::string")]
     pub client: String,
-    /// Since it connected.
+    /// Time since it connected.
     pub age_ms: u64,
-    /// Requests not yet answered.
+    /// Requests that are not answered yet.
     pub requests_in_flight: u32,
     /// Segments announced to it.
     pub segments: u32,
@@ -170,34 +170,34 @@ pub struct SegmentStatus {
     pub segments: u32,
     /// Their bytes.
     pub segment_bytes: u64,
-    /// Bytes that all connections together may have.
+    /// Bytes that the segments of all connections may have.
     pub total_credit_bytes: u64,
 }
 
 /// The embedding cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheStatus {
-    /// Whether there is one.
+    /// Whether it is enabled.
     pub is_enabled: bool,
     /// Rows in it.
     pub entries: u64,
-    /// Rows that it takes at most.
+    /// Rows that it holds at most.
     pub max_entries: u64,
-    /// What its rows take.
+    /// Memory of its rows.
     pub bytes: u64,
-    /// Texts whose row was there.
+    /// Look-ups that found a row.
     pub hits: u64,
-    /// Texts whose row was not.
+    /// Look-ups that found none.
     pub misses: u64,
-    /// Rows that left for others.
+    /// Rows that were dropped to make room for others.
     pub evictions: u64,
-    /// Rows that grew too old.
+    /// Rows that were dropped because of their age.
     pub expired: u64,
     /// Rows on disk.
     pub persisted_entries: u64,
-    /// Rows that the file did not get, since too many waited for it or it could not be written.
+    /// Rows that were not written to the file: too many waited, or the file could not be used.
     pub persist_skipped: u64,
-    /// What is wrong with the file (`CACHE_ERROR`); requests go on without it.
+    /// What is wrong with the file (`CACHE_ERROR`). Requests do not depend on it.
     #[serde(deserialize_with = "bounded::optional_string")]
     pub failure: Option<String>,
 }
@@ -208,20 +208,20 @@ pub struct DeviceStatus {
     /// Such as `cpu` or `cuda:0`.
     #[serde(deserialize_with = "bounded::string")]
     pub device: String,
-    /// What it is, such as `NVIDIA H100`.
+    /// Its product name, such as `NVIDIA H100`.
     #[serde(deserialize_with = "bounded::string")]
     pub name: String,
     /// Its memory.
     pub total_bytes: u64,
-    /// What of it nobody uses, as it reports.
+    /// Free memory, as the device reports it.
     pub free_bytes: u64,
-    /// What the models may take.
+    /// Memory that models may take.
     pub budget_bytes: u64,
-    /// What they take, computed from their weights and batches.
+    /// Memory that models take, computed from their weights and batches.
     pub used_bytes: u64,
 }
 
-/// How long requests of one kind took, from their arrival to their answer.
+/// The latencies of requests of one kind, from arrival to answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyStatus {
     /// The kind, such as `embed`.
@@ -229,12 +229,12 @@ pub struct LatencyStatus {
     pub kind: String,
     /// How many.
     pub count: u64,
-    /// Half of them took less than this.
+    /// The median.
     pub p50_us: u64,
-    /// 90 of 100 took less.
+    /// The 90th percentile.
     pub p90_us: u64,
-    /// 99 of 100 took less.
+    /// The 99th percentile.
     pub p99_us: u64,
-    /// The longest.
+    /// The maximum.
     pub max_us: u64,
 }

@@ -1,10 +1,10 @@
-//! Texts behind a request: lengths first, then all bytes in one piece.
+//! The texts that follow a request: first their lengths, then all bytes in one block.
 //!
 //! ```text
 //! count × u32   length of each text in bytes, little-endian
-//! bytes         the texts, UTF-8, one behind the other
+//! bytes         the texts, UTF-8, one after the other
 //! ```
-//! One check of the whole replaces one allocation for each text.
+//! One check of the block replaces one allocation for each text.
 
 use std::fmt;
 use std::ops::Range;
@@ -26,7 +26,7 @@ impl TextBuilder {
     /// Adds a text.
     ///
     /// # Errors
-    /// When it is longer than a length can say, or the texts are more than [`MAX_TEXTS`].
+    /// When it is longer than 4 GiB, or there are [`MAX_TEXTS`] already.
     pub fn push(&mut self, text: &str) -> Result<(), TextBlockError> {
         if self.count == MAX_TEXTS {
             return Err(TextBlockError::TooMany { count: u64::from(MAX_TEXTS) + 1 });
@@ -45,7 +45,7 @@ impl TextBuilder {
         self.count
     }
 
-    /// The bytes to put behind the request.
+    /// The bytes that follow the request.
     #[must_use]
     pub fn into_bytes(mut self) -> Vec<u8> {
         self.lengths.append(&mut self.bytes);
@@ -56,14 +56,14 @@ impl TextBuilder {
 /// Texts as they arrived, checked once.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TextBlock {
-    /// All of them, one behind the other.
+    /// All texts, one after the other.
     text: String,
-    /// Where each ends.
+    /// The end of each text.
     ends: Vec<u32>,
 }
 
 impl TextBlock {
-    /// Checks the bytes behind a request that announces `count` texts.
+    /// Checks the bytes after a request that announces `count` texts.
     ///
     /// # Errors
     /// When the lengths do not fit the bytes, or a text is not UTF-8.
@@ -93,13 +93,13 @@ impl TextBlock {
         Ok(Self { text, ends })
     }
 
-    /// How many texts.
+    /// How many texts there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
@@ -111,7 +111,7 @@ impl TextBlock {
         self.text.len()
     }
 
-    /// The text at a position, or `None` behind the last.
+    /// The text at a position, or `None` after the last one.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&str> {
         Some(&self.text[self.range(index)?])
@@ -124,14 +124,14 @@ impl TextBlock {
     }
 }
 
-/// Texts are their senders' business: only their number and size are shown.
+/// Shows the number and size of the texts and not the texts, which may be confidential.
 impl fmt::Debug for TextBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TextBlock({} texts, {} bytes)", self.len(), self.len_bytes())
     }
 }
 
-/// Bytes that are no block of texts.
+/// Bytes that are not a block of texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TextBlockError {

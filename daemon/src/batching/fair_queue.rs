@@ -1,9 +1,11 @@
-//! What waits for the worker of a model that makes texts: one lane for each connection, emptied in
-//! turn, one item at a time, so that a bulk job of one client and single texts of another share the
-//! model.
+//! A queue with one lane for each connection. The lanes take turns, one item at a time, so that a
+//! bulk job of one client and single texts of another share the model.
 //!
-//! It is bounded by bytes, in all and for each connection. What nobody waits for any more is dropped
-//! when its turn comes, and before somebody is refused for its sake.
+//! It is bounded by bytes, in all and for each connection. Cancelled items are dropped when their
+//! turn comes, and all of them before a request is refused.
+
+#[cfg(test)]
+mod tests;
 
 use crate::batching::queue::QueueError;
 use crate::ground::connection_id::ConnectionId;
@@ -14,33 +16,33 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// Bytes that may wait for one model.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 
-/// Bytes that one connection may have waiting, so that none fills the queue alone.
+/// Bytes that may wait in one lane, so that no connection fills the queue alone.
 const MAX_LANE_BYTES: usize = 16 << 20;
 
-/// What one item costs beyond its text, so that empty texts are not free.
+/// Bytes that each item costs beside its text: an empty text takes memory too.
 const ITEM_BYTES: usize = 64;
 
-/// Something that waits.
+/// An item of a queue.
 pub(crate) trait Queued {
     /// Bytes of its text.
     fn len_bytes(&self) -> usize;
 
-    /// Whether nobody waits for it any more.
+    /// Whether its requester is gone.
     fn is_cancelled(&self) -> bool;
 }
 
-/// What becomes of a connection's turn.
+/// What happens in a connection's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum LaneTurn {
     /// Its item is taken.
     Take,
-    /// Nothing is taken: nobody overtakes it.
+    /// Nothing is taken: its item waits, and no other connection overtakes it.
     Wait,
-    /// The next one's turn comes, and this one keeps its own.
-    Pass,
+    /// The turn passes to the next connection; this one is still in front next time.
+    Skip,
 }
 
-/// Items by connection.
+/// Items by connection, shared between threads.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
     lanes: Mutex<Lanes<T>>,
@@ -50,7 +52,7 @@ pub(crate) struct FairQueue<T> {
 #[derive(Debug)]
 struct Lanes<T> {
     lanes: HashMap<ConnectionId, Lane<T>>,
-    /// Whose turn it is: every lane with anything in it, once.
+    /// The order of turns: each lane that holds anything, once.
     turns: VecDeque<ConnectionId>,
     queued_bytes: usize,
     closed: bool,
@@ -74,7 +76,7 @@ impl<T: Queued> FairQueue<T> {
     /// Adds the items of one connection, all or none.
     ///
     /// # Errors
-    /// When too much waits already, or the model is going away.
+    /// When too much waits already, or the queue is closed.
     pub(crate) fn push(&self, connection: ConnectionId, items: Vec<T>) -> Result<(), QueueError> {
         let bytes = items.iter().map(cost).sum();
         let mut lanes = lock(&self.lanes);
@@ -94,13 +96,13 @@ impl<T: Queued> FairQueue<T> {
         Ok(())
     }
 
-    /// Takes the next item in turn if it `fits`: one that does not is waited for, not overtaken.
+    /// Takes the next item in turn if it `fits`. One that does not fit waits and is not overtaken.
     pub(crate) fn take(&self, fits: impl Fn(&T) -> bool) -> Option<T> {
-        lock(&self.lanes).take(|_, item| if fits(item) { Turn::Take } else { Turn::Wait })
+        lock(&self.lanes).take(|_, item| if fits(item) { LaneTurn::Take } else { LaneTurn::Wait })
     }
 
-    /// Takes the next item, as its turn is said to go.
-    pub(crate) fn take_in_turn(&self, turn: impl Fn(ConnectionId, &T) -> Turn) -> Option<T> {
+    /// Takes an item; `turn` decides about each connection's turn.
+    pub(crate) fn take_in_turn(&self, turn: impl Fn(ConnectionId, &T) -> LaneTurn) -> Option<T> {
         lock(&self.lanes).take(turn)
     }
 
@@ -108,7 +110,7 @@ impl<T: Queued> FairQueue<T> {
     pub(crate) fn wait(&self) -> Option<T> {
         let mut lanes = lock(&self.lanes);
         loop {
-            if let Some(item) = lanes.take(|_, _| Turn::Take) {
+            if let Some(item) = lanes.take(|_, _| LaneTurn::Take) {
                 return Some(item);
             }
             if lanes.closed {
@@ -118,13 +120,13 @@ impl<T: Queued> FairQueue<T> {
         }
     }
 
-    /// Takes no more; what is inside may still be taken out.
+    /// Refuses further items. Those inside may still be taken.
     pub(crate) fn close(&self) {
         lock(&self.lanes).closed = true;
         self.changed.notify_all();
     }
 
-    /// Items that wait and are wanted.
+    /// How many items wait, without cancelled ones.
     pub(crate) fn len(&self) -> usize {
         let lanes = lock(&self.lanes);
         let items = lanes.lanes.values().flat_map(|lane| &lane.items);
@@ -135,7 +137,7 @@ impl<T: Queued> FairQueue<T> {
 impl<T: Queued> Lanes<T> {
     fn check(&self, connection: ConnectionId, bytes: usize) -> Result<(), QueueError> {
         let held = self.lanes.get(&connection).map_or(0, |lane| lane.bytes);
-        // What is larger than a bound alone may come when nothing else waits: a frame is bounded.
+        // An item that alone exceeds a bound is accepted when nothing else waits: a frame is bounded.
         if self.queued_bytes > 0 && self.queued_bytes + bytes > MAX_QUEUED_BYTES {
             return Err(QueueError::Full { waiting_bytes: self.queued_bytes });
         }
@@ -155,17 +157,17 @@ impl<T: Queued> Lanes<T> {
         self.queued_bytes += bytes;
     }
 
-    fn take(&mut self, turn: impl Fn(ConnectionId, &T) -> Turn) -> Option<T> {
-        let mut passed = Vec::new();
-        let item = self.take_noting(turn, &mut passed);
-        passed.into_iter().rev().for_each(|connection| self.turns.push_front(connection));
+    fn take(&mut self, turn: impl Fn(ConnectionId, &T) -> LaneTurn) -> Option<T> {
+        let mut skipped = Vec::new();
+        let item = self.take_noting_skipped(turn, &mut skipped);
+        skipped.into_iter().rev().for_each(|connection| self.turns.push_front(connection));
         item
     }
 
-    fn take_noting(
+    fn take_noting_skipped(
         &mut self,
-        turn: impl Fn(ConnectionId, &T) -> Turn,
-        passed: &mut Vec<ConnectionId>,
+        turn: impl Fn(ConnectionId, &T) -> LaneTurn,
+        skipped: &mut Vec<ConnectionId>,
     ) -> Option<T> {
         while let Some(connection) = self.turns.pop_front() {
             let Some(lane) = self.lanes.get_mut(&connection) else { continue };
@@ -178,13 +180,13 @@ impl<T: Queued> Lanes<T> {
                 continue;
             };
             match turn(connection, item) {
-                Turn::Take => {}
-                Turn::Wait => {
+                LaneTurn::Take => {}
+                LaneTurn::Wait => {
                     self.turns.push_front(connection);
                     return None;
                 }
-                Turn::Pass => {
-                    passed.push(connection);
+                LaneTurn::Skip => {
+                    skipped.push(connection);
                     continue;
                 }
             }
@@ -213,99 +215,4 @@ impl<T: Queued> Lanes<T> {
 
 fn cost<T: Queued>(item: &T) -> usize {
     item.len_bytes() + ITEM_BYTES
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::Cell;
-    use std::rc::Rc;
-
-    #[derive(Debug, Clone)]
-    struct Item {
-        connection: u64,
-        number: usize,
-        len_bytes: usize,
-        cancelled: Rc<Cell<bool>>,
-    }
-
-    impl Queued for Item {
-        fn len_bytes(&self) -> usize {
-            self.len_bytes
-        }
-        fn is_cancelled(&self) -> bool {
-            self.cancelled.get()
-        }
-    }
-
-    fn items(connection: u64, count: usize, len_bytes: usize) -> Vec<Item> {
-        let cancelled = Rc::new(Cell::new(false));
-        let item =
-            |number| Item { connection, number, len_bytes, cancelled: Rc::clone(&cancelled) };
-        (0..count).map(item).collect()
-    }
-
-    fn push(queue: &FairQueue<Item>, items: &[Item]) -> Result<(), QueueError> {
-        queue.push(ConnectionId(items[0].connection), items.to_vec())
-    }
-
-    fn drain(queue: &FairQueue<Item>) -> Vec<(u64, usize)> {
-        let next = || queue.take(|_| true).map(|item| (item.connection, item.number));
-        std::iter::from_fn(next).collect()
-    }
-
-    #[test]
-    fn connections_take_turns_however_much_one_has() {
-        let queue = FairQueue::default();
-        push(&queue, &items(1, 4, 1)).unwrap();
-        push(&queue, &items(2, 2, 1)).unwrap();
-        push(&queue, &items(3, 1, 1)).unwrap();
-        assert_eq!(drain(&queue), [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (1, 2), (1, 3)]);
-    }
-
-    #[test]
-    fn what_does_not_fit_keeps_its_turn() {
-        let queue = FairQueue::default();
-        push(&queue, &items(1, 1, 9)).unwrap();
-        push(&queue, &items(2, 1, 1)).unwrap();
-        assert!(queue.take(|item| item.len_bytes < 5).is_none());
-        assert_eq!(drain(&queue), [(1, 0), (2, 0)]);
-    }
-
-    #[test]
-    fn what_was_cancelled_is_neither_taken_nor_in_the_way() {
-        let queue = FairQueue::default();
-        let gone = items(1, 3, 5 << 20);
-        push(&queue, &gone).unwrap();
-        let more = items(1, 1, 5 << 20);
-        assert!(matches!(push(&queue, &more), Err(QueueError::Full { .. })));
-        gone[0].cancelled.set(true);
-        assert_eq!(queue.len(), 0);
-        push(&queue, &more).unwrap();
-        assert_eq!(drain(&queue), [(1, 0)]);
-    }
-
-    #[test]
-    fn one_connection_cannot_fill_the_queue_for_others() {
-        let queue = FairQueue::default();
-        push(&queue, &items(1, 3, 5 << 20)).unwrap();
-        let refused = push(&queue, &items(1, 1, 5 << 20)).unwrap_err();
-        assert_eq!(refused, QueueError::Full { waiting_bytes: 3 * ((5 << 20) + ITEM_BYTES) });
-        push(&queue, &items(2, 1, 5 << 20)).unwrap();
-        for connection in 3..6 {
-            push(&queue, &items(connection, 1, 14 << 20)).unwrap();
-        }
-        let refused = push(&queue, &items(9, 1, 5 << 20)).unwrap_err();
-        assert!(matches!(refused, QueueError::Full { waiting_bytes } if waiting_bytes > 60 << 20));
-    }
-
-    #[test]
-    fn a_closed_queue_takes_nothing_and_is_emptied() {
-        let queue = FairQueue::default();
-        push(&queue, &items(1, 1, 1)).unwrap();
-        queue.close();
-        assert_eq!(push(&queue, &items(1, 1, 1)), Err(QueueError::Closed));
-        assert!(queue.wait().is_some());
-        assert!(queue.wait().is_none());
-    }
 }

@@ -1,19 +1,18 @@
-//! What may stand at the masks of texts: the workers of a masked language model, and the texts that
-//! wait for them.
+//! Filling masks: the queue and the workers of a masked language model.
 //!
-//! As for embeddings, several workers share the weights, one compute thread each, and each computes
-//! batches of texts from all clients.
+//! As for embeddings, several workers share the weights. Each computes on one thread, in batches of
+//! texts from all clients.
+
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 pub use crate::batching::queue::{BatchLimits, QueueError};
 pub use crate::batching::worker::WorkDone;
 
 use crate::batching::fair_queue::{FairQueue, Queued};
-use crate::batching::text_job::{Job, JobText, TextError, Waiting, guarded};
+use crate::batching::text_job::{Job, JobHandle, JobText, TextError, guarded};
 use crate::ground::connection_id::ConnectionId;
-use emberd_engine::Sequence;
-use emberd_engine::{MaskFiller, MaskScores, MaskedModel};
+use emberd_engine::{MaskFiller, MaskScores, MaskedModel, Sequence};
 use emberd_protocol::{
     FilledMask, FilledText, MAX_BODY_BYTES, MaskCandidate, MasksFilled, TextBlock,
 };
@@ -22,32 +21,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
 
-/// What a candidate takes of a message beside its text: number, length, probability.
+/// Bytes of a candidate in a message beside its text: id, length, probability.
 const CANDIDATE_BYTES: usize = 4 + 8 + 4;
-
-/// What is wanted of the texts of a job.
-#[derive(Debug, Clone, Copy)]
-struct Wish {
-    top_k: u32,
-}
-
-/// The masks of a text, and the tokens that were computed for them.
-type Answer = (FilledText, u64);
-
-type Item = JobText<Wish, Answer>;
 
 /// The texts that wait for one model.
 #[derive(Default)]
 pub struct FillQueue {
-    items: FairQueue<Item>,
+    items: FairQueue<MaskText>,
 }
 
-/// The waiting end of a job. Dropping it cancels what has not been computed.
-pub struct FillWaiting {
-    waiting: Waiting<Wish, Answer>,
+/// The requester's end of a request. Dropping it cancels what has not been computed.
+pub struct FillHandle {
+    job: JobHandle<FillParams, FilledAndTokens>,
 }
 
-/// The running threads. Dropping closes the queue and waits for the work inside to end.
+/// The running threads. Dropping closes the queue and waits until the work in it is done.
 #[derive(Debug)]
 pub struct FillWorkers {
     queue: Arc<FillQueue>,
@@ -58,18 +46,18 @@ impl FillQueue {
     /// Adds a request's texts.
     ///
     /// # Errors
-    /// When too much waits already, or the model is going away.
+    /// When too much waits already, or the queue is closed.
     pub fn push(
         &self,
         connection: ConnectionId,
         texts: TextBlock,
         top_k: u32,
-    ) -> Result<FillWaiting, QueueError> {
-        let waiting = Job::push(&self.items, connection, texts, Wish { top_k })?;
-        Ok(FillWaiting { waiting })
+    ) -> Result<FillHandle, QueueError> {
+        let job = Job::push(&self.items, connection, texts, FillParams { top_k })?;
+        Ok(FillHandle { job })
     }
 
-    /// Texts that wait.
+    /// How many texts wait.
     #[must_use]
     pub fn queued_texts(&self) -> usize {
         self.items.len()
@@ -82,25 +70,25 @@ impl fmt::Debug for FillQueue {
     }
 }
 
-impl FillWaiting {
+impl FillHandle {
     /// Waits for the candidates.
     ///
     /// # Errors
-    /// When a text holds no mask, there are not so many candidates, or the work failed.
+    /// When a text has no mask, there are fewer candidates than requested, or the engine failed.
     pub async fn done(self) -> Result<MasksFilled, TextError> {
-        let (texts, tokens): (Vec<_>, Vec<u64>) = self.waiting.done().await?.into_iter().unzip();
+        let (texts, tokens): (Vec<_>, Vec<u64>) = self.job.done().await?.into_iter().unzip();
         Ok(MasksFilled { texts, tokens: tokens.iter().sum() })
     }
 }
 
-impl fmt::Debug for FillWaiting {
+impl fmt::Debug for FillHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FillWaiting").finish_non_exhaustive()
+        f.debug_struct("FillHandle").finish_non_exhaustive()
     }
 }
 
 impl FillWorkers {
-    /// Starts `count` threads. `max_tokens` are read of a text, at most.
+    /// Starts `count` threads. A text longer than `max_tokens` is truncated.
     ///
     /// # Errors
     /// When the system gives no more threads.
@@ -115,7 +103,7 @@ impl FillWorkers {
     ) -> std::io::Result<Self> {
         let mut workers = Self { queue: Arc::clone(queue), threads: Vec::with_capacity(count) };
         for number in 0..count {
-            let worker = Worker {
+            let worker = MaskWorker {
                 model: Arc::clone(model),
                 max_tokens,
                 limits,
@@ -130,7 +118,7 @@ impl FillWorkers {
         Ok(workers)
     }
 
-    /// How many there are.
+    /// How many threads there are.
     #[must_use]
     pub fn count(&self) -> usize {
         self.threads.len()
@@ -141,13 +129,31 @@ impl Drop for FillWorkers {
     fn drop(&mut self) {
         self.queue.items.close();
         for thread in self.threads.drain(..) {
-            // A worker catches the panics of its work; its own would be in the log already.
+            // A worker catches the panics of its work. A panic of its own is in the log already.
             let _ = thread.join();
         }
     }
 }
 
-struct Worker {
+/// What a request asks for.
+#[derive(Debug, Clone, Copy)]
+struct FillParams {
+    top_k: u32,
+}
+
+/// The masks of a text, and the tokens that were computed for them.
+type FilledAndTokens = (FilledText, u64);
+
+/// A text that waits.
+type MaskText = JobText<FillParams, FilledAndTokens>;
+
+/// A tokenized text.
+struct TokenizedMaskText {
+    text: MaskText,
+    input: Sequence,
+}
+
+struct MaskWorker {
     model: Arc<dyn MaskedModel>,
     max_tokens: usize,
     limits: BatchLimits,
@@ -156,13 +162,7 @@ struct Worker {
     filler: Box<dyn MaskFiller>,
 }
 
-/// A text as tokens.
-struct Entry {
-    text: Item,
-    input: Sequence,
-}
-
-impl Worker {
+impl MaskWorker {
     fn run(mut self) {
         while let Some(first) = self.queue.items.wait() {
             let batch = self.next_batch(first);
@@ -170,18 +170,18 @@ impl Worker {
         }
     }
 
-    /// Texts of all clients, in turn, as many as a batch takes and as want so many candidates.
-    fn next_batch(&self, first: Item) -> Vec<Entry> {
-        let top_k = first.job.wish.top_k;
+    /// The next texts of all clients in turn, up to the limits of a batch, with the same `top_k`.
+    fn next_batch(&self, first: MaskText) -> Vec<TokenizedMaskText> {
+        let top_k = first.job.params.top_k;
         let (mut batch, mut tokens) = (Vec::new(), 0);
         let mut next = Some(first);
         while tokens < self.limits.tokens && batch.len() < self.limits.texts {
-            let alike = |item: &Item| item.job.wish.top_k == top_k;
+            let alike = |item: &MaskText| item.job.params.top_k == top_k;
             let Some(text) = next.take().or_else(|| self.queue.items.take(alike)) else { break };
-            match self.read(&text) {
+            match self.tokenize(&text) {
                 Ok(input) => {
                     tokens += input.ids.len();
-                    batch.push(Entry { text, input });
+                    batch.push(TokenizedMaskText { text, input });
                 }
                 Err(error) => text.job.fail(error),
             }
@@ -189,8 +189,8 @@ impl Worker {
         batch
     }
 
-    fn read(&self, text: &Item) -> Result<Sequence, TextError> {
-        let top_k = text.job.wish.top_k;
+    fn tokenize(&self, text: &MaskText) -> Result<Sequence, TextError> {
+        let top_k = text.job.params.top_k;
         let masks = text.as_str().matches(self.model.mask()).count();
         if masks == 0 {
             let mask = self.model.mask().to_owned();
@@ -205,12 +205,12 @@ impl Worker {
         guarded(|| Ok(self.model.encode(text.as_str(), self.max_tokens)?))
     }
 
-    fn compute(&mut self, mut batch: Vec<Entry>) {
+    fn compute(&mut self, mut batch: Vec<TokenizedMaskText>) {
         batch.retain(|entry| !entry.text.is_cancelled());
         let Some(first) = batch.first() else { return };
-        let top_k = first.text.job.wish.top_k as usize;
+        let top_k = first.text.job.params.top_k as usize;
         for entry in &batch {
-            self.done.waits.note(entry.text.job.queued.elapsed());
+            self.done.waits.record(entry.text.job.queued.elapsed());
         }
         let inputs: Vec<&Sequence> = batch.iter().map(|entry| &entry.input).collect();
         let filler = &mut self.filler;
@@ -228,10 +228,10 @@ impl Worker {
         }
     }
 
-    /// A failed batch of several texts is computed again one by one, so that a text that the
-    /// engine cannot compute fails its own request and not its neighbours'.
-    fn fail(&mut self, mut batch: Vec<Entry>, error: TextError) {
-        // Scratch memory may be half written after a panic.
+    /// Computes a failed batch again one by one, so that a text that the engine cannot compute
+    /// fails its own request and not its neighbours'.
+    fn fail(&mut self, mut batch: Vec<TokenizedMaskText>, error: TextError) {
+        // A panic may leave the scratch memory half written.
         self.filler = Arc::clone(&self.model).mask_context();
         if batch.len() > 1 {
             tracing::warn!(%error, texts = batch.len(), "a batch failed and is computed in parts");
@@ -241,10 +241,10 @@ impl Worker {
         }
     }
 
-    fn answer(&self, Entry { text, input }: Entry, masks: Vec<MaskScores>) {
-        let wanted = text.job.wish.top_k;
+    fn answer(&self, TokenizedMaskText { text, input }: TokenizedMaskText, masks: Vec<MaskScores>) {
+        let wanted = text.job.params.top_k;
         if masks.is_empty() {
-            // It stands behind what the model reads.
+            // The mask was in the part that was cut off.
             let mask = self.model.mask().to_owned();
             return text.job.fail(TextError::NoMask { text: text.text, mask });
         }
@@ -267,7 +267,7 @@ impl Worker {
     }
 }
 
-/// What an answer takes of a message.
+/// Bytes of an answer in a message.
 fn len_bytes(answer: &FilledText) -> usize {
     const TEXT: usize = 8 + 1;
     const MASK: usize = 4 + 8;

@@ -1,24 +1,31 @@
-//! Texts from texts.
+//! Generating texts from texts.
 //!
 //! ```text
-//! GenerateOptions ─▶ GenerationConfig ─▶ TextQueue ─▶ TextWorker: one changing batch over a Decoder
-//!                                                        └▶ Making: rules → greedy, drawn or beams
+//! GenerateOptions ─▶ GenerationConfig ─▶ TextQueue ─▶ TextWorker: a continuous batch over a Decoder
+//!                                                        └▶ TextState: LogitsProcessors, then
+//!                                                           greedy, sampled or beam search
 //! ```
-//! The algorithms are those of transformers 4.57: the same tokens, as far as the logits are the
-//! same. They are pure; only `batch` knows the engine.
+//! The algorithms are those of transformers 4.57 and choose the same tokens for the same logits.
+//! They are pure; only `batch` and `running` know the engine.
 
-pub(crate) mod batch;
-pub(crate) mod beam;
-pub(crate) mod config;
-pub(crate) mod making;
-pub(crate) mod queue;
-pub(crate) mod reading;
-pub(crate) mod rules;
-pub(crate) mod running;
-pub(crate) mod sampler;
+mod batch;
+mod beam;
+mod config;
+mod detokenizer;
+mod logits_processors;
+mod option_checks;
+mod option_error;
+mod queue;
+mod running;
+mod sampler;
+mod text_state;
+mod text_work;
+mod text_worker;
 
-pub use crate::batching::generation::batch::{TextWork, TextWorker};
-pub use crate::batching::generation::config::{GenerationConfig, GenerationLimits, OptionError};
-pub use crate::batching::generation::queue::{PieceSink, TextJob, TextQueue, TextWaiting};
+pub use crate::batching::generation::config::{GenerationConfig, GenerationLimits};
+pub use crate::batching::generation::option_error::OptionError;
+pub use crate::batching::generation::queue::{PieceSink, TextHandle, TextJob, TextQueue};
+pub use crate::batching::generation::text_work::TextWork;
+pub use crate::batching::generation::text_worker::TextWorker;
 pub use crate::batching::queue::QueueError;
 pub use crate::batching::text_job::TextError;

@@ -1,4 +1,4 @@
-//! One request's texts on their way through a model that makes texts, and who waits for them.
+//! One request's texts, each of which gets an answer of its own: a generated text, or filled masks.
 
 use crate::batching::fair_queue::{FairQueue, Queued};
 use crate::batching::queue::QueueError;
@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// What an answer may take, so that all of them fit one message with what stands around them.
+/// Bytes that the answers of a request may take, so that they fit one message with its other fields.
 const MAX_ANSWER_BYTES: usize = MAX_BODY_BYTES - 4096;
 
-/// Why a request ended without its texts.
+/// Why a request ended without its answers.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
@@ -25,39 +25,39 @@ pub enum TextError {
     /// The engine panicked.
     #[error("a worker panicked while it computed")]
     Panicked,
-    /// The worker could not begin.
+    /// The worker could not start.
     #[error("the system gave no threads to compute with")]
     Threads(#[source] Arc<std::io::Error>),
-    /// There was nothing to choose from.
+    /// Every token was excluded.
     #[error(
-        "no token can come next: the rules of the request leave none, or the model's numbers overflowed"
+        "no token can come next: the options of the request exclude all of them, or the model's numbers overflowed"
     )]
     NoToken,
     /// The answers would not fit a message.
     #[error(
-        "the answers take more than the {limit} bytes of a message: send fewer texts at a time, or ask for less of each"
+        "the answers take more than the {limit} bytes of a message: send fewer texts at a time, or ask for shorter answers"
     )]
     TooLarge {
         /// What fits.
         limit: usize,
     },
-    /// There is nothing to fill.
-    #[error("text {text} holds no mask in what the model reads of it: write it as {mask}")]
+    /// A text without a mask.
+    #[error("text {text} has no mask within the tokens that the model reads: write it as {mask}")]
     NoMask {
-        /// Which of the request.
+        /// Its position in the request.
         text: usize,
-        /// How it is spelled.
+        /// How the model spells a mask.
         mask: String,
     },
-    /// No candidate is wanted.
+    /// No candidate was requested.
     #[error("top_k is 0: it must be at least 1")]
     NoCandidates,
-    /// So many candidates there are not.
-    #[error("top_k is {wanted}: this model knows {found} tokens")]
+    /// More candidates were requested than there are.
+    #[error("top_k is {wanted}: this model has only {found} tokens to choose from")]
     FewCandidates {
-        /// What was asked for.
+        /// Candidates that were requested.
         wanted: u32,
-        /// What there is.
+        /// Candidates that there are.
         found: usize,
     },
 }
@@ -68,56 +68,57 @@ impl From<ComputeError> for TextError {
     }
 }
 
-/// A request's texts, what is wanted of them (`W`), and the answers so far (`A`).
-pub(crate) struct Job<W, A> {
-    /// Whose it is.
+/// A request's texts, its parameters (`P`), and the answers so far (`A`).
+pub(crate) struct Job<P, A> {
+    /// The connection that sent the request.
     pub(crate) connection: ConnectionId,
     /// The texts.
     pub(crate) texts: TextBlock,
-    /// What is wanted of them.
-    pub(crate) wish: W,
-    /// When it came.
+    /// What the request asks for.
+    pub(crate) params: P,
+    /// When the request arrived.
     pub(crate) queued: Instant,
     cancelled: AtomicBool,
     answers: Mutex<Answers<A>>,
 }
 
+/// One text of a job.
+pub(crate) struct JobText<P, A> {
+    /// The job that it belongs to.
+    pub(crate) job: Arc<Job<P, A>>,
+    /// Its position in the request.
+    pub(crate) text: usize,
+}
+
+/// The requester's end of a job. Dropping it cancels what is still to be computed.
+pub(crate) struct JobHandle<P, A> {
+    job: Arc<Job<P, A>>,
+    done: oneshot::Receiver<Result<Vec<A>, TextError>>,
+}
+
 struct Answers<A> {
-    of: Vec<Option<A>>,
+    /// By position of the text.
+    all: Vec<Option<A>>,
     missing: usize,
     bytes: usize,
     done: Option<oneshot::Sender<Result<Vec<A>, TextError>>>,
 }
 
-/// One text of a job.
-pub(crate) struct JobText<W, A> {
-    /// Whose.
-    pub(crate) job: Arc<Job<W, A>>,
-    /// Which.
-    pub(crate) text: usize,
-}
-
-/// The waiting end of a job. Dropping it cancels what has not been made.
-pub(crate) struct Waiting<W, A> {
-    job: Arc<Job<W, A>>,
-    done: oneshot::Receiver<Result<Vec<A>, TextError>>,
-}
-
-impl<W, A> Job<W, A> {
+impl<P, A> Job<P, A> {
     /// Puts a request's texts into a queue.
     ///
     /// # Errors
-    /// When too much waits already, or the model is going away.
+    /// When too much waits already, or the queue is closed.
     pub(crate) fn push(
-        queue: &FairQueue<JobText<W, A>>,
+        queue: &FairQueue<JobText<P, A>>,
         connection: ConnectionId,
         texts: TextBlock,
-        wish: W,
-    ) -> Result<Waiting<W, A>, QueueError> {
+        params: P,
+    ) -> Result<JobHandle<P, A>, QueueError> {
         let (sender, done) = oneshot::channel();
         let count = texts.len();
         let answers = Answers {
-            of: (0..count).map(|_| None).collect(),
+            all: (0..count).map(|_| None).collect(),
             missing: count,
             bytes: 0,
             done: Some(sender),
@@ -125,42 +126,42 @@ impl<W, A> Job<W, A> {
         let job = Arc::new(Self {
             connection,
             texts,
-            wish,
+            params,
             queued: Instant::now(),
             cancelled: AtomicBool::new(false),
             answers: Mutex::new(answers),
         });
-        lock(&job.answers).tell_if_whole();
+        lock(&job.answers).send_if_complete();
         let items = (0..count).map(|text| JobText { job: Arc::clone(&job), text }).collect();
         queue.push(connection, items)?;
-        Ok(Waiting { job, done })
+        Ok(JobHandle { job, done })
     }
 
-    /// Whether nobody waits for it any more, or it has failed already.
+    /// Whether its requester is gone, or it has failed already.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// Ends the job with an error; the first one counts.
+    /// Ends the job with an error. Only the first error is reported.
     pub(crate) fn fail(&self, error: TextError) {
         self.cancelled.store(true, Ordering::Relaxed);
-        lock(&self.answers).tell(Err(error));
+        lock(&self.answers).send(Err(error));
     }
 }
 
-impl<W, A> JobText<W, A> {
+impl<P, A> JobText<P, A> {
     /// The text itself.
     pub(crate) fn as_str(&self) -> &str {
         self.job.texts.get(self.text).unwrap_or_default()
     }
 
-    /// Its position as answers tell it.
+    /// Its position as messages carry it.
     pub(crate) fn position(&self) -> u32 {
         u32::try_from(self.text).expect("a request has at most MAX_TEXTS texts")
     }
 
-    /// Gives the text its answer, which takes so many bytes of a message. The last one wakes who
-    /// waits.
+    /// Sets the answer of the text, which takes `len_bytes` of a message. The last answer completes
+    /// the job.
     pub(crate) fn answer(self, answer: A, len_bytes: usize) {
         let mut answers = lock(&self.job.answers);
         answers.bytes += len_bytes;
@@ -168,32 +169,32 @@ impl<W, A> JobText<W, A> {
             drop(answers);
             return self.job.fail(TextError::TooLarge { limit: MAX_BODY_BYTES });
         }
-        if let Some(place) = answers.of.get_mut(self.text)
-            && place.replace(answer).is_none()
+        if let Some(own) = answers.all.get_mut(self.text)
+            && own.replace(answer).is_none()
         {
             answers.missing -= 1;
         }
-        answers.tell_if_whole();
+        answers.send_if_complete();
     }
 }
 
 impl<A> Answers<A> {
-    fn tell_if_whole(&mut self) {
+    fn send_if_complete(&mut self) {
         if self.missing == 0 {
-            let all = std::mem::take(&mut self.of).into_iter().flatten().collect();
-            self.tell(Ok(all));
+            let all = std::mem::take(&mut self.all).into_iter().flatten().collect();
+            self.send(Ok(all));
         }
     }
 
-    fn tell(&mut self, result: Result<Vec<A>, TextError>) {
+    fn send(&mut self, result: Result<Vec<A>, TextError>) {
         if let Some(sender) = self.done.take() {
-            // Nobody may be listening: a cancelled job ends here.
+            // Nobody receives the answers of a cancelled job.
             let _ = sender.send(result);
         }
     }
 }
 
-impl<W, A> Queued for JobText<W, A> {
+impl<P, A> Queued for JobText<P, A> {
     fn len_bytes(&self) -> usize {
         self.as_str().len()
     }
@@ -203,23 +204,23 @@ impl<W, A> Queued for JobText<W, A> {
     }
 }
 
-impl<W, A> Waiting<W, A> {
+impl<P, A> JobHandle<P, A> {
     /// Waits for the answers, in the order of the texts.
     ///
     /// # Errors
-    /// When the work failed; the first failure of a text is that of all.
+    /// When a text failed; the first failure is reported.
     pub(crate) async fn done(mut self) -> Result<Vec<A>, TextError> {
         (&mut self.done).await.unwrap_or(Err(TextError::Panicked))
     }
 }
 
-impl<W, A> Drop for Waiting<W, A> {
+impl<P, A> Drop for JobHandle<P, A> {
     fn drop(&mut self) {
         self.job.cancelled.store(true, Ordering::Relaxed);
     }
 }
 
-/// A panic costs the texts that it happened to, not the worker.
+/// A panic costs the texts that caused it, not the worker.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, TextError>) -> Result<T, TextError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(TextError::Panicked))
 }

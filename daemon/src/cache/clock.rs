@@ -1,11 +1,11 @@
-//! Two clocks side by side: one that never goes back, and one that other lives of the daemon know.
+//! Two clocks side by side: a monotonic one, and the time of day that is valid across restarts.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// What both clocks showed when the cache was opened.
+/// The reading of both clocks when the cache was opened.
 ///
-/// From then on the time of day is told from the first one alone, so that setting the clock makes
-/// no entry younger while the daemon runs.
+/// From then on the time of day is derived from the monotonic clock, so that setting the system's
+/// clock makes no entry younger while the daemon runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     start: Instant,
@@ -22,18 +22,18 @@ impl Clock {
         self.start
     }
 
-    /// The time of day then.
+    /// The time of day when the cache was opened.
     pub(super) fn wall_at_start(&self) -> SystemTime {
         self.wall
     }
 
-    /// The time of day at a moment since.
+    /// The time of day at a later moment.
     pub(super) fn wall(&self, at: Instant) -> SystemTime {
         self.wall + at.saturating_duration_since(self.start)
     }
 
-    /// The moment of a time of day before the start. `None` for a later one (the clock was set
-    /// back, and the age is unknown), and for one that this machine's first clock cannot show.
+    /// The moment of a time of day before the start. `None` for a later time (the clock was set back,
+    /// so the age is unknown), and for a time that the monotonic clock cannot represent.
     pub(super) fn instant_of(&self, wall: SystemTime) -> Option<Instant> {
         let age: Duration = self.wall.duration_since(wall).ok()?;
         self.start.checked_sub(age)

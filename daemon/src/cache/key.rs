@@ -1,4 +1,4 @@
-//! What an entry is found by.
+//! The keys of rows.
 
 use blake3::Hasher;
 use std::hash::{BuildHasherDefault, Hasher as StdHasher};
@@ -6,33 +6,33 @@ use std::hash::{BuildHasherDefault, Hasher as StdHasher};
 /// Separates this use of blake3 from every other.
 const CONTEXT: &str = "emberd embedding cache: one model, one prompt and one scope, version 2";
 
-/// Everything that determines a row but its text: the model, what goes in front of the text, and who
-/// may share it.
+/// Everything that determines a row except its text: the model, the prompt in front of the text, and
+/// the user.
 ///
-/// Text by text it gives the keys, one short hash each.
+/// It turns each text into a key with one short hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeySpace([u8; 32]);
 
-/// What determines a row: 32 bytes of blake3 over the model's fingerprint, the prompt, the scope and
-/// the text.
+/// The key of a row: 32 bytes of blake3 over the model's fingerprint, the prompt, the user and the
+/// text.
 ///
-/// It tells nothing of the text to whoever has the persisted file and cannot guess the text.
+/// A reader of the file learns nothing about a text that he cannot guess.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowKey(pub(super) [u8; 32]);
 
 impl KeySpace {
-    /// The keys of a model's rows, of `width` values each. `user` is the user whose rows they are,
-    /// or `None` where rows are shared between users; `prompt` is what stands in front of the texts.
+    /// The keys of a model's rows, of `width` values each. `user` is the owner of the rows, or `None`
+    /// if users share them; `prompt` is the text in front of each text.
     #[must_use]
     pub fn new(fingerprint: &[u8; 32], width: usize, user: Option<u32>, prompt: &str) -> Self {
         let mut hasher = Hasher::new_derive_key(CONTEXT);
         hasher.update(fingerprint);
         hasher.update(&(width as u64).to_le_bytes());
-        // Of fixed length both ways, so that nothing else reads the same.
+        // Both cases have the same length, so that no two different inputs hash the same bytes.
         hasher.update(&[u8::from(user.is_some())]);
         hasher.update(&user.unwrap_or_default().to_le_bytes());
-        // The last part, so that its end needs no mark. It is not joined with the text: a model may
-        // pool the tokens of one and not of the other.
+        // The prompt is last, so that its end needs no mark. It is not joined with the text: a model
+        // may pool only the tokens of one of them.
         hasher.update(prompt.as_bytes());
         Self(*hasher.finalize().as_bytes())
     }
@@ -40,13 +40,12 @@ impl KeySpace {
     /// The key of a text's row.
     #[must_use]
     pub fn row(&self, text: &str) -> RowKey {
-        // The model and the scope are the hash's key, so the text alone is its message, and needs
-        // no length to tell where it ends.
+        // The key of the hash covers the rest. The text is the whole message, so its end needs no mark.
         RowKey(*blake3::keyed_hash(&self.0, text.as_bytes()).as_bytes())
     }
 }
 
-/// Without the bytes: they would let a reader of the log test guesses of texts.
+/// Hides the bytes: with them a reader of the log could test guesses of texts.
 impl std::fmt::Debug for KeySpace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("KeySpace(..)")
@@ -59,12 +58,12 @@ impl std::fmt::Debug for RowKey {
     }
 }
 
-/// Makes [`FirstBytes`].
-pub(super) type KeyHash = BuildHasherDefault<FirstBytes>;
+/// The hasher of tables by key: [`FirstBytes`].
+pub(crate) type KeyHash = BuildHasherDefault<FirstBytes>;
 
-/// Takes a key's first bytes for its hash: they are one already, and nobody can choose them.
+/// Uses the first bytes of a key as its hash. A key is a hash already, and nobody can choose it.
 #[derive(Debug, Default)]
-pub(super) struct FirstBytes(u64);
+pub(crate) struct FirstBytes(u64);
 
 impl StdHasher for FirstBytes {
     fn write(&mut self, bytes: &[u8]) {
@@ -73,7 +72,7 @@ impl StdHasher for FirstBytes {
         }
     }
 
-    /// What an array's length is written with: it is always the same.
+    /// Ignores the length of the key, which is constant.
     fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {

@@ -1,23 +1,23 @@
-//! How much memory there is to have: what the machine has, and what the control groups of this
-//! process leave of it.
+//! How much memory is available: on the machine, and within the control groups of this process.
 
 use std::fs;
 use std::path::Path;
 
-/// Memory that could be allocated without anyone being killed for it.
+/// Memory that can be allocated without the kernel killing a process for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Headroom {
-    /// What there is: the machine's memory, or the tightest limit on this process.
+    /// The machine's memory, or the tightest limit on this process.
     pub(crate) total_bytes: u64,
-    /// What of it could be had now; what can be dropped for it counts as free.
+    /// How much of it is free now. Memory that the kernel can drop, such as cached files, counts as
+    /// free.
     pub(crate) free_bytes: u64,
 }
 
-/// Where nothing can be learnt there is no limit: the system refuses by itself what it does not have.
+/// Without any information there is no limit: the system itself refuses what it does not have.
 const UNKNOWN: Headroom = Headroom { total_bytes: u64::MAX, free_bytes: u64::MAX };
 
 impl Headroom {
-    /// Of this process, now.
+    /// The headroom of this process now.
     #[must_use]
     pub(crate) fn now() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -43,12 +43,12 @@ fn of_machine(meminfo: &str) -> Headroom {
     Headroom { total_bytes, free_bytes: of("MemAvailable:").unwrap_or(total_bytes) }
 }
 
-/// What a version of control groups calls its files.
+/// The file names of a version of control groups.
 struct Version {
-    /// Limits; beyond one of them the kernel kills, or holds up until nothing moves.
+    /// Limits; beyond one of them the kernel kills processes, or slows them to a halt.
     limits: &'static [&'static str],
     used: &'static str,
-    /// What of the used memory is files.
+    /// The part of the used memory that caches files.
     files: [&'static str; 2],
 }
 
@@ -65,7 +65,7 @@ const V2: Version = Version {
     files: ["active_file", "inactive_file"],
 };
 
-/// What the groups that the kernel names to a process leave it, and all groups above them.
+/// The headroom in each control group of a process, and in all groups above them.
 fn of_groups(root: &Path, cgroup: &str) -> impl Iterator<Item = Headroom> {
     cgroup.lines().filter_map(|line| of_line(root, line)).flatten()
 }
@@ -84,7 +84,7 @@ fn of_line(root: &Path, line: &str) -> Option<Vec<Headroom>> {
     Some(groups.filter_map(|group| of_group(group, &version)).collect())
 }
 
-/// The limit, and the limit less what is used; files that can be dropped for it count as unused.
+/// The headroom in one group. Cached files, which the kernel can drop, count as unused.
 fn of_group(group: &Path, version: &Version) -> Option<Headroom> {
     let number = |name: &str| fs::read_to_string(group.join(name)).ok()?.trim().parse::<u64>().ok();
     let limit = version.limits.iter().filter_map(|name| number(name)).min()?;
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_tells_kib() {
+    fn the_machine_reports_kib() {
         let told = of_machine("MemTotal: 9 kB\nMemAvailable:     7 kB\n");
         assert_eq!(told, Headroom { total_bytes: 9 * 1024, free_bytes: 7 * 1024 });
         assert_eq!(of_machine(""), UNKNOWN);

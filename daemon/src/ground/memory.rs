@@ -1,33 +1,33 @@
 //! The process's own memory.
 
-/// From this size on a piece of memory is the system's as soon as it is freed. Without a fixed
-/// size the allocator raises it after the first large piece, and from then on keeps weights too.
+/// An allocation of at least this size returns to the system as soon as it is freed. If the size is
+/// not fixed, the allocator raises it after the first large allocation, and then keeps weights too.
 #[cfg(target_env = "gnu")]
 const RETURNED_FROM_BYTES: libc::c_int = 256 << 10;
 
-/// Makes the allocator fit for models that come and go: with fewer arenas (one for each core, not
-/// eight) less stays behind in each.
+/// Configures the allocator for models that are loaded and unloaded: with fewer arenas (one for each
+/// core, not eight) less freed memory is kept in them.
 pub(crate) fn set_up() {
     #[cfg(target_env = "gnu")]
     {
         let cores = std::thread::available_parallelism().map_or(2, usize::from).max(2);
         let arenas = libc::c_int::try_from(cores).unwrap_or(libc::c_int::MAX);
         let set = |option, value| {
-            // SAFETY: the function takes two numbers and no pointer, and the allocator's locks.
+            // SAFETY: the function takes two numbers and no pointer, and takes the allocator's locks.
             unsafe { libc::mallopt(option, value) == 1 }
         };
         let is_done = set(libc::M_ARENA_MAX, arenas)
             && set(libc::M_MMAP_THRESHOLD, RETURNED_FROM_BYTES)
-            // A tokenizer's words would be kept in lists for quick use, and what becomes whole
-            // from these at the end of an arena is never returned.
+            // Without the lists for small allocations: a tokenizer's words would stay in them, and
+            // memory that is merged out of them at the end of an arena is never returned.
             && set(libc::M_MXFAST, 0);
         tracing::debug!(is_done, "the allocator was set up");
     }
 }
 
-/// Gives memory that was freed back to the system.
+/// Returns freed memory to the system.
 ///
-/// Weights are large and go back by themselves; a tokenizer's many small pieces stay with the
+/// Weights are large and return by themselves. The many small allocations of a tokenizer stay in the
 /// allocator, which would keep them for the next one.
 pub(crate) fn give_back() {
     #[cfg(target_env = "gnu")]
@@ -38,7 +38,7 @@ pub(crate) fn give_back() {
     }
 }
 
-/// Resident memory of this process, from the kernel; 0 where it does not tell.
+/// Resident memory of this process; 0 if the kernel does not report it.
 pub(crate) fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm")
         .ok()

@@ -1,10 +1,11 @@
-//! Locks that a panicking holder does not take along.
+//! Locks that a panic of their holder does not disable.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks. A panic while the lock was held is caught where the work was done and told as
-/// `INTERNAL`; what the lock protects is kept whole by its owner, so the poison mark says
-/// nothing more.
+/// Locks, and ignores that an earlier holder panicked.
+///
+/// A panic is caught where the work runs and reported as `INTERNAL`, and each owner keeps the data
+/// behind its lock consistent, so the poison flag adds nothing.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,26 +1,26 @@
 //! One model's folder in the cache that all programs of the user share.
 //!
 //! ```text
-//! models--org--name/blobs/ID                  contents; `ID.part` while they come
-//!                   refs/main                 the commit that a branch or tag was at last
+//! models--org--name/blobs/ID                  contents; `ID.part` while they are fetched
+//!                   refs/main                 the last known commit of a branch or tag
 //!                   snapshots/COMMIT/FILE     links to contents
 //!                   .no_exist/COMMIT/FILE     empty: the commit has no such file
 //! .locks/models--org--name/emberd.lock        held while a daemon fetches
 //! ```
-//! A content gets its name when it is whole, and a snapshot's `config.json` comes last.
+//! A content gets its name when it is complete, and a snapshot's `config.json` is linked last.
 
+use crate::hub::completeness;
+use crate::hub::completeness::Completeness;
 use crate::hub::error::HubError;
 use crate::hub::listing::{BlobId, Content, ListedFile};
 use crate::hub::name::{HubModel, is_commit};
-use crate::hub::whole;
-use crate::hub::whole::Held;
 use hf_hub::Cache;
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Where one model is kept.
+/// The folder of one model in the cache.
 #[derive(Debug)]
 pub(super) struct ModelCache {
     cache: Cache,
@@ -34,16 +34,18 @@ pub(super) struct FetchLock {
 }
 
 impl ModelCache {
-    /// Looks at nothing yet.
+    /// Does not access the disk yet.
     pub(super) fn new(cache: &Path, model: &HubModel) -> Self {
         Self { cache: Cache::new(cache.to_owned()), model: model.clone() }
     }
 
-    /// What there is of the model at its revision, as far as is known here.
-    pub(super) fn held(&self) -> (Held, PathBuf) {
-        let Some(commit) = self.commit() else { return (Held::Parts, PathBuf::new()) };
+    /// How complete the model is at its last known revision, and its folder.
+    pub(super) fn completeness(&self) -> (Completeness, PathBuf) {
+        let Some(commit) = self.commit() else {
+            return (Completeness::Incomplete, PathBuf::new());
+        };
         let snapshot = self.snapshot(&commit);
-        (whole::held(&snapshot, &self.absent(&commit)), snapshot)
+        (completeness::of(&snapshot, &self.absent(&commit)), snapshot)
     }
 
     /// The folder of a commit's files.
@@ -51,24 +53,24 @@ impl ModelCache {
         self.repo().pointer_path(commit)
     }
 
-    /// Where a content is, or will be when it is whole.
+    /// The path of a content once it is complete.
     pub(super) fn blob(&self, id: &BlobId) -> PathBuf {
         self.repo().blob_path(id.as_str())
     }
 
-    /// Where a content is until it is whole.
+    /// The path of a content until it is complete.
     pub(super) fn part(&self, id: &BlobId) -> PathBuf {
         self.blob(id).with_extension("part")
     }
 
-    /// Whether the content is here, under its own name or behind a snapshot's file (which a program
-    /// may have named otherwise).
+    /// Whether the content is in the cache, under its own name or through the snapshot's link (other
+    /// programs may name contents differently).
     pub(super) fn has(&self, commit: &str, file: &str, content: &Content) -> bool {
         let is_it = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.len() == content.size);
         is_it(&self.snapshot(commit).join(file)) || is_it(&self.blob(&content.id))
     }
 
-    /// Waits until nobody else fetches this model.
+    /// Waits until no other daemon fetches this model.
     pub(super) async fn lock(&self) -> Result<FetchLock, HubError> {
         let path = self.cache.path().join(".locks").join(self.folder_name()).join("emberd.lock");
         create_parent(&path)?;
@@ -82,9 +84,9 @@ impl ModelCache {
             Err(TryLockError::Error(cause)) => return Err(error(cause)),
             Err(TryLockError::WouldBlock) => {}
         }
-        tracing::info!(model = self.model.name, "another fetch of this model is waited for");
-        // A thread that nobody waits for: the daemon can stop while another one still fetches,
-        // which it could not with a blocking task of the runtime.
+        tracing::info!(model = self.model.name, "waiting for another fetch of this model");
+        // A detached thread, so that this daemon can stop while another one still fetches. The
+        // runtime would wait for a blocking task of its own.
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let wait = move || {
             let locked = file.lock();
@@ -98,7 +100,7 @@ impl ModelCache {
         receiver.await.unwrap_or_else(|_| Err(gone())).map_err(error)
     }
 
-    /// Makes the snapshot of whole contents, and then the ref to it.
+    /// Links complete contents into a snapshot, and then sets the ref to it.
     pub(super) fn publish(
         &self,
         commit: &str,
@@ -107,8 +109,8 @@ impl ModelCache {
     ) -> Result<PathBuf, HubError> {
         let snapshot = self.snapshot(commit);
         self.note_absent(commit, files, listed)?;
-        // What tells that a model is there comes last, so that a snapshot on its way is never
-        // taken for whole.
+        // The files that mark a model are linked last, so that an unfinished snapshot is never taken
+        // for a complete one.
         let rank = |file: &str| match file {
             "config.json" => 2,
             "modules.json" => 1,
@@ -129,7 +131,7 @@ impl ModelCache {
         Ok(snapshot)
     }
 
-    /// Leaves a mark for each file that could be missed in silence and does not exist.
+    /// Leaves a mark for each optional file that does not exist in the repository.
     fn note_absent(
         &self,
         commit: &str,
@@ -141,7 +143,7 @@ impl ModelCache {
             path.rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned())
         };
         let folders: BTreeSet<_> = files.iter().map(folder).collect();
-        let optional = whole::optional_files(folders.iter().map(String::as_str));
+        let optional = completeness::optional_files(folders.iter().map(String::as_str));
         for file in optional.iter().filter(|file| !paths.contains(&***file)) {
             let mark = self.absent(commit).join(file);
             create_parent(&mark)?;
@@ -150,7 +152,7 @@ impl ModelCache {
         Ok(())
     }
 
-    /// The commit that the revision is, or was when it was last asked for.
+    /// The commit of the revision, as far as it is known here.
     fn commit(&self) -> Option<String> {
         if self.model.is_pinned() {
             return Some(self.model.revision.clone());
@@ -174,14 +176,14 @@ impl ModelCache {
     }
 }
 
-/// Makes the folder that a file will be in.
+/// Creates the folder of a file.
 pub(super) fn create_parent(path: &Path) -> Result<(), HubError> {
     let parent = path.parent().unwrap_or(path);
     fs::create_dir_all(parent).map_err(HubError::cache(parent))
 }
 
-/// A link at `pointer` in place of whatever is there, at no moment half made. It is relative, so
-/// that the cache can be moved.
+/// Replaces `pointer` by a link to `target`, atomically. The link is relative, so that the cache can
+/// be moved.
 fn link(target: &Path, pointer: &Path) -> io::Result<()> {
     let folder = pointer.parent().unwrap_or(pointer);
     fs::create_dir_all(folder)?;
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_ref_is_no_commit() {
+    fn a_torn_ref_is_not_a_commit() {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(folder.path());
         let refs = folder.path().join("models--org--name/refs");

@@ -1,19 +1,20 @@
-//! One file from the hub into the cache, whole or not at all.
+//! Downloading one file from the hub into the cache, completely or not at all.
 //!
-//! hf-hub's own download goes on after a cut only from the last ten megabytes and only when it is
-//! called again, takes an answer that came short for whole, and compares no hash. This one asks
-//! for the rest at once, and gives a content its name only when size and hash are right.
+//! hf-hub's own download resumes after an interruption only when it is called again, and only at the
+//! last multiple of ten megabytes; it accepts an answer that is too short, and compares no hash. This
+//! one requests the rest at once, and gives a content its name only when size and hash are right.
 
+use crate::ground::error_chain::chain;
 use crate::hub::cache::ModelCache;
 use crate::hub::endpoint::Endpoint;
 use crate::hub::error::HubError;
 use crate::hub::listing::Content;
 use crate::hub::name::HubModel;
-use crate::hub::part::Part;
+use crate::hub::partial_blob::PartialBlob;
 use reqwest::{Response, StatusCode};
 use tokio::time::sleep;
 
-/// What to fetch, from where, to where.
+/// A file to fetch, its source and its destination.
 #[derive(Debug)]
 pub(super) struct Download<'a> {
     pub(super) endpoint: &'a Endpoint,
@@ -25,10 +26,10 @@ pub(super) struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Fetches the content; `report` is told how many bytes there are.
+    /// Fetches the content, and reports the number of bytes that have arrived.
     pub(super) async fn run(&self, report: &mut (dyn FnMut(u64) + Send)) -> Result<(), HubError> {
         let size = self.content.size;
-        let mut part = Part::open(self.cache.part(&self.content.id), self.content).await?;
+        let mut part = PartialBlob::open(self.cache.part(&self.content.id), self.content).await?;
         let patience = self.endpoint.patience();
         let mut failures = 0;
         report(part.done());
@@ -36,22 +37,22 @@ impl Download<'_> {
             let before = part.done();
             let Err(error) = self.rest(&mut part, report).await else { continue };
             part.keep().await?;
-            // A slow line that is cut again and again still gets there.
+            // With some progress each time, any number of interruptions is tolerated.
             failures = if part.done() > before { 1 } else { failures + 1 };
             if !is_cut(&error) || failures >= patience.tries {
                 return Err(error);
             }
             let (done, pause) = (part.done(), patience.after(failures));
-            tracing::warn!(model = self.model.name, file = self.file, done, size, %error, "cut off, going on");
+            tracing::warn!(model = self.model.name, file = self.file, done, size, %error, "the download was interrupted and continues");
             sleep(pause).await;
         }
         part.finish(self.file, &self.cache.blob(&self.content.id)).await
     }
 
-    /// Asks once for what is missing.
+    /// Makes one request for the missing bytes.
     async fn rest(
         &self,
-        part: &mut Part,
+        part: &mut PartialBlob,
         report: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), HubError> {
         let size = self.content.size;
@@ -60,14 +61,14 @@ impl Download<'_> {
         let answer = |what| HubError::Answer { endpoint: self.endpoint.url().into(), what };
         let announced = match (response.status(), part.done()) {
             (StatusCode::PARTIAL_CONTENT, from @ 1..) => {
-                let (start, total) = range(&response).ok_or_else(|| answer("an odd range"))?;
+                let (start, total) = range(&response).ok_or_else(|| answer("an invalid range"))?;
                 if start != from {
-                    return Err(answer("another range than was asked for"));
+                    return Err(answer("another range than requested"));
                 }
                 total.unwrap_or(size)
             }
             (StatusCode::OK, _) => {
-                // The range was not understood, and all of it comes.
+                // The hub ignores ranges, and sends the whole file.
                 part.restart().await?;
                 response.content_length().unwrap_or(size)
             }
@@ -75,7 +76,7 @@ impl Download<'_> {
                 part.restart().await?;
                 return Err(self.cut(0));
             }
-            _ => return Err(answer("neither a file nor a refusal")),
+            _ => return Err(answer("neither a file nor an error")),
         };
         if announced != size {
             return Err(self.other_size(part, announced));
@@ -93,7 +94,7 @@ impl Download<'_> {
                 Ok(None) if part.done() == size => return Ok(()),
                 Ok(None) => return Err(self.cut(part.done())),
                 Err(error) => {
-                    tracing::debug!(file, error = %crate::ground::error_chain::chain(&error), "the answer broke off");
+                    tracing::debug!(file, error = %chain(&error), "the answer was interrupted");
                     return Err(self.cut(part.done()));
                 }
             }
@@ -104,12 +105,12 @@ impl Download<'_> {
         HubError::CutShort { file: self.file.into(), done, size: self.content.size }
     }
 
-    fn other_size(&self, part: &Part, found: u64) -> HubError {
+    fn other_size(&self, part: &PartialBlob, found: u64) -> HubError {
         part.mismatch(self.file, "size", found.to_string(), self.content.size.to_string())
     }
 }
 
-/// What the line did, not the hub: requests that the hub refused were tried often enough.
+/// Whether the connection failed. Requests that the hub refused have been repeated already.
 const fn is_cut(error: &HubError) -> bool {
     matches!(
         error,
@@ -117,7 +118,7 @@ const fn is_cut(error: &HubError) -> bool {
     )
 }
 
-/// Where an answer begins, and the size of the whole: `bytes 5-9/10`.
+/// The first byte of a partial answer, and the size of the whole file: `bytes 5-9/10`.
 fn range(response: &Response) -> Option<(u64, Option<u64>)> {
     let text = response.headers().get("content-range")?.to_str().ok()?;
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;

@@ -1,4 +1,4 @@
-//! Requests to the hub: who asks, and what its answers mean.
+//! Requests to the hub, and the meaning of its answers.
 
 use crate::hub::error::{HubError, Missing};
 use crate::hub::listing::{BlobId, Content, Listing};
@@ -11,28 +11,28 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect::Policy};
 use std::time::SystemTime;
 use tokio::time::{sleep, timeout};
 
-/// More than the largest repositories list.
+/// Larger than the listing of any known repository.
 const MAX_LISTING_BYTES: usize = 32 << 20;
 
-/// A hub, as one fetch sees it.
+/// The connection of one fetch to a hub.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     url: String,
     token: Option<Token>,
     api: Api,
-    /// Stops at redirects to other hosts: what the hub says about a file stands in their headers.
-    /// hf-hub has such a client too, and keeps it to itself.
+    /// Does not follow redirects to other hosts: the headers of the redirect describe the file.
+    /// hf-hub has such a client too, but does not expose it.
     head_client: Client,
     patience: Patience,
 }
 
 impl Endpoint {
-    /// Makes no request. Reads the system's certificates.
+    /// Makes no request yet. Reads the system's certificates.
     pub(super) fn new(settings: &HubSettings, patience: Patience) -> Result<Self, HubError> {
         let url = settings.endpoint.clone();
         let unusable = |what| HubError::Answer { endpoint: url.clone(), what };
-        // hf-hub is not given the token: it would show it to the host that stores the files, too.
-        // A token that is set for one request does not go along to another host.
+        // hf-hub does not get the token: it would send it to the host that stores the files too. A
+        // token that is set on a single request is not sent to another host.
         let api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
             .with_token(None)
             .with_endpoint(url.clone())
@@ -43,7 +43,7 @@ impl Endpoint {
                 ApiError::RequestError(source) => {
                     HubError::Unreachable { endpoint: url.clone(), source }
                 }
-                _ => unusable("no client can be made for it"),
+                _ => unusable("no client can be created for it"),
             })?;
         let head_client = Client::builder()
             .redirect(Policy::custom(|attempt| {
@@ -59,12 +59,12 @@ impl Endpoint {
         Ok(Self { token: settings.token.clone(), url, api, head_client, patience })
     }
 
-    /// How long this hub is borne with.
+    /// How often and how long requests are repeated.
     pub(super) const fn patience(&self) -> &Patience {
         &self.patience
     }
 
-    /// As errors name it.
+    /// Its URL, for errors.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
@@ -86,8 +86,8 @@ impl Endpoint {
         Listing::read(&json, model, &self.url)
     }
 
-    /// What a file is, where the listing did not say it: the hub tells it in headers before it
-    /// redirects to where the file is stored.
+    /// The size and hash of a file that the listing does not describe. The hub sends them in the
+    /// headers of the redirect to the store.
     pub(super) async fn content(
         &self,
         model: &HubModel,
@@ -99,10 +99,10 @@ impl Endpoint {
         let response = response.map_err(|error| error.of_file(file))?;
         let header = |name: &str| response.headers().get(name)?.to_str().ok();
         if header("x-repo-commit").is_some_and(|other| other != commit) {
-            return Err(self.odd("a file comes from another commit"));
+            return Err(self.odd("a file is of another commit"));
         }
         let etag = header("x-linked-etag").or_else(|| header("etag"));
-        // A redirect has a length of its own.
+        // The content length of a redirect is its own.
         let own_length =
             || header("content-length").filter(|_| !response.status().is_redirection());
         let size = header("x-linked-size").or_else(own_length);
@@ -114,7 +114,7 @@ impl Endpoint {
         })
     }
 
-    /// A file from a byte on. The answer may still be all of it (200), or nothing (416).
+    /// Requests a file from a byte on. The answer may still be the whole file (200) or nothing (416).
     pub(super) async fn bytes(
         &self,
         model: &HubModel,
@@ -129,7 +129,7 @@ impl Endpoint {
         self.ask(request, model, Missing::File).await.map_err(|error| error.of_file(file))
     }
 
-    /// The next piece of an answer; none at its end.
+    /// The next chunk of an answer; `None` at its end.
     pub(super) async fn chunk(
         &self,
         response: &mut Response,
@@ -145,8 +145,8 @@ impl Endpoint {
         self.api.repo(model.at(commit)).url(file)
     }
 
-    /// Asks until there is an answer or patience ends. hf-hub would fail at the first 429 and
-    /// throw away when to come back.
+    /// Repeats a request until there is an answer or patience ends. hf-hub would fail at the first 429
+    /// and discard its `Retry-After`.
     async fn ask(
         &self,
         request: RequestBuilder,
@@ -172,8 +172,8 @@ impl Endpoint {
             let pause = match &error {
                 HubError::TooManyRequests { after, .. } => *after,
                 HubError::Server { .. } => self.patience.after(failures),
-                // A connection that was kept and that the hub has closed meanwhile is worth
-                // another one. Where there is none, the cache should not wait for it.
+                // The hub may have closed a kept-alive connection, so a new one is tried. If it
+                // cannot be reached at all, the copy in the cache is used without delay.
                 HubError::Unreachable { source, .. } if !source.is_connect() => {
                     self.patience.after(failures)
                 }
@@ -182,7 +182,7 @@ impl Endpoint {
             if failures >= self.patience.tries || pause > self.patience.longest_pause {
                 return Err(error);
             }
-            tracing::warn!(model = model.name, %error, ms = pause.as_millis(), "the hub is asked again");
+            tracing::warn!(model = model.name, %error, ms = pause.as_millis(), "the request to the hub is repeated");
             sleep(pause).await;
         }
     }
@@ -197,7 +197,7 @@ impl Endpoint {
         let endpoint = self.url.clone();
         let status = response.status();
         match status {
-            // What stops at a redirect has asked for its headers.
+            // A redirect is the answer to a request for headers.
             StatusCode::RANGE_NOT_SATISFIABLE => None,
             _ if status.is_success() || status.is_redirection() => None,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(HubError::NeedsToken {
@@ -224,11 +224,11 @@ impl Endpoint {
             _ if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
                 Some(HubError::Server { endpoint, status: status.as_u16() })
             }
-            _ => Some(self.odd("a status that no hub gives")),
+            _ => Some(self.odd("an unexpected status")),
         }
     }
 
-    /// Addresses in errors may hold signatures that let anyone fetch the file.
+    /// Without the URL, which may hold a signature that lets anybody fetch the file.
     fn unreachable(&self, error: reqwest::Error) -> HubError {
         HubError::Unreachable { endpoint: self.url.clone(), source: error.without_url() }
     }

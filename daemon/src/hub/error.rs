@@ -1,4 +1,4 @@
-//! Why a model could not be had by name, and what to do about it.
+//! Why a model could not be fetched, and what to do about it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::Duration;
 pub enum HubError {
     /// No request was made with it.
     #[error(
-        "{name:?} is no name of a model on the hub: write \"organisation/name\" or \"name\", of letters, digits, '.', '_' and '-'"
+        "{name:?} is not a name of a model on the hub: write \"organisation/name\" or \"name\", of letters, digits, '.', '_' and '-'"
     )]
     BadName {
         /// As given.
@@ -18,29 +18,29 @@ pub enum HubError {
     },
     /// No request was made with it.
     #[error(
-        "{revision:?} is no revision: write a commit (40 hexadecimal digits), a branch or a tag"
+        "{revision:?} is not a revision: write a commit (40 hexadecimal digits), a branch or a tag"
     )]
     BadRevision {
         /// As given.
         revision: String,
     },
-    /// No variable tells where models are kept.
+    /// No variable names the folder for models.
     #[error("there is no folder to keep models in: set HF_HOME or HOME")]
     NoCache,
-    /// Requests are forbidden and the cache lacks the model.
+    /// Requests are disabled, and the model is not in the cache.
     #[error(
-        "model {name} (revision {revision}) is not in {}, and the hub may not be asked: unset HF_HUB_OFFLINE once, copy the model there, or set local_path",
+        "model {name} (revision {revision}) is not in {}, and HF_HUB_OFFLINE forbids requests to the hub: unset it once, copy the model there, or set local_path",
         cache.display()
     )]
     Offline {
-        /// Of the model.
+        /// The model.
         name: String,
-        /// Of the model.
+        /// Its revision.
         revision: String,
-        /// Where it was looked for.
+        /// The cache that was searched.
         cache: PathBuf,
     },
-    /// The hub does not know it.
+    /// The hub does not have it.
     #[error(
         "{endpoint} has no {what}{} for model {name}, revision {revision}: check both in the settings{}",
         file.as_ref().map(|file| format!(" {file}")).unwrap_or_default(),
@@ -49,36 +49,36 @@ pub enum HubError {
     NotFound {
         /// The repository, the revision, or a file.
         what: Missing,
-        /// Which file, where it is one.
+        /// The file, if one is missing.
         file: Option<String>,
-        /// Of the model.
+        /// The model.
         name: String,
-        /// Of the model.
+        /// Its revision.
         revision: String,
         /// The hub.
         endpoint: String,
     },
-    /// The hub does not show it to whoever asks.
+    /// The hub requires a token for it.
     #[error(
-        "{endpoint} does not give out model {name} ({status}): set HF_TOKEN to a token that may read it; accept the licence at {endpoint}/{name} if it has one; check the name"
+        "{endpoint} denies access to model {name} ({status}): set HF_TOKEN to a token that may read it; accept the licence at {endpoint}/{name} if it has one; check the name"
     )]
     NeedsToken {
-        /// Of the model.
+        /// The model.
         name: String,
         /// The hub.
         endpoint: String,
         /// 401 or 403.
         status: u16,
     },
-    /// The hub wants fewer requests.
+    /// The hub limits the rate of requests.
     #[error(
-        "{endpoint} has had too many requests: try again after {} s, or set HF_TOKEN",
+        "{endpoint} has received too many requests: try again after {} s, or set HF_TOKEN",
         after.as_secs()
     )]
     TooManyRequests {
         /// The hub.
         endpoint: String,
-        /// When it will answer again.
+        /// How long it will refuse requests.
         after: Duration,
     },
     /// No answer came.
@@ -89,18 +89,18 @@ pub enum HubError {
         /// Why.
         source: reqwest::Error,
     },
-    /// A connection stands, and nothing comes.
+    /// The hub accepted a connection, and sends nothing.
     #[error(
-        "{endpoint} has said nothing for {} s: check the network, or try again later",
+        "{endpoint} has sent nothing for {} s: check the network, or try again later",
         after.as_secs()
     )]
     Silent {
         /// The hub.
         endpoint: String,
-        /// How long was waited.
+        /// How long the daemon waited.
         after: Duration,
     },
-    /// The hub is in trouble.
+    /// The hub reports an error of its own.
     #[error("{endpoint} answers {status}: try again later")]
     Server {
         /// The hub.
@@ -108,62 +108,62 @@ pub enum HubError {
         /// The status.
         status: u16,
     },
-    /// What came makes no sense.
-    #[error("{endpoint} does not answer as a hub does ({what}): check HF_ENDPOINT")]
+    /// The answer makes no sense.
+    #[error("{endpoint} does not answer like a hub ({what}): check HF_ENDPOINT")]
     Answer {
         /// The hub.
         endpoint: String,
         /// What is wrong.
         what: &'static str,
     },
-    /// The connection ended before the file did. What came is kept for the next try.
-    #[error("{file} was cut off at {done} of {size} bytes: try again, it goes on from there")]
+    /// The connection ended too early. The bytes that arrived are kept for the next try.
+    #[error("{file} was cut off at {done} of {size} bytes: try again, it continues from there")]
     CutShort {
-        /// In the repository.
+        /// The file, within the repository.
         file: String,
-        /// How much there is.
+        /// Bytes that have arrived.
         done: u64,
-        /// How much there should be.
+        /// Bytes of the file.
         size: u64,
     },
-    /// The file is not what the hub said it would be. What came was removed.
+    /// The file differs from the hub's description. It was removed.
     #[error(
-        "{file} came with {what} {found} instead of {expected} and was removed: try again; if it stays, something on the way changes files"
+        "{file} came with {what} {found} instead of {expected} and was removed: try again; if it happens again, something on the way changes files"
     )]
     Mismatch {
-        /// In the repository.
+        /// The file, within the repository.
         file: String,
         /// The size or the hash.
         what: &'static str,
-        /// What came.
+        /// What arrived.
         found: String,
         /// What was announced.
         expected: String,
     },
-    /// The disk is full, or the folder cannot be written.
-    #[error("cannot write {}: make room or set HF_HOME to a folder that can be written", path.display())]
+    /// The disk is full, or the folder is not writable.
+    #[error("cannot write {}: make room or set HF_HOME to a writable folder", path.display())]
     Cache {
         /// What could not be written.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// Nothing was fetched.
+    /// A path in the listing leaves the model's folder. Nothing was fetched.
     #[error(
         "model {name} lists a file outside of its folder ({file:?}): do not use this model or this hub"
     )]
     Escapes {
-        /// Of the model.
+        /// The model.
         name: String,
         /// As listed.
         file: String,
     },
-    /// It may be something else, such as a dataset.
+    /// The repository holds something else, such as a dataset.
     #[error("{name} has no {missing}: choose a model with safetensors weights and a config.json")]
     NotAModel {
-        /// Of the model.
+        /// The model.
         name: String,
-        /// What every model has.
+        /// What it lacks.
         missing: &'static str,
     },
 }
@@ -177,12 +177,12 @@ pub enum Missing {
     Revision,
     /// The hub lists a file that it does not have.
     File,
-    /// It did not say which.
+    /// The hub did not say which of the two.
     Either,
 }
 
 impl HubError {
-    /// Whether the same request may succeed later without anybody doing anything.
+    /// Whether the same request may succeed later without any change.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
@@ -205,7 +205,7 @@ impl HubError {
         }
     }
 
-    /// Names the file that was asked for, where it is the one that is missing.
+    /// Adds the name of the requested file, if a file is missing.
     #[must_use]
     pub(super) fn of_file(mut self, asked: &str) -> Self {
         if let Self::NotFound { what: Missing::File, file, .. } = &mut self {
@@ -214,7 +214,7 @@ impl HubError {
         self
     }
 
-    /// The way to say that the cache could not be written.
+    /// For use with `map_err`: a path of the cache could not be written.
     pub(super) fn cache(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Cache { path, source }
@@ -232,7 +232,7 @@ impl std::fmt::Display for Missing {
     }
 }
 
-/// The hub hides what may not be seen.
+/// The hub does not distinguish a private repository from a missing one.
 const fn private_hint(what: &Missing) -> &'static str {
     match what {
         Missing::Repository | Missing::Either => "; a private model needs HF_TOKEN",

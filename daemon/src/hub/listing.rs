@@ -1,4 +1,4 @@
-//! What the hub says is in a repository. Nothing of it is believed.
+//! The hub's listing of a repository. Everything in it is checked.
 
 use crate::hub::error::HubError;
 use crate::hub::name::{HubModel, is_commit};
@@ -14,30 +14,30 @@ pub(super) struct Listing {
 /// One of its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ListedFile {
-    /// Within the repository, and never out of it.
+    /// Within the repository; it never leads out of it.
     pub(super) path: String,
-    /// Its content, if the hub told it in the listing; not every mirror does.
+    /// Its content, if the listing has it; that of some mirrors does not.
     pub(super) content: Option<Content>,
 }
 
-/// What a file's bytes are.
+/// The identity of a file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Content {
     pub(super) id: BlobId,
     pub(super) size: u64,
 }
 
-/// The name of a content: its SHA-256 for large files, git's own for others. It is a file name in
-/// the cache.
+/// The name of a content, which is its file name in the cache: the SHA-256 of a large file, or git's
+/// hash of another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BlobId(String);
 
 impl Listing {
-    /// Reads the hub's answer.
+    /// Parses the hub's answer.
     pub(super) fn read(json: &[u8], model: &HubModel, endpoint: &str) -> Result<Self, HubError> {
         let odd = |what| HubError::Answer { endpoint: endpoint.into(), what };
         let info: Info =
-            serde_json::from_slice(json).map_err(|_| odd("the listing cannot be read"))?;
+            serde_json::from_slice(json).map_err(|_| odd("the listing cannot be parsed"))?;
         if !is_commit(&info.sha) {
             return Err(odd("the listing names no commit"));
         }
@@ -54,7 +54,7 @@ impl Listing {
 }
 
 impl BlobId {
-    /// Takes an etag or an id.
+    /// An etag or an id; `None` if it cannot be a file name.
     pub(super) fn new(etag: &str) -> Option<Self> {
         let id = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
@@ -62,18 +62,18 @@ impl BlobId {
         is_id.then(|| Self(id.to_owned()))
     }
 
-    /// As a file name.
+    /// The file name.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Git's own name of the content, where that is it: SHA-1 over a header and the bytes.
+    /// Git's hash of the content, if this is one: SHA-1 over a header and the bytes.
     pub(super) fn git_sha1(&self) -> Option<&str> {
         let is_hash = self.0.len() == 40 && self.0.bytes().all(|byte| byte.is_ascii_hexdigit());
         is_hash.then_some(&*self.0)
     }
 
-    /// The SHA-256 of the content, where that is what names it.
+    /// The SHA-256 of the content, if this is one.
     pub(super) fn sha256(&self) -> Option<&str> {
         let is_hash = self.0.len() == 64 && self.0.bytes().all(|byte| byte.is_ascii_hexdigit());
         is_hash.then_some(&*self.0)

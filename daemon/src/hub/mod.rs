@@ -6,40 +6,38 @@
 //!                        ▼               ▼
 //!                      folder      what the cache has, with a warning
 //! ```
-//! The cache is the one that Python's `huggingface_hub` keeps, in the same layout: what either has
-//! fetched the other finds.
+//! The cache is that of Python's `huggingface_hub`, in the same layout: each finds the files that the
+//! other has fetched.
 
-pub(crate) mod cache;
-pub(crate) mod choice;
-pub(crate) mod download;
-pub(crate) mod endpoint;
-pub(crate) mod error;
-pub(crate) mod http_date;
-pub(crate) mod listing;
-pub(crate) mod name;
-pub(crate) mod part;
-pub(crate) mod patience;
-pub(crate) mod settings;
+mod cache;
+mod choice;
+mod completeness;
+mod download;
+mod endpoint;
+mod error;
+mod listing;
+mod name;
+mod partial_blob;
+mod patience;
+mod settings;
 #[cfg(test)]
-pub(crate) mod stand_in;
-#[cfg(test)]
-pub(crate) mod tests;
-pub(crate) mod whole;
+mod tests;
 
 pub use crate::hub::error::HubError;
 pub(crate) use crate::hub::name::is_revision;
 pub use crate::hub::settings::{HubSettings, Token};
 
+use crate::ground::error_chain::chain;
 use crate::hub::cache::ModelCache;
+use crate::hub::completeness::Completeness;
 use crate::hub::download::Download;
 use crate::hub::endpoint::Endpoint;
 use crate::hub::listing::{Content, ListedFile};
 use crate::hub::name::HubModel;
 use crate::hub::patience::Patience;
-use crate::hub::whole::Held;
 use std::path::PathBuf;
 
-/// A report is worth this much news.
+/// A report is sent after this many further bytes.
 const REPORT_BYTES: u64 = 256 << 10;
 
 /// Fetches models by name.
@@ -49,32 +47,32 @@ pub(crate) struct Hub {
     patience: Patience,
 }
 
-/// How far a fetch is.
+/// The progress of a fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HubProgress {
-    /// The file that is coming, within the repository.
+    /// The file that is being fetched, within the repository.
     pub(crate) file: String,
-    /// Bytes of the whole model that are there. They can become fewer, when a file has to be
-    /// begun again.
+    /// Bytes of the whole model that are here. The number decreases if a file has to be fetched
+    /// again.
     pub(crate) done_bytes: u64,
     /// Bytes of the whole model.
     pub(crate) total_bytes: u64,
 }
 
 impl Hub {
-    /// Asks nothing yet.
+    /// Makes no request yet.
     #[must_use]
     pub(crate) const fn new(settings: HubSettings) -> Self {
         Self { settings, patience: Patience::DEFAULT }
     }
 
-    /// The folder with the model's files, fetched first if need be. A pinned commit that is in the
-    /// cache is used without a request; a branch or a tag is asked for, and what it was last is
-    /// used if nobody answers. It can be dropped at any time: what has come is kept and gone on
-    /// from. Needs a tokio runtime with I/O and time.
+    /// The folder with the model's files, which are fetched if necessary. A pinned commit in the cache
+    /// is used without a request. A branch or a tag is looked up; if there is no answer, its last
+    /// known commit is used. The future can be dropped at any time: a later call continues with the
+    /// bytes that have arrived. Needs a tokio runtime with I/O and time.
     ///
     /// # Errors
-    /// When there is no whole model to give.
+    /// When the model is neither complete in the cache nor can be fetched.
     pub(crate) async fn folder(
         &self,
         name: &str,
@@ -86,8 +84,8 @@ impl Hub {
             return Err(HubError::NoCache);
         }
         let cache = ModelCache::new(&self.settings.cache, &model);
-        let (held, folder) = cache.held();
-        if held == Held::Whole && model.is_pinned() {
+        let (completeness, folder) = cache.completeness();
+        if completeness == Completeness::Complete && model.is_pinned() {
             return Ok(folder);
         }
         let error = match self.settings.is_offline {
@@ -101,20 +99,20 @@ impl Hub {
                 Err(error) => error,
             },
         };
-        // A commit stays what it is, whatever the hub says now. A branch that the hub has an
-        // answer to is not what it was.
-        let may_use_held = model.is_pinned() || self.settings.is_offline || error.is_retryable();
-        if held == Held::Parts || !may_use_held {
+        // A commit never changes, whatever the hub answers. If the hub answers for a branch, its last
+        // known commit must not be used.
+        let may_use_cache = model.is_pinned() || self.settings.is_offline || error.is_retryable();
+        if completeness == Completeness::Incomplete || !may_use_cache {
             return Err(error);
         }
-        let missing = (held == Held::Enough).then_some("perhaps small files");
+        let missing = (completeness == Completeness::Sufficient).then_some("perhaps small files");
         tracing::warn!(
             model = name,
             revision,
             folder = %folder.display(),
             missing,
-            error = %crate::ground::error_chain::chain(&error),
-            "the model is used as the cache has it"
+            error = %chain(&error),
+            "the copy of the model in the cache is used"
         );
         Ok(folder)
     }
@@ -130,7 +128,7 @@ impl Hub {
         let commit = &*listing.commit;
         let chosen = choice::chosen(&listing.files)
             .map_err(|missing| HubError::NotAModel { name: model.name.clone(), missing })?;
-        // Whoever waited here finds everything fetched below.
+        // After a wait for the lock another daemon may have fetched everything below.
         let _lock = cache.lock().await?;
         let mut files = Vec::with_capacity(chosen.len());
         for ListedFile { path, content } in chosen {
@@ -148,7 +146,7 @@ impl Hub {
         };
         let missing: Vec<_> = files.iter().filter(|file| !is_here(file)).collect();
         for (file, content) in missing {
-            // Two files may be the same.
+            // Two files may have the same content.
             if cache.has(commit, file, content) {
                 tally.done_bytes += content.size;
                 continue;
@@ -160,7 +158,7 @@ impl Hub {
     }
 }
 
-/// Adds up the bytes of all files.
+/// Sums up the bytes of all files for progress reports.
 struct Tally<'a> {
     done_bytes: u64,
     total_bytes: u64,
@@ -172,8 +170,8 @@ impl Tally<'_> {
         let size = download.content.size;
         let mut last = None;
         let mut report = |done: u64| {
-            let is_news = last.is_none_or(|last| done.abs_diff(last) >= REPORT_BYTES);
-            if is_news || done == size {
+            let is_due = last.is_none_or(|last| done.abs_diff(last) >= REPORT_BYTES);
+            if is_due || done == size {
                 last = Some(done);
                 (self.progress)(HubProgress {
                     file: download.file.to_owned(),

@@ -1,9 +1,9 @@
-//! A model's name and revision, checked before anything is asked or opened with them.
+//! A model's name and revision, checked before they are used in a request or a path.
 
 use crate::hub::error::HubError;
 use hf_hub::{Repo, RepoType};
 
-/// Which model, in which state.
+/// A model at a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HubModel {
     pub(super) name: String,
@@ -11,12 +11,11 @@ pub(super) struct HubModel {
 }
 
 impl HubModel {
-    /// Checks both. They become parts of paths and of addresses, so nothing but plain characters
-    /// goes through.
+    /// Checks both. They become parts of paths and URLs, so only plain characters are accepted.
     pub(super) fn new(name: &str, revision: &str) -> Result<Self, HubError> {
         let parts: Vec<_> = name.split('/').collect();
-        // "--" stands for the slash in the cache, "name.git" is another address of "name": the hub
-        // itself gives no such names.
+        // "--" stands for the slash in the cache, and "name.git" is another URL of "name". The hub
+        // does not allow such names either.
         let is_name = parts.len() <= 2
             && name.len() <= 96
             && parts.iter().copied().all(is_plain)
@@ -31,12 +30,12 @@ impl HubModel {
         Ok(Self { name: name.into(), revision: revision.into() })
     }
 
-    /// Whether the revision says exactly what the files are.
+    /// Whether the revision is a commit, which determines the files.
     pub(super) fn is_pinned(&self) -> bool {
         is_commit(&self.revision)
     }
 
-    /// What hf-hub calls it, at the given revision.
+    /// The model at another revision, for hf-hub.
     pub(super) fn at(&self, revision: &str) -> Repo {
         Repo::with_revision(self.name.clone(), RepoType::Model, revision.to_owned())
     }
@@ -48,7 +47,7 @@ pub(crate) fn is_revision(revision: &str) -> bool {
         && revision.split('/').all(|part| is_plain(part) && !part.ends_with(".lock"))
 }
 
-/// Whether this is the full name of a commit, as the hub writes it.
+/// Whether this is the full hash of a commit, as the hub writes it.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

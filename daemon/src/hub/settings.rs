@@ -1,4 +1,7 @@
-//! What the environment says about the hub, as Python's `huggingface_hub` understands it.
+//! The hub's environment variables, with the meaning that Python's `huggingface_hub` gives them.
+
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -6,21 +9,21 @@ use std::path::{Path, PathBuf};
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// Where models by name come from and where they are kept.
+/// The hub that models are fetched from, and the folder that they are kept in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubSettings {
-    /// The folder with a folder for each model (`models--org--name`). Empty where no variable
-    /// tells it, not even `HOME`; then no model can be had by name.
+    /// The folder with a folder for each model (`models--org--name`). Empty if no variable names it,
+    /// not even `HOME`; then no model can be fetched.
     pub cache: PathBuf,
-    /// The hub, without a slash at the end.
+    /// The URL of the hub, without a slash at the end.
     pub endpoint: String,
-    /// Shown to the hub, and to nobody that it redirects to.
+    /// Sent to the hub, and to no host that it redirects to.
     pub token: Option<Token>,
-    /// No request is made; only what is in the cache is used.
+    /// No request is made; only models in the cache are used.
     pub is_offline: bool,
 }
 
-/// A secret that says to the hub who asks. It is never shown, not even in debug output.
+/// A secret that authenticates requests to the hub. It is never shown, not even in debug output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -51,10 +54,8 @@ impl HubSettings {
             is_offline: text("HF_HUB_OFFLINE").is_some_and(is_yes),
         }
     }
-}
 
-impl HubSettings {
-    /// What is wrong with the address of the hub, if no request could be made to it.
+    /// What is wrong with the URL of the hub, if no request could be made to it.
     #[must_use]
     pub fn endpoint_fault(&self) -> Option<String> {
         let is_address = reqwest::Url::parse(&self.endpoint)
@@ -69,19 +70,21 @@ impl HubSettings {
 }
 
 impl Token {
-    /// A token without the blanks around it; none if nothing is left, or if it has characters that
-    /// no token has, which could not be sent.
+    /// A token without the blanks around it. `None` if nothing is left, or if it has characters that
+    /// cannot be sent in a header.
     #[must_use]
     pub fn new(token: &str) -> Option<Self> {
         let token = token.trim();
         let can_be_sent = token.bytes().all(|byte| byte.is_ascii_graphic());
         if !can_be_sent {
-            tracing::warn!("the hub's token has blanks or other odd characters and is not used");
+            tracing::warn!(
+                "the hub's token has blanks or other invalid characters and is not used"
+            );
         }
         (can_be_sent && !token.is_empty()).then(|| Self(token.to_owned()))
     }
 
-    /// What is sent.
+    /// The secret, to be sent.
     pub(super) fn secret(&self) -> &str {
         &self.0
     }
@@ -93,87 +96,10 @@ impl fmt::Debug for Token {
     }
 }
 
-/// `~/x` is what people write where no shell reads it.
+/// Expands `~/x`, which people also write where no shell does it.
 fn expanded(path: &Path, user: Option<&Path>) -> PathBuf {
     match (path.strip_prefix("~"), user) {
         (Ok(rest), Some(user)) => user.join(rest),
         _ => path.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(variables: &[(&str, &str)]) -> HubSettings {
-        HubSettings::from_variables(|name| {
-            let (_, value) = variables.iter().find(|(key, _)| *key == name)?;
-            Some(value.into())
-        })
-    }
-
-    #[test]
-    fn the_cache_is_where_python_has_it() {
-        for (variables, cache) in [
-            (vec![("HOME", "/u")], "/u/.cache/huggingface/hub"),
-            (vec![("HOME", "/u"), ("XDG_CACHE_HOME", "/x")], "/x/huggingface/hub"),
-            (vec![("HOME", "/u"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/h")], "/h/hub"),
-            (vec![("HF_HOME", "/h"), ("HF_HUB_CACHE", "/c")], "/c"),
-            (vec![("HF_HOME", "~/h"), ("HOME", "/u")], "/u/h/hub"),
-            (vec![("HF_HOME", ""), ("HOME", "/u")], "/u/.cache/huggingface/hub"),
-            (vec![], ""),
-        ] {
-            assert_eq!(settings(&variables).cache, Path::new(cache), "{variables:?}");
-        }
-    }
-
-    #[test]
-    fn the_endpoint_loses_its_last_slash() {
-        assert_eq!(settings(&[]).endpoint, "https://huggingface.co");
-        assert_eq!(settings(&[("HF_ENDPOINT", "http://h:1/")]).endpoint, "http://h:1");
-    }
-
-    #[test]
-    fn an_endpoint_that_no_request_can_go_to_is_told() {
-        for sound in ["https://hub.example", "http://127.0.0.1:8080", "http://[::1]:1/mirror"] {
-            assert_eq!(settings(&[("HF_ENDPOINT", sound)]).endpoint_fault(), None, "{sound}");
-        }
-        for wrong in ["hub.example", "ftp://hub.example", "http://", "file:///hub", "https:// x"] {
-            let fault = settings(&[("HF_ENDPOINT", wrong)]).endpoint_fault().unwrap();
-            assert!(fault.contains(wrong.trim_end_matches('/')), "{fault}");
-        }
-    }
-
-    #[test]
-    fn offline_is_what_python_takes_for_yes() {
-        for yes in ["1", "true", "TRUE", "Yes", "on", " ON "] {
-            assert!(settings(&[("HF_HUB_OFFLINE", yes)]).is_offline, "{yes}");
-        }
-        for no in ["", "0", "false", "no", "off", "2"] {
-            assert!(!settings(&[("HF_HUB_OFFLINE", no)]).is_offline, "{no}");
-        }
-    }
-
-    #[test]
-    fn the_token_comes_from_the_variable_then_from_its_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().to_str().unwrap();
-        let other = folder.path().join("other");
-        std::fs::write(folder.path().join("token"), "in-home\n").unwrap();
-        std::fs::write(&other, "in-file").unwrap();
-        let other = other.to_str().unwrap();
-        let token = |variables: &[(&str, &str)]| settings(variables).token;
-        assert_eq!(token(&[("HF_HOME", home)]), Token::new("in-home"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN_PATH", other)]), Token::new("in-file"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", " direct\n")]), Token::new("direct"));
-        assert_eq!(token(&[("HF_HOME", other)]), None);
-        assert_eq!(Token::new(" \n"), None);
-        assert_eq!(Token::new("two\nlines"), None);
-    }
-
-    #[test]
-    fn a_token_is_never_shown() {
-        let shown = format!("{:?}", settings(&[("HF_TOKEN", "hf_secret")]));
-        assert!(shown.contains("Token") && !shown.contains("secret"), "{shown}");
     }
 }

@@ -7,7 +7,7 @@ pub(crate) mod wanted;
 
 pub(crate) use crate::request::embed::wanted::RowError;
 
-use crate::batching::job::Job;
+use crate::batching::row_job::RowJob;
 use crate::cache::KeySpace;
 use crate::connection::session::Connection;
 use crate::daemon::Shared;
@@ -54,12 +54,12 @@ pub(crate) async fn embed(
         let lookup = lookup(&shared, &connection, model, embedding, &wanted);
         let prompt = wanted.prompt.clone();
         let (job, waiting) = match lookup {
-            None => Job::new(connection.id, prompt, texts, places, wanted.shape),
+            None => RowJob::new(connection.id, prompt, texts, places, wanted.shape),
             Some(lookup) => {
                 let found = lookup.find(texts, places).await;
                 let Found { texts, missing, truncated } =
                     found.ok_or(RequestError::Defect("a look-up panicked"))?;
-                Job::of_homes(connection.id, prompt, texts, missing, truncated)
+                RowJob::of_targets(connection.id, prompt, texts, missing, truncated)
             }
         };
         if job.len() > 0 {
@@ -110,5 +110,5 @@ fn lookup(
         user,
         wanted.prompt_text(&model.info, embedding),
     );
-    Some(Lookup::new(&shared.cache, keys, wanted.shape))
+    Some(Lookup::new(&shared.flights, keys, wanted.shape))
 }

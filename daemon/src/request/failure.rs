@@ -1,15 +1,14 @@
 //! The one place where errors of the daemon's parts become a [`Failure`] for a client.
 
 use crate::batching::generation::OptionError;
-use crate::batching::job::JobError;
 use crate::batching::queue::QueueError;
+use crate::batching::row_job::JobError;
 use crate::batching::text_job::TextError;
 use crate::ground::error_chain::chain;
-use crate::models::acquire_error::AcquireError;
 use crate::models::lease::LeaseError;
-use crate::models::load_failure::LoadFailure;
-use crate::models::loaded::NotOffered;
-use crate::models::scheduler::{PlacementVerdict, UnloadError};
+use crate::models::loader::LoadFailure;
+use crate::models::scheduler::{PlacementVerdict, UnloadError, WaitError};
+
 use crate::request::embed::RowError;
 use crate::segment::SegmentError;
 use emberd_engine::ComputeError;
@@ -252,6 +251,20 @@ impl RequestError {
         }
     }
 
+    /// Why a waiter did not get its model.
+    pub(crate) fn waiting(model: &ModelId, error: WaitError) -> Self {
+        let model = model.clone();
+        match error {
+            WaitError::NotConfigured => Self::NotConfigured { model, known: String::new() },
+            WaitError::Failed { cause, retry_in } => {
+                Self::Load { model, source: cause, retry_in: Some(retry_in) }
+            }
+            WaitError::Refused { verdict, reasons } => Self::NoPlace { model, verdict, reasons },
+            WaitError::Lease(error) => error.into(),
+            WaitError::NotShared => Self::NotShared(model),
+        }
+    }
+
     fn is_retryable(&self) -> bool {
         if let Self::NoPlace { verdict, .. } = self {
             return *verdict != PlacementVerdict::Never;
@@ -273,30 +286,5 @@ impl RequestError {
             ),
             _ => false,
         }
-    }
-}
-
-impl From<AcquireError> for RequestError {
-    fn from(error: AcquireError) -> Self {
-        match error {
-            AcquireError::NotConfigured(model) => {
-                Self::NotConfigured { model, known: String::new() }
-            }
-            AcquireError::Load { model, source, retry_in } => {
-                Self::Load { model, source, retry_in }
-            }
-            AcquireError::Refused { model, verdict, reasons } => {
-                Self::NoPlace { model, verdict, reasons }
-            }
-            AcquireError::NotShared(model) => Self::NotShared(model),
-            AcquireError::Lease(error) => Self::Lease(error),
-            AcquireError::Defect(what) => Self::Defect(what),
-        }
-    }
-}
-
-impl From<NotOffered> for RequestError {
-    fn from(NotOffered { model, wanted, offered }: NotOffered) -> Self {
-        Self::NotOffered { model, wanted, offered }
     }
 }

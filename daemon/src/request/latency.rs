@@ -1,16 +1,8 @@
 //! How long requests take, by kind.
 
-use crate::ground::sync::lock;
+use crate::ground::histogram::TimeHistogram;
 use emberd_protocol::{LatencyStatus, Request};
-use hdrhistogram::Histogram;
-use std::sync::Mutex;
 use std::time::Duration;
-
-/// Values are told to two digits: the histogram of a kind takes some kilobytes.
-const DIGITS: u8 = 2;
-
-/// Longer ones count as this long.
-const LONGEST_US: u64 = 3_600_000_000;
 
 /// What a request is, for its latency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,67 +66,33 @@ impl Kind {
     }
 }
 
-/// A histogram of times, for many threads.
-#[derive(Debug)]
-pub(crate) struct Times {
-    histogram: Mutex<Histogram<u64>>,
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LONGEST_US, DIGITS)
-            .expect("the bounds are a power apart, and the digits are few");
-        Self { histogram: Mutex::new(histogram) }
-    }
-}
-
-impl Times {
-    /// Counts a time.
-    pub(crate) fn note(&self, time: Duration) {
-        self.note_many(time, 1);
-    }
-
-    /// Counts a time as often as it was met.
-    pub(crate) fn note_many(&self, time: Duration, count: u64) {
-        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).clamp(1, LONGEST_US);
-        lock(&self.histogram).saturating_record_n(us, count);
-    }
-
-    /// A quantile in microseconds; 0 where nothing was counted.
-    #[must_use]
-    pub(crate) fn quantile_us(&self, quantile: f64) -> u64 {
-        lock(&self.histogram).value_at_quantile(quantile)
-    }
-
-    fn told(&self, kind: Kind) -> LatencyStatus {
-        let histogram = lock(&self.histogram);
-        LatencyStatus {
-            kind: kind.as_str().into(),
-            count: histogram.len(),
-            p50_us: histogram.value_at_quantile(0.5),
-            p90_us: histogram.value_at_quantile(0.9),
-            p99_us: histogram.value_at_quantile(0.99),
-            max_us: histogram.max(),
-        }
-    }
-}
-
 /// The times of each kind of request.
 #[derive(Debug, Default)]
 pub(crate) struct Latencies {
-    of: [Times; Kind::ALL.len()],
+    of: [TimeHistogram; Kind::ALL.len()],
 }
 
 impl Latencies {
     /// Counts a request that was answered.
     pub(crate) fn note(&self, kind: Kind, time: Duration) {
-        self.of[kind as usize].note(time);
+        self.of[kind as usize].record(time);
     }
 
     /// The kinds that there were.
     #[must_use]
     pub(crate) fn told(&self) -> Vec<LatencyStatus> {
-        let all = Kind::ALL.iter().map(|kind| self.of[*kind as usize].told(*kind));
+        let all = Kind::ALL.iter().map(|kind| status_of(*kind, &self.of[*kind as usize]));
         all.filter(|latency| latency.count > 0).collect()
+    }
+}
+
+fn status_of(kind: Kind, times: &TimeHistogram) -> LatencyStatus {
+    LatencyStatus {
+        kind: kind.as_str().into(),
+        count: times.count(),
+        p50_us: times.quantile_us(0.5),
+        p90_us: times.quantile_us(0.9),
+        p99_us: times.quantile_us(0.99),
+        max_us: times.max_us(),
     }
 }

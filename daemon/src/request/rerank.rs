@@ -1,6 +1,6 @@
 //! From pairs of texts to scores: the same queue and workers as for rows, over the model's head.
 
-use crate::batching::job::Job;
+use crate::batching::row_job::RowJob;
 use crate::connection::session::Connection;
 use crate::daemon::Shared;
 use crate::request::dispatch::{Answer, target};
@@ -41,7 +41,7 @@ pub(crate) async fn rerank(
     let mut output = Output::heap(pairs as usize, shape.used);
     if pairs > 0 {
         let rows = output.take_rows();
-        let (job, waiting) = Job::of_pairs(connection.id, texts, request.pairs, rows, shape);
+        let (job, waiting) = RowJob::of_pairs(connection.id, texts, request.pairs, rows, shape);
         ranking.queue.push(job)?;
         let done = waiting.done().await?;
         answer.tokens = done.tokens;

@@ -6,9 +6,10 @@ use crate::connection::session::Connection;
 use crate::daemon::Shared;
 use crate::ground::memory::resident_bytes;
 use crate::ground::sync::lock;
-use crate::models::registry::ModelSnapshot;
-use crate::models::scheduler::InstanceState;
-use crate::models::slot::ModelSlot;
+use crate::ground::time::millis;
+use crate::models::loaded::ModelSlot;
+use crate::models::registry::Seen;
+use crate::models::scheduler::CopyState;
 use emberd_protocol::{
     CacheStatus, ConnectionStatus, DaemonStatus, DeviceStatus, LeaseStatus, ModelState,
     ModelStatus, SegmentStatus, Status,
@@ -16,7 +17,7 @@ use emberd_protocol::{
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What a list of the status may take of its message; models and the rest need room, too.
 const MAX_LIST_BYTES: usize = 256 << 10;
@@ -40,19 +41,19 @@ fn listed<T>(items: impl Iterator<Item = T>, texts_bytes: impl Fn(&T) -> usize) 
 
 /// A model's state in the protocol's words: that of its copy which is furthest on its way in.
 #[must_use]
-pub(crate) fn state(seen: &ModelSnapshot) -> ModelState {
-    let rank = |state: &InstanceState| match state {
-        InstanceState::Ready => 0,
-        InstanceState::Loading => 1,
-        InstanceState::Draining => 2,
-        InstanceState::Unloading => 3,
+pub(crate) fn state(seen: &Seen) -> ModelState {
+    let rank = |state: &CopyState| match state {
+        CopyState::Ready => 0,
+        CopyState::Loading => 1,
+        CopyState::Draining => 2,
+        CopyState::Unloading => 3,
     };
-    match seen.instances.iter().map(|(instance, _)| instance.state).min_by_key(rank) {
-        Some(InstanceState::Ready) if seen.leases > 0 => ModelState::Ready,
-        Some(InstanceState::Ready) => ModelState::Idle,
-        Some(InstanceState::Loading) => ModelState::Loading,
-        Some(InstanceState::Draining) => ModelState::Draining,
-        Some(InstanceState::Unloading) => ModelState::Unloading,
+    match seen.copies.iter().map(|(copy, _)| copy.state).min_by_key(rank) {
+        Some(CopyState::Ready) if seen.leases > 0 => ModelState::Ready,
+        Some(CopyState::Ready) => ModelState::Idle,
+        Some(CopyState::Loading) => ModelState::Loading,
+        Some(CopyState::Draining) => ModelState::Draining,
+        Some(CopyState::Unloading) => ModelState::Unloading,
         None if seen.is_preparing => ModelState::Loading,
         None if seen.failed.is_some() => ModelState::Failed,
         None => ModelState::Configured,
@@ -66,7 +67,7 @@ pub(crate) fn of(shared: &Shared) -> Status {
     let connections: Vec<Arc<Connection>> =
         lock(&shared.connections).values().map(Arc::clone).collect();
     let by_id: HashMap<_, _> = connections.iter().map(|c| (c.id, c)).collect();
-    let overview = shared.registry.snapshot();
+    let overview = shared.registry.overview();
     let leases = overview.leases.into_iter().filter_map(|(id, lease)| {
         let holder = by_id.get(&lease.connection)?;
         Some(LeaseStatus {
@@ -119,17 +120,17 @@ pub(crate) fn of(shared: &Shared) -> Status {
 
 /// Where a model's files are from, and its type: as it was loaded, or would be now.
 #[must_use]
-pub(crate) fn origin(slot: &ModelSlot, seen: &ModelSnapshot) -> (String, String) {
-    if let Some(loaded) = seen.instances.iter().find_map(|(_, model)| model.as_ref()) {
-        return (loaded.source.clone(), loaded.model_type.to_string());
+pub(crate) fn origin(slot: &ModelSlot, seen: &Seen) -> (String, String) {
+    if let Some(loaded) = seen.copies.iter().find_map(|(_, model)| model.as_ref()) {
+        return (loaded.source.clone(), loaded.model_type.clone());
     }
     let settings = slot.settings();
-    (settings.source(), settings.model_type.to_string())
+    (settings.source(), settings.model_type)
 }
 
 fn model(shared: &Shared, slot: &ModelSlot, now: Instant) -> ModelStatus {
-    let seen = shared.registry.model_snapshot(&slot.id);
-    let loaded: Vec<_> = seen.instances.iter().filter_map(|(_, model)| model.as_ref()).collect();
+    let seen = shared.registry.seen(&slot.id);
+    let loaded: Vec<_> = seen.copies.iter().filter_map(|(_, model)| model.as_ref()).collect();
     let counters = &slot.counters;
     let (source, model_type) = origin(slot, &seen);
     let waits = |quantile| {
@@ -148,8 +149,8 @@ fn model(shared: &Shared, slot: &ModelSlot, now: Instant) -> ModelStatus {
             .as_ref()
             .map(|failed| crate::ground::error_chain::chain(&*failed.cause)),
         retry_in_ms: seen.failed.as_ref().map(|failed| until(failed.retry_at)),
-        copies: count(seen.instances.len()),
-        memory_bytes: seen.instances.iter().map(|(instance, _)| instance.bytes).sum(),
+        copies: count(seen.copies.len()),
+        memory_bytes: seen.copies.iter().map(|(copy, _)| copy.bytes).sum(),
         loads: load(&counters.loads),
         unloads: load(&counters.unloads),
         load_ms: load(&counters.load_ms),
@@ -164,7 +165,7 @@ fn model(shared: &Shared, slot: &ModelSlot, now: Instant) -> ModelStatus {
         rows_inline: load(&counters.rows_inline),
         rows_shared: load(&counters.rows_shared),
         texts_cached: load(&counters.texts_cached),
-        busy: count(seen.instances.iter().map(|(instance, _)| instance.uses).sum()),
+        busy: count(seen.copies.iter().map(|(copy, _)| copy.uses).sum()),
         queued_texts: loaded.iter().map(|model| model.queued_texts() as u64).sum(),
         // A model has one of both kinds of workers; the other has counted nothing.
         queue_wait_p50_us: waits(0.5),
@@ -223,8 +224,4 @@ fn load(counter: &AtomicU64) -> u64 {
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

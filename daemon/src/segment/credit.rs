@@ -1,26 +1,26 @@
-//! The bytes of all segments of all connections, or of all results that go inline.
+//! Counting the bytes of all segments of all connections, or of all inline results.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use tokio::sync::{Notify, watch};
 
-/// What all connections together may have in segments, and what they have.
+/// Bytes of segments that all connections together may have, and have.
 ///
-/// A segment counts from just before it is made until its pool gives it up; spares that no
+/// A segment counts from just before it is made until its pool gives it up. Spares that no
 /// connection has taken do not count.
 #[derive(Debug)]
 pub struct TotalCredit {
     limit_bytes: AtomicU64,
     used_bytes: AtomicU64,
     segments: AtomicU32,
-    /// Told whenever a share comes back.
+    /// Notified when a share is dropped.
     freed: Notify,
-    /// Told when a connection waits for room: others may hold segments that nobody uses.
+    /// Changed when a connection waits: others may hold segments that nobody uses.
     wanted: watch::Sender<()>,
 }
 
 impl TotalCredit {
-    /// Nothing used of `limit_bytes`.
+    /// A total of `limit_bytes`, of which nothing is used.
     #[must_use]
     pub fn new(limit_bytes: u64) -> Arc<Self> {
         Arc::new(Self {
@@ -38,13 +38,13 @@ impl TotalCredit {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
-    /// What they may have.
+    /// Bytes that they may have.
     #[must_use]
     pub fn limit_bytes(&self) -> u64 {
         self.limit_bytes.load(Ordering::Relaxed)
     }
 
-    /// Other bounds for what is taken from now on.
+    /// Changes the limit for shares that are taken from now on.
     pub fn set_limit(&self, limit_bytes: u64) {
         self.limit_bytes.store(limit_bytes, Ordering::Relaxed);
         self.freed.notify_waiters();
@@ -56,26 +56,28 @@ impl TotalCredit {
         self.segments.load(Ordering::Relaxed)
     }
 
-    /// Sees a change whenever a connection waits for room that free segments of others may take.
+    /// Changes whenever a connection waits for memory that free segments of others may occupy.
     #[must_use]
     pub fn wanted(&self) -> watch::Receiver<()> {
         self.wanted.subscribe()
     }
 
+    /// Asks other connections to give up free segments.
     pub(super) fn want(&self) {
         self.wanted.send_replace(());
     }
 
+    /// Notified when a share is dropped or the limit changes.
     pub(super) fn freed(&self) -> &Notify {
         &self.freed
     }
 
-    /// Whether `len_bytes` are left now.
+    /// Whether `len_bytes` are left.
     pub(super) fn has_room(&self, len_bytes: u64) -> bool {
         self.used_bytes().checked_add(len_bytes).is_some_and(|sum| sum <= self.limit_bytes())
     }
 
-    /// Takes `len_bytes` for one segment, if that much is left.
+    /// Takes `len_bytes` for one segment, if they are left.
     pub(super) fn share(self: &Arc<Self>, len_bytes: u64) -> Option<Share> {
         let limit = self.limit_bytes();
         let taken = |used: u64| used.checked_add(len_bytes).filter(|sum| *sum <= limit);
@@ -85,7 +87,7 @@ impl TotalCredit {
     }
 }
 
-/// The part of one segment, or of one inline result, in the total. Dropping it gives it back.
+/// The bytes of one segment, or of one inline result, in a total. Dropping it returns them.
 #[derive(Debug)]
 pub(super) struct Share {
     total: Arc<TotalCredit>,

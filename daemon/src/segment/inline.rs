@@ -1,22 +1,23 @@
-//! The bytes of results that go inline, from before they are computed until they are written.
+//! Counting the bytes of inline results, from before they are computed until they are written.
 //!
-//! A client that asks and never reads would otherwise fill the daemon's memory with its answers.
+//! Otherwise a client that sends requests and never reads could fill the daemon's memory with
+//! answers.
 
-use crate::segment::SegmentError;
 use crate::segment::credit::{Share, TotalCredit};
+use crate::segment::error::SegmentError;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// What one connection may have in inline results, beside what all of them together may have.
+/// Bytes of inline results that one connection may have, within the total of all connections.
 #[derive(Debug)]
 pub struct InlineCredit {
     own: Arc<TotalCredit>,
     total: Arc<TotalCredit>,
 }
 
-/// The right to hold one inline result. Dropping it gives the bytes back.
+/// The right to hold one inline result. Dropping it returns the bytes.
 #[derive(Debug)]
 pub struct InlineShare {
     _own: Share,
@@ -24,18 +25,18 @@ pub struct InlineShare {
 }
 
 impl InlineCredit {
-    /// Nothing held yet. `total` is that of inline results alone: who holds much shared memory does
-    /// not keep small answers from others.
+    /// Nothing is held yet. `total` counts only inline results, so that a connection with much shared
+    /// memory does not keep others from small answers.
     #[must_use]
     pub fn new(credit_bytes: u64, total: Arc<TotalCredit>) -> Self {
         Self { own: TotalCredit::new(credit_bytes), total }
     }
 
-    /// Takes `len_bytes`, waiting for as long as `patience` where that much is not left.
+    /// Takes `len_bytes`, and waits up to `patience` until they are left.
     ///
     /// # Errors
     /// [`SegmentError::NeverFits`] at once; [`SegmentError::Credit`] or [`SegmentError::Total`]
-    /// when patience ends.
+    /// when `patience` ends.
     pub async fn reserve(
         &self,
         len_bytes: u64,
@@ -45,7 +46,7 @@ impl InlineCredit {
         if len_bytes > limit_bytes {
             return Err(SegmentError::NeverFits { len_bytes, limit_bytes });
         }
-        // Nearly always there is room, and then nothing is set up to wait with.
+        // The usual case, without setting up anything to wait with.
         if let Ok(share) = self.take(len_bytes) {
             return Ok(share);
         }
@@ -53,7 +54,7 @@ impl InlineCredit {
         loop {
             let mut own_freed = pin!(self.own.freed().notified());
             let mut total_freed = pin!(self.total.freed().notified());
-            // Listening from before the look on, so that no change falls in between.
+            // Enabled before the attempt, so that no change between the two is missed.
             own_freed.as_mut().enable();
             total_freed.as_mut().enable();
             let full = match self.take(len_bytes) {
@@ -70,8 +71,7 @@ impl InlineCredit {
     }
 
     fn take(&self, len_bytes: u64) -> Result<InlineShare, SegmentError> {
-        // Looked at first: a share that is taken and given back would wake whoever waits for it, this
-        // one too.
+        // Checked first: a share that is taken and returned would wake all that wait, this one too.
         let total_is_full = || SegmentError::Total {
             len_bytes,
             used_bytes: self.total.used_bytes(),

@@ -1,97 +1,17 @@
-//! A segment: memory that this process writes and another one reads.
+//! A mapping of shared memory.
 
-use crate::ground::headroom::Headroom;
-use crate::segment::{SegmentError, posix};
-use emberd_protocol::SegmentHandle;
+use crate::segment::error::SegmentError;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use std::ffi::c_void;
-use std::fmt;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
-/// Lengths of segments are multiples of this many bytes: of the pages of any Linux.
-pub(super) const GRANULE_BYTES: u64 = 64 << 10;
-
-/// The smallest page of any Linux: touching at this distance touches every page.
+/// The smallest page of any Linux: a write every this many bytes touches every page.
 const TOUCH_DISTANCE: usize = 4096;
 
-/// A segment. Its memory goes with it (unless a client still maps it), and so does its name.
-pub struct Segment {
-    home: Home,
-}
-
-enum Home {
-    Memfd { descriptor: OwnedFd, mapping: Mapping },
-    Posix(posix::Named),
-}
-
-impl Segment {
-    pub(super) fn memfd(descriptor: OwnedFd, mapping: Mapping) -> Self {
-        Self { home: Home::Memfd { descriptor, mapping } }
-    }
-
-    pub(super) fn posix(named: posix::Named) -> Self {
-        Self { home: Home::Posix(named) }
-    }
-
-    /// Its size, as announced.
-    #[must_use]
-    pub fn len_bytes(&self) -> u64 {
-        match &self.home {
-            Home::Memfd { mapping, .. } => mapping.bytes.len() as u64,
-            Home::Posix(named) => named.len_bytes(),
-        }
-    }
-
-    /// How a client reaches it.
-    #[must_use]
-    pub fn handle(&self) -> SegmentHandle {
-        match &self.home {
-            Home::Memfd { .. } => SegmentHandle::Descriptor,
-            Home::Posix(named) => SegmentHandle::Name(named.name().to_owned()),
-        }
-    }
-
-    /// The descriptor to send, where the handle is [`SegmentHandle::Descriptor`].
-    #[must_use]
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match &self.home {
-            Home::Memfd { descriptor, .. } => Some(descriptor.as_fd()),
-            Home::Posix(_) => None,
-        }
-    }
-
-    /// All of its memory where that may be written in place: initialised, valid while `self` lives,
-    /// at an address that is a multiple of a page. Who writes where is the pool's to say. `None`
-    /// where nothing keeps the memory behind the addresses: see [`Segment::write`].
-    pub(super) fn mapped(&self) -> Option<NonNull<[u8]>> {
-        match &self.home {
-            Home::Memfd { mapping, .. } => Some(mapping.bytes),
-            Home::Posix(_) => None,
-        }
-    }
-
-    /// Writes to a segment that is not mapped; nothing to do for one that is.
-    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SegmentError> {
-        match &self.home {
-            Home::Memfd { .. } => Ok(()),
-            Home::Posix(named) => named.write(offset, bytes),
-        }
-    }
-}
-
-impl fmt::Debug for Segment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Segment")
-            .field("handle", &self.handle())
-            .field("len_bytes", &self.len_bytes())
-            .finish_non_exhaustive()
-    }
-}
-
-/// A shared mapping of our own, writable.
+/// A writable shared mapping of this process.
 pub(super) struct Mapping {
     bytes: NonNull<[u8]>,
 }
@@ -116,8 +36,13 @@ impl Mapping {
         Ok(Self { bytes: NonNull::slice_from_raw_parts(start.cast(), len.get()) })
     }
 
+    /// The mapped memory: valid while `self` lives.
+    pub(super) fn bytes(&self) -> NonNull<[u8]> {
+        self.bytes
+    }
+
     /// Asks for huge pages (most systems have them off for shared memory; then nothing changes)
-    /// and puts every page into this process, so that writing later never waits for one.
+    /// and maps every page into this process, so that later writes never wait for one.
     pub(super) fn populate(&self) -> Result<(), SegmentError> {
         populate(self.bytes)
     }
@@ -149,7 +74,7 @@ fn populate(bytes: NonNull<[u8]>) -> Result<(), SegmentError> {
             touch(bytes);
             Ok(())
         }
-        // No page could be had: said here, where a store would be a fatal signal.
+        // No page was available: an error here, where a later write would be a fatal signal.
         Err(Errno::EFAULT) => Err(SegmentError::NoMemory { len_bytes: bytes.len() as u64 }),
         Err(errno) => Err(SegmentError::from_step("touch the pages", bytes.len() as u64)(errno)),
     }
@@ -165,31 +90,10 @@ fn touch(bytes: NonNull<[u8]>) {
     }
 }
 
-/// The length to make for a wanted one, or why there is no use in trying.
-///
-/// Behind a memfd there is no mount with a limit: `fallocate` goes on until somebody is killed for
-/// lack of memory. So what is there is asked first.
-pub(super) fn admit(len_bytes: u64) -> Result<u64, SegmentError> {
-    len_bytes
-        .max(1)
-        .checked_next_multiple_of(GRANULE_BYTES)
-        .filter(|rounded| *rounded <= Headroom::now().free_bytes)
-        .ok_or(SegmentError::NoMemory { len_bytes })
-}
-
-/// A signal to the thread interrupts an allocation; what was allocated stays.
-pub(super) fn retry_interrupted(mut step: impl FnMut() -> nix::Result<()>) -> nix::Result<()> {
-    loop {
-        match step() {
-            Err(Errno::EINTR) => {}
-            other => return other,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::allocation::GRANULE_BYTES;
     use crate::segment::{Backend, MemfdBackend};
 
     #[test]

@@ -1,7 +1,10 @@
-//! Segments without a name: memfds, sealed so that a client can trust them and cannot write them.
+//! Segments without a name: memfds, sealed so that a client can trust them and cannot write to them.
 
-use crate::segment::mapping::{Mapping, Segment, admit, retry_interrupted};
-use crate::segment::{Backend, SegmentError};
+use crate::segment::allocation::{admit, retry_interrupted};
+use crate::segment::backend::Backend;
+use crate::segment::error::SegmentError;
+use crate::segment::mapping::Mapping;
+use crate::segment::memory::Segment;
 use emberd_protocol::SegmentBackend;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
@@ -11,9 +14,9 @@ use std::os::fd::OwnedFd;
 
 /// Makes sealed memfds. The default.
 ///
-/// Nobody can make one shorter (so no reader dies of it), nobody can map or write it anew (so
-/// the mapping made here stays the only writable one), and nothing is left after a crash: the
-/// memory goes with the last descriptor and mapping.
+/// No process can truncate one, so no reader is killed by it. No process can map it writable or
+/// write to it later, so the mapping made here stays the only writable one. Nothing is left after a
+/// crash: the kernel frees the memory with the last descriptor and mapping.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MemfdBackend;
 

@@ -1,37 +1,39 @@
 //! Segments with a name: POSIX shared memory through the `shared_memory` package.
 //!
-//! For systems without memfd, and for peers that cannot receive a descriptor. Weaker than
-//! [`MemfdBackend`](crate::segment::MemfdBackend), which is why that one is the default:
-//! - Every process of the same user can open such a segment by its name, write to it, and cut it
-//!   short. A store to memory that is no longer there would kill the daemon (`SIGBUS`), so the
-//!   mapping that the package makes is never touched: rows are computed on the heap and written as
-//!   to a file, which is an error where something is amiss. Other users cannot open it: the mode is
-//!   0600, so that their results go inline.
-//! - The name outlives a daemon that is killed. [`sweep_leftovers`] takes such names away.
+//! For systems without memfd, and for peers that cannot receive a descriptor. They are weaker than
+//! [`MemfdBackend`](crate::segment::MemfdBackend), which is the default:
+//! - Every process of the same user can open such a segment by its name, write to it, and truncate
+//!   it. A write to memory that is gone would kill the daemon (`SIGBUS`), so the mapping that the
+//!   package makes is never touched: rows are computed on the heap and written as to a file, which
+//!   fails with an error instead. Other users cannot open it, since its mode is 0600; their results
+//!   go inline.
+//! - The name outlives a daemon that is killed. [`sweep_leftovers`] removes such names.
 
-use crate::segment::mapping::{Segment, admit, retry_interrupted};
-use crate::segment::{Backend, SegmentError};
+use crate::segment::allocation::{admit, retry_interrupted};
+use crate::segment::backend::Backend;
+use crate::segment::error::SegmentError;
+use crate::segment::memory::Segment;
+use crate::segment::posix_segment::{PosixSegment, open};
 use emberd_protocol::SegmentBackend;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, posix_fallocate};
-use nix::sys::mman::{shm_open, shm_unlink};
+use nix::fcntl::posix_fallocate;
+use nix::sys::mman::shm_unlink;
 use nix::sys::signal::kill;
-use nix::sys::stat::Mode;
 use nix::unistd::{Pid, geteuid};
-use shared_memory::{Shmem, ShmemConf, ShmemError};
+use shared_memory::{ShmemConf, ShmemError};
 use std::fmt;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Where Linux shows the names.
+/// The folder in which Linux shows the names.
 const SHM_FOLDER: &str = "/dev/shm";
 
-/// Longer than it takes to lock a segment that was just made.
+/// Longer than a daemon takes to lock a segment that it has made.
 const UNLOCKED_FOR: Duration = Duration::from_secs(60);
 
 /// Makes POSIX segments under names of its own.
@@ -42,7 +44,7 @@ pub struct PosixBackend {
 }
 
 impl PosixBackend {
-    /// A backend with a random part in its names, different from that of any other.
+    /// A backend whose names have a random part of their own.
     #[must_use]
     pub fn new() -> Self {
         let [a, b, c, d, ..] = RandomState::new().hash_one(std::process::id()).to_ne_bytes();
@@ -82,70 +84,21 @@ impl Backend for PosixBackend {
                 Ok(memory) => break memory,
             }
         };
-        // From here on an early return unlinks the name: `memory` owns it.
+        // `memory` owns the name from here on: an early return unlinks it.
         let file = open(memory.get_os_id())?;
         retry_interrupted(|| posix_fallocate(&file, 0, len))
             .map_err(SegmentError::from_step("allocate a POSIX segment", len_bytes))?;
-        Ok(Segment::posix(Named::new(memory, file)?))
+        Ok(Segment::posix(PosixSegment::new(memory, file)?))
     }
 }
 
-/// A named segment of this process. Dropping it takes the name away.
-pub(super) struct Named {
-    memory: Shmem,
-    /// Locked as long as this process lives, whatever its number looks like from elsewhere.
-    file: File,
-}
-
-// SAFETY: the mapping and the descriptor in `Shmem` belong to the process, not to a thread; it is
-// not `Send` only for the bare pointer that it keeps.
-unsafe impl Send for Named {}
-// SAFETY: through `&Named` only the name, the length and the file are reached; the first two do not
-// change after `new`, and the file is one that threads may share.
-unsafe impl Sync for Named {}
-
-impl Named {
-    fn new(memory: Shmem, file: File) -> Result<Self, SegmentError> {
-        let failed = |source| SegmentError::System { step: "lock a POSIX segment", source };
-        match file.try_lock() {
-            Ok(()) => {}
-            // Not every system locks shared memory; the process id is then all there is.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-            Err(TryLockError::WouldBlock) => return Err(failed(io::ErrorKind::WouldBlock.into())),
-        }
-        Ok(Self { memory, file })
-    }
-
-    pub(super) fn name(&self) -> &str {
-        self.memory.get_os_id()
-    }
-
-    pub(super) fn len_bytes(&self) -> u64 {
-        self.memory.len() as u64
-    }
-
-    /// Writes where a slot lies.
-    ///
-    /// # Errors
-    /// When the segment is not as it was made: somebody has cut it short, or its memory is gone.
-    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SegmentError> {
-        // Writing behind the end of a file makes it long again, with holes where others had rows.
-        let is_whole = self.file.metadata().is_ok_and(|file| file.len() >= self.len_bytes());
-        if !is_whole || self.file.write_all_at(bytes, offset).is_err() {
-            return Err(SegmentError::CutShort);
-        }
-        Ok(())
-    }
-}
-
-/// Takes away the names that killed daemons of this user left behind; answers how many. To be
-/// called when a daemon with this backend starts.
+/// Removes the names that killed daemons of this user left behind, and returns how many. To be called
+/// when a daemon starts.
 ///
-/// A name goes only if it is one of ours in form, the segment is this user's, nobody holds its lock
-/// (a daemon does for as long as it lives), and it is not one that is about to be locked: no process
-/// that runs has the number in it, or it is a minute old. (Numbers are given again, and in a
-/// container that shares `/dev/shm` they are others.)
+/// A name is removed only if it has our format, this user owns the segment, no process holds its
+/// lock (a daemon holds it while it lives), and it is not about to be locked: either no running
+/// process has the id in the name, or the segment is a minute old. (Process ids are reused, and
+/// differ between containers that share `/dev/shm`.)
 #[must_use]
 pub fn sweep_leftovers() -> u32 {
     let Ok(entries) = fs::read_dir(SHM_FOLDER) else { return 0 };
@@ -155,7 +108,7 @@ pub fn sweep_leftovers() -> u32 {
             continue;
         };
         if is_leftover(&name) && shm_unlink(name.as_str()).is_ok() {
-            tracing::info!(name, "took away a segment of a daemon that is gone");
+            tracing::info!(name, "removed a segment of a daemon that is gone");
             swept += 1;
         }
     }
@@ -172,23 +125,16 @@ fn is_leftover(name: &str) -> bool {
     is_own && (is_old || !runs(pid)) && !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 
-/// Whether a process is there, and is more than the entry of a dead one that its parent has not
-/// looked after.
+/// Whether a process is running, and is not a zombie.
 fn runs(pid: u32) -> bool {
     let Ok(raw) = i32::try_from(pid) else { return false };
     if kill(Pid::from_raw(raw), None) == Err(Errno::ESRCH) {
         return false;
     }
-    // The state stands behind the program's name, which is in parentheses and may hold some.
+    // The state follows the program's name, which is in parentheses and may contain parentheses.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     !matches!(state, Some('Z' | 'X'))
-}
-
-fn open(name: &str) -> Result<File, SegmentError> {
-    shm_open(name, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
-        .map(File::from)
-        .map_err(SegmentError::from_step("open a POSIX segment", 0))
 }
 
 fn refused(error: ShmemError, len_bytes: u64) -> SegmentError {
@@ -202,8 +148,8 @@ fn refused(error: ShmemError, len_bytes: u64) -> SegmentError {
     }
 }
 
-/// The name of a segment: `/emberd-<pid>-<random>-<number>`, at most 31 characters (as macOS
-/// wants) for the first 65 536 of a process. Made and parsed here only.
+/// The name of a segment: `/emberd-<pid>-<random>-<number>`. It has at most 31 characters (the limit
+/// of macOS) for the first 65 536 segments of a process. Only this file makes and parses names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Name {
     pid: u32,
@@ -228,12 +174,12 @@ impl FromStr for Name {
             random: u32::from_str_radix(part()?, 16).map_err(drop)?,
             number: u32::from_str_radix(part()?, 16).map_err(drop)?,
         };
-        // Only what this file writes is a name: no signs, no leading zeros, nothing behind.
+        // Only the exact text that this file writes is a name: no signs, leading zeros or suffixes.
         if name.to_string() == text { Ok(name) } else { Err(()) }
     }
 }
 
-/// Whether a segment of this name is there.
+/// Whether a segment with this name exists.
 #[cfg(test)]
 pub(super) fn exists(name: &str) -> bool {
     std::path::Path::new(SHM_FOLDER).join(name.trim_start_matches('/')).exists()
@@ -264,14 +210,14 @@ mod tests {
         }
     }
 
-    /// A number that was a process a moment ago.
+    /// The id of a process that has ended just now.
     fn dead_pid() -> u32 {
         let mut child = Command::new("true").spawn().unwrap();
         child.wait().unwrap();
         child.id()
     }
 
-    /// A process that has ended and that nobody has looked after; gone when dropped.
+    /// A process that has ended and was not waited for until this is dropped.
     struct Zombie(std::process::Child);
 
     impl Zombie {

@@ -1,38 +1,39 @@
-//! How large the next segment of a pool is. Pure.
+//! The size of the next segment of a pool. Pure.
 
-use crate::segment::mapping::GRANULE_BYTES;
+use crate::segment::allocation::GRANULE_BYTES;
 use crate::segment::spares::SPARE_LEN_BYTES;
 
 const MIB: u64 = 1 << 20;
 
-/// The usual sizes. A busy pool climbs them, so that it holds few segments and few descriptors.
+/// The usual sizes. A busy pool uses larger and larger ones, so that it has few segments and few
+/// descriptors.
 const LADDER: [u64; 4] = [SPARE_LEN_BYTES, 16 * MIB, 64 * MIB, 256 * MIB];
 
-/// How much there is for one more segment.
+/// How large one more segment may be.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
-    /// What may be spent ahead of need.
+pub(super) struct SizeBudget {
+    /// The limit for a segment that is larger than needed.
     pub(super) ahead_bytes: u64,
-    /// What may be spent to serve the need.
+    /// The limit for a segment of just the needed size.
     pub(super) need_bytes: u64,
 }
 
-/// The length of the segment to make for a slot of `needed` bytes, or `None` for no room.
+/// The length of a new segment for a slot of `needed` bytes, or `None` if the budget is too small.
 ///
-/// `above` is the size that the pool has outgrown: the next one up is chosen, smaller where the
-/// room is smaller, and in the end just what is needed.
-pub(super) fn choose(needed: u64, above: u64, room: Room) -> Option<u64> {
-    let ahead = room.ahead_bytes.min(room.need_bytes);
+/// `above` is the size that the pool has outgrown. The next usual size above it is chosen, or a
+/// smaller one if the budget requires it, and in the end just the needed size.
+pub(super) fn choose(needed: u64, above: u64, budget: SizeBudget) -> Option<u64> {
+    let ahead = budget.ahead_bytes.min(budget.need_bytes);
     let wanted = LADDER.into_iter().find(|size| *size > above).unwrap_or(LADDER[3]);
     let usual = LADDER
         .into_iter()
         .rev()
         .filter(|size| *size >= needed && *size <= ahead)
         .min_by_key(|size| size.abs_diff(wanted.max(needed)));
-    usual.or_else(|| exact(needed).filter(|size| *size <= room.need_bytes))
+    usual.or_else(|| exact(needed).filter(|size| *size <= budget.need_bytes))
 }
 
-/// The smallest segment for `needed` bytes; `None` if no number is large enough.
+/// The length of the smallest segment for `needed` bytes; `None` if it exceeds `u64`.
 pub(super) fn exact(needed: u64) -> Option<u64> {
     needed.max(1).checked_next_multiple_of(GRANULE_BYTES)
 }
@@ -41,7 +42,7 @@ pub(super) fn exact(needed: u64) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const WIDE: Room = Room { ahead_bytes: u64::MAX, need_bytes: u64::MAX };
+    const WIDE: SizeBudget = SizeBudget { ahead_bytes: u64::MAX, need_bytes: u64::MAX };
 
     #[test]
     fn a_pool_climbs_the_ladder() {
@@ -54,14 +55,14 @@ mod tests {
     }
 
     #[test]
-    fn less_room_means_a_smaller_segment_down_to_the_need() {
-        let room = |ahead_bytes, need_bytes| Room { ahead_bytes, need_bytes };
-        assert_eq!(choose(MIB, 64 * MIB, room(100 * MIB, u64::MAX)), Some(64 * MIB));
-        assert_eq!(choose(MIB, 64 * MIB, room(20 * MIB, u64::MAX)), Some(16 * MIB));
-        assert_eq!(choose(MIB, 64 * MIB, room(u64::MAX, 20 * MIB)), Some(16 * MIB));
-        assert_eq!(choose(MIB + 1, 0, room(3 * MIB, 9 * MIB)), Some(MIB + GRANULE_BYTES));
-        assert_eq!(choose(MIB, 0, room(0, MIB)), Some(MIB));
-        assert_eq!(choose(MIB + 1, 0, room(0, MIB)), None);
+    fn a_smaller_budget_means_a_smaller_segment_down_to_the_need() {
+        let budget = |ahead_bytes, need_bytes| SizeBudget { ahead_bytes, need_bytes };
+        assert_eq!(choose(MIB, 64 * MIB, budget(100 * MIB, u64::MAX)), Some(64 * MIB));
+        assert_eq!(choose(MIB, 64 * MIB, budget(20 * MIB, u64::MAX)), Some(16 * MIB));
+        assert_eq!(choose(MIB, 64 * MIB, budget(u64::MAX, 20 * MIB)), Some(16 * MIB));
+        assert_eq!(choose(MIB + 1, 0, budget(3 * MIB, 9 * MIB)), Some(MIB + GRANULE_BYTES));
+        assert_eq!(choose(MIB, 0, budget(0, MIB)), Some(MIB));
+        assert_eq!(choose(MIB + 1, 0, budget(0, MIB)), None);
     }
 
     #[test]

@@ -1,28 +1,29 @@
-//! A part of a segment that is the daemon's to write.
+//! A part of a segment that the daemon writes.
 
-use crate::segment::rows::Finished;
+use crate::segment::ledger::Ledger;
+use crate::segment::memory::Segment;
+use crate::segment::result::Finished;
 use crate::segment::slots::Holder;
-use crate::segment::{Segment, SegmentPool};
 use emberd_protocol::SlotRef;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-/// A reserved part of a segment, the daemon's alone. Dropping it frees it.
+/// A reserved part of a segment that only the daemon uses. Dropping it frees it.
 #[derive(Debug)]
 pub struct Slot {
-    pool: Weak<SegmentPool>,
+    ledger: Weak<Ledger>,
     segment: Arc<Segment>,
-    place: SlotRef,
+    range: SlotRef,
     staged: Staged,
-    /// `false` once it is the client's to free.
+    /// `false` once the client has to free it.
     is_daemons: bool,
 }
 
-/// What is to be written to a segment that is not mapped, as whole floats.
+/// The content for a segment that is not mapped, as whole floats.
 #[derive(Default)]
 struct Staged(Vec<f32>);
 
-/// Tells the length alone: the values may be in the hands of rows, which other threads write.
+/// Shows only the length: other threads may be writing the values through rows.
 impl fmt::Debug for Staged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Staged").field(&self.0.len()).finish()
@@ -30,21 +31,21 @@ impl fmt::Debug for Staged {
 }
 
 impl Slot {
-    /// `place` is what the pool has just taken in `segment` for the daemon, and for this slot alone.
-    pub(super) fn new(pool: Weak<SegmentPool>, segment: Arc<Segment>, place: SlotRef) -> Self {
-        Self { pool, segment, place, staged: Staged::default(), is_daemons: true }
+    /// `range` was just taken in `segment` for the daemon, and for this slot alone.
+    pub(super) fn new(ledger: Weak<Ledger>, segment: Arc<Segment>, range: SlotRef) -> Self {
+        Self { ledger, segment, range, staged: Staged::default(), is_daemons: true }
     }
 
-    /// Bytes that were asked for.
+    /// Bytes that were reserved.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
-        self.place.len_bytes
+        self.range.len_bytes
     }
 
-    /// The slot's memory. What is in it is unknown, but never another client's.
+    /// The slot's memory. Its content is undefined, but never another client's.
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         let range =
-            usize::try_from(self.place.offset).ok().zip(self.place.len_bytes.try_into().ok());
+            usize::try_from(self.range.offset).ok().zip(self.range.len_bytes.try_into().ok());
         let Some(whole) = self.segment.mapped() else {
             let len = range.map_or(0, |(_, len): (usize, usize)| len);
             self.staged.0.resize(len.div_ceil(size_of::<f32>()), 0.0);
@@ -56,7 +57,7 @@ impl Slot {
             {
                 (offset, len)
             }
-            _ => unreachable!("{:?} lies outside of {:?}", self.place, self.segment),
+            _ => unreachable!("{:?} lies outside of {:?}", self.range, self.segment),
         };
         // SAFETY: `offset` is inside of the mapping, as just checked.
         let start = unsafe { whole.cast::<u8>().add(offset) };
@@ -68,31 +69,32 @@ impl Slot {
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) }
     }
 
-    /// Makes it the client's to free. (With the pool gone there is no client either.)
+    /// Hands the slot over to the client, which has to free it. (If the pool is gone, so is the
+    /// client.)
     pub(crate) fn hand_over(mut self) -> Finished {
-        let len = usize::try_from(self.place.len_bytes).unwrap_or(usize::MAX);
+        let len = usize::try_from(self.range.len_bytes).unwrap_or(usize::MAX);
         let staged: &[u8] = bytemuck::cast_slice(&self.staged.0);
-        let written = self.segment.write(self.place.offset, &staged[..staged.len().min(len)]);
+        let written = self.segment.write(self.range.offset, &staged[..staged.len().min(len)]);
         if let Err(error) = written {
-            if let Some(pool) = self.pool.upgrade() {
-                pool.abandon(self.place.segment);
+            if let Some(ledger) = self.ledger.upgrade() {
+                ledger.abandon(self.range.segment);
             }
             return Finished::Lost(error);
         }
         self.is_daemons = false;
-        if let Some(pool) = self.pool.upgrade() {
-            pool.hand_over(&self.place);
+        if let Some(ledger) = self.ledger.upgrade() {
+            ledger.hand_over(&self.range);
         }
-        Finished::Slot(self.place)
+        Finished::Slot(self.range)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.is_daemons
-            && let Some(pool) = self.pool.upgrade()
+            && let Some(ledger) = self.ledger.upgrade()
         {
-            pool.release(&self.place, Holder::Daemon);
+            ledger.release(&self.range, Holder::Daemon);
         }
     }
 }

@@ -1,40 +1,43 @@
-//! Segments made before anyone needs them, and unmade where nobody waits for it.
+//! Segments that are made in advance, and unmapped in the background.
 //!
-//! The first large result of a connection would wait for its pages to be zeroed. A thread keeps a
-//! few fresh segments ready instead. The same thread unmaps segments that pools give up, which
-//! takes long for large ones. A segment given up is never a spare again: a client has seen it.
+//! Without them the first large result of a connection would wait until its pages are zeroed. A
+//! thread keeps a few new segments ready instead. The same thread unmaps segments that pools give
+//! up, which takes long for large ones. Such a segment never becomes a spare: a client has seen it.
 
-use crate::segment::{Backend, Segment, SegmentError};
+use crate::segment::backend::Backend;
+use crate::segment::error::SegmentError;
+use crate::segment::memory::Segment;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// The size of a spare, and of the first segment of a connection that needs no more.
+/// The size of a spare, and so of the first segment of most connections.
 pub const SPARE_LEN_BYTES: u64 = 4 << 20;
 
-/// How many spares are worth keeping: two connections may come at the same time.
+/// How many spares are worth keeping: two connections may arrive at the same time.
 pub const DEFAULT_SPARES: usize = 2;
 
-/// Fresh segments in stock. Dropping it ends its thread, which first unmakes what it was given.
+/// New segments in stock. Dropping it ends its thread, which first unmaps the segments that were
+/// given up.
 #[derive(Debug)]
 pub struct Spares {
-    shared: Arc<Shared>,
+    maker: Arc<SpareMaker>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SpareMaker {
     backend: Arc<dyn Backend>,
     keep: usize,
-    state: Mutex<State>,
+    state: Mutex<SparesState>,
     wake: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SparesState {
     ready: Vec<Segment>,
     given_up: Vec<Arc<Segment>>,
-    /// The last attempt failed; the next one waits until somebody asks.
+    /// The last attempt failed; the next one waits until a spare is requested.
     failed: bool,
     stop: bool,
 }
@@ -45,59 +48,59 @@ impl Spares {
     /// # Errors
     /// When the system starts no more threads.
     pub fn new(backend: Arc<dyn Backend>, keep: usize) -> Result<Arc<Self>, SegmentError> {
-        let shared =
-            Arc::new(Shared { backend, keep, state: Mutex::default(), wake: Condvar::new() });
+        let maker =
+            Arc::new(SpareMaker { backend, keep, state: Mutex::default(), wake: Condvar::new() });
         let thread = thread::Builder::new()
             .name("emberd-spares".to_owned())
             .spawn({
-                let shared = Arc::clone(&shared);
-                move || shared.run()
+                let maker = Arc::clone(&maker);
+                move || maker.run()
             })
             .map_err(|source: io::Error| SegmentError::System { step: "start a thread", source })?;
-        Ok(Arc::new(Self { shared, thread: Some(thread) }))
+        Ok(Arc::new(Self { maker, thread: Some(thread) }))
     }
 
-    /// What makes the spares, and the segments of every pool with them.
+    /// The backend that makes the spares, and the other segments of the pools.
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn Backend> {
-        &self.shared.backend
+        &self.maker.backend
     }
 
-    /// Takes a spare if one is ready, and has another made.
+    /// Takes a spare if one is ready, and has another one made.
     pub(super) fn take(&self) -> Option<Segment> {
-        let mut state = self.shared.lock();
+        let mut state = self.maker.lock();
         state.failed = false;
         let spare = state.ready.pop();
         drop(state);
-        self.shared.wake.notify_one();
+        self.maker.wake.notify_one();
         spare
     }
 
-    /// Has segments unmapped, unless someone still uses them.
+    /// Has segments unmapped as soon as nothing uses them any more.
     pub(super) fn give_up(&self, segments: impl IntoIterator<Item = Arc<Segment>>) {
-        self.shared.lock().given_up.extend(segments);
-        self.shared.wake.notify_one();
+        self.maker.lock().given_up.extend(segments);
+        self.maker.wake.notify_one();
     }
 
     #[cfg(test)]
     pub(super) fn ready(&self) -> usize {
-        self.shared.lock().ready.len()
+        self.maker.lock().ready.len()
     }
 }
 
 impl Drop for Spares {
     fn drop(&mut self) {
-        self.shared.lock().stop = true;
-        self.shared.wake.notify_one();
+        self.maker.lock().stop = true;
+        self.maker.wake.notify_one();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread that makes spare segments panicked");
         }
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change of the state is a single step, so a panic leaves none half done.
+impl SpareMaker {
+    fn lock(&self) -> MutexGuard<'_, SparesState> {
+        // Every change of the state is a single step, so a panic cannot leave one half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -66,7 +66,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_line_and_what_would_be_righ
         (9, "models.d.batchsize: there is no such key: did you mean models.d.batch_size?"),
         (10, "device_preference: \"cuda\" is not possible: use \"auto\", \"gpu\""),
         (11, "models.builtin: this id is a built-in model's"),
-        (12, "models.é: \"é\" is no model id"),
+        (12, "models.é: \"é\" is not a model id"),
         (14, "models.e.name: \"a/b/c\" is not possible: give a name on the hub"),
         (17, "models.f.dimension: means nothing for a model of type text2text"),
         (19, "models.g.name: there is no such built-in model: use \"builtin:static-minilm\" or"),

@@ -1,4 +1,4 @@
-//! From a queue to answers, through a real worker, over a model that can be held up.
+//! From a queue to answers, through a real worker, with a model that a test can hold up.
 
 use crate::batching::fill_mask::*;
 use crate::ground::sync::lock;
@@ -8,10 +8,11 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 const VOCABULARY: u32 = 5;
 
-/// Every underscore is a mask, every other byte a token. The likeliest token of all is 4, then 3, and so on.
+/// A model in which every byte is a token, and every underscore a mask. The likeliest token is
+/// always 4, then 3, and so on.
 #[derive(Debug, Default)]
 struct Blanks {
-    card: ModelSpec,
+    spec: ModelSpec,
     seen: Mutex<Seen>,
     changed: Condvar,
 }
@@ -19,13 +20,13 @@ struct Blanks {
 #[derive(Debug, Default)]
 struct Seen {
     open: bool,
-    /// Texts of each batch.
+    /// The number of texts of each batch.
     batches: Vec<usize>,
 }
 
 impl MaskedModel for Blanks {
     fn spec(&self) -> &ModelSpec {
-        &self.card
+        &self.spec
     }
     fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
         let ids = text.bytes().take(max_tokens).map(u32::from).collect();
@@ -87,7 +88,7 @@ impl Bench {
         Self { model, queue, done, _workers: workers }
     }
 
-    fn push(&self, connection: u64, texts: &[&str], top_k: u32) -> FillWaiting {
+    fn push(&self, connection: u64, texts: &[&str], top_k: u32) -> FillHandle {
         let mut builder = TextBuilder::default();
         texts.iter().for_each(|text| builder.push(text).unwrap());
         let texts = TextBlock::parse(builder.count(), builder.into_bytes()).unwrap();
@@ -99,7 +100,7 @@ impl Bench {
         self.model.changed.notify_all();
     }
 
-    /// Waits until so many batches have come, be they computed or held up.
+    /// Waits until this many batches have arrived, computed or held up.
     fn wait_for_batches(&self, batches: usize) {
         let mut seen = lock(&self.model.seen);
         while seen.batches.len() < batches {
@@ -114,7 +115,7 @@ fn positions(filled: &MasksFilled) -> Vec<Vec<u32>> {
 }
 
 #[tokio::test]
-async fn texts_of_several_clients_are_batches_of_so_many_tokens() {
+async fn texts_of_several_clients_are_batched_up_to_a_number_of_tokens() {
     let bench = Bench::start();
     let first = bench.push(1, &["_"], 2);
     bench.wait_for_batches(1);
@@ -137,17 +138,20 @@ async fn texts_of_several_clients_are_batches_of_so_many_tokens() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_asked_for_is_refused_by_name() {
+async fn requests_that_cannot_be_met_are_refused_with_the_reason() {
     let bench = Bench::start();
     bench.open();
     let refused = async |texts: &[&str], top_k| {
         bench.push(1, texts, top_k).done().await.unwrap_err().to_string()
     };
-    let no_mask = "text 1 holds no mask in what the model reads of it: write it as _";
+    let no_mask = "text 1 has no mask within the tokens that the model reads: write it as _";
     assert_eq!(refused(&["a_", "ab"], 1).await, no_mask);
     assert_eq!(refused(&["a_", "abcdefgh_"], 1).await, no_mask);
     assert_eq!(refused(&["a_"], 0).await, "top_k is 0: it must be at least 1");
-    assert_eq!(refused(&["a_"], 6).await, "top_k is 6: this model knows 5 tokens");
+    assert_eq!(
+        refused(&["a_"], 6).await,
+        "top_k is 6: this model has only 5 tokens to choose from"
+    );
     let large = refused(&["a_"], 100_000).await;
     assert!(large.starts_with("the answers take more than the 1048576 bytes"), "{large}");
     let texts = vec!["____"; 3200];
@@ -169,7 +173,7 @@ async fn a_text_that_cannot_be_computed_fails_alone() {
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_is_not_computed() {
+async fn cancelled_texts_are_not_computed() {
     let bench = Bench::start();
     let first = bench.push(1, &["_"], 1);
     bench.wait_for_batches(1);

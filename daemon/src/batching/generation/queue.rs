@@ -1,25 +1,26 @@
-//! The texts that wait for one model, and what is wanted of them.
+//! The texts that wait for one model, with the parameters of their requests.
 
 use crate::batching::fair_queue::FairQueue;
 use crate::batching::generation::config::GenerationConfig;
 use crate::batching::queue::QueueError;
-use crate::batching::text_job::{Job, JobText, TextError, Waiting};
+use crate::batching::text_job::{Job, JobHandle, JobText, TextError};
 use crate::ground::connection_id::ConnectionId;
 use emberd_protocol::{Event, Generated, GeneratedText, TextBlock};
 use std::fmt;
 
-/// Where the pieces of streamed texts go, as they are made. Called by the worker: it must not wait.
+/// Receives the pieces of streamed texts as they are generated. The worker calls it: it must not
+/// block.
 pub type PieceSink = Box<dyn Fn(Event) + Send + Sync>;
 
 /// One request's texts.
 pub struct TextJob {
-    /// For fairness between clients.
+    /// The connection that sent the request: connections share a model fairly.
     pub connection: ConnectionId,
     /// The texts.
     pub texts: TextBlock,
-    /// How answers are made of them.
+    /// How their answers are generated.
     pub config: GenerationConfig,
-    /// Who gets the pieces; given for a config that was resolved as a stream.
+    /// Receives the pieces; `Some` for a config that was resolved as a stream.
     pub sink: Option<PieceSink>,
 }
 
@@ -34,29 +35,31 @@ impl fmt::Debug for TextJob {
     }
 }
 
-/// What is wanted of the texts of a job.
-pub(super) struct Wish {
+/// What a request asks for.
+pub(super) struct GenerateParams {
     pub(super) config: GenerationConfig,
     pub(super) sink: Option<PieceSink>,
 }
 
 /// A text that waits.
-pub(super) type Item = JobText<Wish, GeneratedText>;
+pub(super) type QueuedText = JobText<GenerateParams, GeneratedText>;
 
 /// The texts that wait for one model.
 pub struct TextQueue {
-    pub(super) items: FairQueue<Item>,
+    pub(super) items: FairQueue<QueuedText>,
     pub(super) rows: usize,
 }
 
-/// The waiting end of a job. Dropping it cancels what has not been made: at the next step.
-pub struct TextWaiting {
-    waiting: Waiting<Wish, GeneratedText>,
+/// The requester's end of a job. Dropping it cancels the texts that are not answered, at the next
+/// step.
+pub struct TextHandle {
+    job: JobHandle<GenerateParams, GeneratedText>,
 }
 
 impl TextQueue {
-    /// An empty queue for a batch of so many answers and beams: the `rows` of the
-    /// [`GenerationLimits`](crate::batching::generation::GenerationLimits) that the jobs' configs were resolved with.
+    /// An empty queue for a batch of `rows` sequences and beams, as in the
+    /// [`GenerationLimits`](crate::batching::generation::GenerationLimits) that the jobs' configs
+    /// were resolved with.
     #[must_use]
     pub fn new(rows: usize) -> Self {
         Self { items: FairQueue::default(), rows }
@@ -65,14 +68,14 @@ impl TextQueue {
     /// Adds a job.
     ///
     /// # Errors
-    /// When too much waits already, or the model is going away.
-    pub fn push(&self, job: TextJob) -> Result<TextWaiting, QueueError> {
+    /// When too much waits already, or the queue is closed.
+    pub fn push(&self, job: TextJob) -> Result<TextHandle, QueueError> {
         let TextJob { connection, texts, config, sink } = job;
-        let waiting = Job::push(&self.items, connection, texts, Wish { config, sink })?;
-        Ok(TextWaiting { waiting })
+        let job = Job::push(&self.items, connection, texts, GenerateParams { config, sink })?;
+        Ok(TextHandle { job })
     }
 
-    /// Texts that wait.
+    /// How many texts wait.
     #[must_use]
     pub fn queued_texts(&self) -> usize {
         self.items.len()
@@ -85,25 +88,25 @@ impl fmt::Debug for TextQueue {
     }
 }
 
-impl TextWaiting {
+impl TextHandle {
     /// Waits for the answers.
     ///
     /// # Errors
-    /// When the work failed.
+    /// When a text failed; the first failure is reported.
     pub async fn done(self) -> Result<Generated, TextError> {
-        Ok(Generated { texts: self.waiting.done().await? })
+        Ok(Generated { texts: self.job.done().await? })
     }
 }
 
-impl fmt::Debug for TextWaiting {
+impl fmt::Debug for TextHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TextWaiting").finish_non_exhaustive()
+        f.debug_struct("TextHandle").finish_non_exhaustive()
     }
 }
 
-impl Item {
-    /// Answers and beams that it takes.
+impl QueuedText {
+    /// Rows of the batch that it takes: its sequences or beams.
     pub(super) fn rows(&self) -> usize {
-        self.job.wish.config.rows()
+        self.job.params.config.rows()
     }
 }

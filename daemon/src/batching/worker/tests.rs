@@ -1,27 +1,28 @@
-use crate::batching::job::{Job, JobError};
 use crate::batching::queue::{BatchLimits, Queue};
+use crate::batching::row_job::{JobError, RowJob};
 use crate::batching::row_shape::RowShape;
 use crate::batching::worker::{WorkDone, Workers};
 use crate::ground::connection_id::ConnectionId;
 use crate::ground::sync::lock;
 use crate::segment::{Finished, Output};
-use emberd_engine::DeviceMemory;
-use emberd_engine::{ComputeContext, ComputeError, EmbeddingModel, ModelSpec, Sequence};
+use emberd_engine::{
+    ComputeContext, ComputeError, DeviceMemory, EmbeddingModel, ModelSpec, Sequence,
+};
 use emberd_protocol::{TextBlock, TextBuilder};
 use std::sync::{Arc, Mutex};
 
-/// Has memory for so many tokens at once; a row is the length of its text.
+/// A model with memory for `tokens` tokens at a time. A row is the length of its text.
 #[derive(Debug)]
 struct Tight {
-    card: ModelSpec,
+    spec: ModelSpec,
     tokens: usize,
-    /// Texts of each batch, and whether there was memory for it.
+    /// The number of texts of each batch, and whether there was memory for it.
     seen: Mutex<Vec<(usize, bool)>>,
 }
 
 impl EmbeddingModel for Tight {
     fn spec(&self) -> &ModelSpec {
-        &self.card
+        &self.spec
     }
 
     fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
@@ -29,13 +30,13 @@ impl EmbeddingModel for Tight {
     }
 
     fn compute_context(self: Arc<Self>) -> Box<dyn ComputeContext> {
-        Box::new(TightComputer(self))
+        Box::new(TightContext(self))
     }
 }
 
-struct TightComputer(Arc<Tight>);
+struct TightContext(Arc<Tight>);
 
-impl ComputeContext for TightComputer {
+impl ComputeContext for TightContext {
     fn compute(
         &mut self,
         batch: &[&Sequence],
@@ -56,13 +57,13 @@ impl ComputeContext for TightComputer {
     }
 }
 
-/// Embeds texts with one worker, in batches without limit; answers its rows and the batches.
+/// Embeds texts with one worker, in one batch if it fits. Returns the rows and the batches.
 async fn embed(
     tokens: usize,
     texts: &[String],
 ) -> (Result<Vec<f32>, JobError>, Vec<(usize, bool)>) {
-    let card = ModelSpec { dimension: 1, max_tokens: 1000, ..ModelSpec::default() };
-    let tight = Arc::new(Tight { card, tokens, seen: Mutex::default() });
+    let spec = ModelSpec { dimension: 1, max_tokens: 1000, ..ModelSpec::default() };
+    let tight = Arc::new(Tight { spec, tokens, seen: Mutex::default() });
     let model: Arc<dyn EmbeddingModel> = Arc::clone(&tight) as _;
     let queue = Arc::new(Queue::new(BatchLimits { tokens: 1 << 20, texts: 1000 }));
     let workers = Workers::start("tight", 1, &model, &queue, &Arc::new(WorkDone::default()));
@@ -71,10 +72,10 @@ async fn embed(
     let block = TextBlock::parse(builder.count(), builder.into_bytes()).unwrap();
     let mut output = Output::heap(texts.len(), 1);
     let shape = RowShape { model: 1, used: 1, renormalize: false };
-    let (job, waiting) = Job::new(ConnectionId(1), None, block, output.take_rows(), shape);
+    let (job, handle) = RowJob::new(ConnectionId(1), None, block, output.take_rows(), shape);
     queue.push(job).unwrap();
-    let done = waiting.done().await;
-    // Until the last batch is done.
+    let done = handle.done().await;
+    // Ends after the last batch.
     drop(workers.unwrap());
     let rows = done.map(|_| match output.finish() {
         Ok(Finished::Inline(bytes)) => {
@@ -100,9 +101,9 @@ async fn a_batch_that_the_device_has_no_memory_for_is_halved_until_it_fits() {
         assert_eq!(rows.unwrap(), want, "{tokens} tokens at once");
         let computed: usize = seen.iter().filter(|(_, fits)| *fits).map(|(texts, _)| texts).sum();
         assert_eq!(computed, 100, "each text once: {seen:?}");
-        assert_eq!(seen[0].0, 100, "all at once, at first");
+        assert_eq!(seen[0].0, 100, "first the whole batch");
         let failures = seen.iter().filter(|(_, fits)| !fits).count();
-        assert_eq!(failures + 1, seen.len() - failures, "halves, and no more tries than that");
+        assert_eq!(failures + 1, seen.len() - failures, "every failed batch is halved once");
     }
 }
 
@@ -111,7 +112,7 @@ async fn a_text_that_alone_is_too_large_fails_its_request_with_figures() {
     let (rows, _) = embed(50, &texts([3, 51, 4].into_iter())).await;
     let error = rows.unwrap_err().to_string();
     assert!(error.contains("51 tokens") && error.contains("1.0 MiB of 1.0 GiB"), "{error}");
-    // What had room did not fail: the next request has it all.
+    // With memory for the longest text the whole request succeeds.
     let (rows, _) = embed(51, &texts([3, 51, 4].into_iter())).await;
     assert_eq!(rows.unwrap(), [3.0, 51.0, 4.0]);
 }

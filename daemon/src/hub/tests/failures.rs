@@ -1,13 +1,13 @@
-//! Each refusal is told for what it is, with what to do about it.
+//! Each failure is reported with its cause and its remedy.
 
 use crate::hub::HubError;
 use crate::hub::error::Missing;
-use crate::hub::stand_in::{Fault, NAME};
 use crate::hub::tests::scene::{Scene, walk};
+use crate::hub::tests::stand_in::{Fault, NAME};
 use std::fs;
 use std::time::Duration;
 
-/// One fault at the first matching request.
+/// Fails unless an error is as expected.
 #[track_caller]
 fn check(error: &HubError, is_expected: bool, is_retryable: bool, says: &[&str]) {
     assert!(is_expected, "{error:?}");
@@ -19,7 +19,7 @@ fn check(error: &HubError, is_expected: bool, is_retryable: bool, says: &[&str])
 }
 
 #[tokio::test]
-async fn a_closed_model_wants_a_token() {
+async fn a_gated_model_needs_a_token() {
     for (status, header) in [(401, "X-Error-Code: GatedRepo"), (403, "X: y")] {
         for place in ["/api/", "resolve"] {
             let scene = Scene::new().await;
@@ -33,7 +33,7 @@ async fn a_closed_model_wants_a_token() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_named() {
+async fn what_is_missing_is_named() {
     let scene = Scene::new().await;
     let error = scene.folder_of("org/nothing", "main").await.unwrap_err();
     let is_it = matches!(error, HubError::NotFound { what: Missing::Repository, .. });
@@ -55,7 +55,7 @@ async fn what_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn a_hub_that_wants_time_gets_it() {
+async fn a_short_pause_that_the_hub_asks_for_is_kept() {
     for place in ["/api/", "resolve", "store"] {
         let scene = Scene::new().await;
         scene.server.fault(place, Fault::Status(429, "Retry-After: 0"));
@@ -66,7 +66,7 @@ async fn a_hub_that_wants_time_gets_it() {
 }
 
 #[tokio::test]
-async fn a_hub_that_wants_too_much_time_is_told_of() {
+async fn a_long_pause_that_the_hub_asks_for_is_an_error() {
     let scene = Scene::new().await;
     scene.server.fault("/api/", Fault::Status(429, "Retry-After: 3600"));
     let error = scene.folder("main").await.unwrap_err();
@@ -77,7 +77,7 @@ async fn a_hub_that_wants_too_much_time_is_told_of() {
 }
 
 #[tokio::test]
-async fn a_hub_in_trouble_is_given_up_after_a_few_tries() {
+async fn a_hub_with_errors_is_given_up_after_a_few_tries() {
     let scene = Scene::new().await;
     for _ in 0..3 {
         scene.server.fault("/api/", Fault::Status(500, "X: y"));
@@ -98,7 +98,7 @@ async fn silence_is_not_waited_out() {
 }
 
 #[tokio::test]
-async fn names_are_checked_before_anything_is_asked() {
+async fn names_are_checked_before_any_request() {
     let scene = Scene::new().await;
     for name in ["../../etc", "a/b/c", "", "a b"] {
         let error = scene.folder_of(name, "main").await.unwrap_err();
@@ -122,7 +122,7 @@ async fn a_file_that_would_leave_the_folder_is_refused() {
 }
 
 #[tokio::test]
-async fn a_repository_without_a_model_is_told() {
+async fn a_repository_without_a_model_is_reported() {
     let scene = Scene::new().await;
     scene.server.change(|state| state.files.retain(|path, _| path.ends_with(".json")));
     let error = scene.folder("main").await.unwrap_err();
@@ -130,7 +130,7 @@ async fn a_repository_without_a_model_is_told() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_hub_is_told() {
+async fn a_server_that_is_not_a_hub_is_reported() {
     let scene = Scene::new().await;
     scene.server.fault("/api/", Fault::Status(200, "X: y"));
     let error = scene.folder("main").await.unwrap_err();

@@ -1,7 +1,7 @@
 //! What the cache is worth without a hub.
 
-use crate::hub::stand_in::{COMMIT, NAME};
 use crate::hub::tests::scene::{Scene, WANTED};
+use crate::hub::tests::stand_in::{COMMIT, NAME};
 use crate::hub::{HubError, HubSettings};
 use std::fs;
 use std::path::PathBuf;

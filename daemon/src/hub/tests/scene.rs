@@ -1,6 +1,6 @@
 //! A hub with one model, an empty cache, and what must hold in it at any time.
 
-use crate::hub::stand_in::{COMMIT, NAME, StandIn, sha256};
+use crate::hub::tests::stand_in::{COMMIT, NAME, StandIn, sha256};
 use crate::hub::{Hub, HubError, HubProgress, HubSettings, Patience};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,13 +1,13 @@
-//! Files come whole, whatever the line does.
+//! Files arrive complete, whatever the connection does.
 
-use crate::hub::stand_in::{COMMIT, Fault, NAME};
 use crate::hub::tests::scene::{Scene, WANTED, WEIGHT_BYTES};
+use crate::hub::tests::stand_in::{COMMIT, Fault, NAME};
 use crate::hub::{HubError, Token};
 use proptest::prelude::*;
 use std::fs;
 
 #[tokio::test]
-async fn a_model_comes_into_the_cache_as_python_lays_it_out() {
+async fn a_model_is_laid_out_in_the_cache_as_python_does_it() {
     let scene = Scene::new().await;
     let folder = scene.folder("main").await.unwrap();
     assert_eq!(folder, scene.snapshot());
@@ -65,7 +65,7 @@ async fn an_answer_that_ends_early_without_a_length_is_not_whole() {
 }
 
 #[tokio::test]
-async fn a_line_that_moves_on_is_borne_with_and_one_that_does_not_is_given_up() {
+async fn interruptions_are_tolerated_with_progress_and_given_up_without() {
     let scene = Scene::new().await;
     for _ in 0..6 {
         scene.server.fault("store", Fault::CutAt(100_000));
@@ -90,7 +90,7 @@ async fn a_line_that_moves_on_is_borne_with_and_one_that_does_not_is_given_up() 
 }
 
 #[tokio::test]
-async fn a_fetch_that_is_dropped_is_gone_on_from() {
+async fn a_fetch_that_is_dropped_is_continued_later() {
     let scene = Scene::new().await;
     scene.server.fault("store", Fault::Slow);
     {
@@ -134,7 +134,7 @@ async fn a_refused_range_begins_again() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_try_left_damaged_is_found_by_its_hash() {
+async fn a_damaged_rest_of_an_earlier_try_is_detected_by_its_hash() {
     let scene = Scene::new().await;
     fs::create_dir_all(scene.weights_part().parent().unwrap()).unwrap();
     fs::write(scene.weights_part(), vec![0xFF; 1000]).unwrap();
@@ -162,7 +162,7 @@ async fn other_bytes_or_another_size_are_refused_and_removed() {
 }
 
 #[tokio::test]
-async fn two_who_ask_at_once_share_one_slow_download() {
+async fn two_requests_at_once_share_one_slow_download() {
     let scene = Scene::new().await;
     scene.server.fault("store", Fault::Slow);
     let (first, second) = tokio::join!(scene.folder("main"), scene.folder(COMMIT));
@@ -229,7 +229,7 @@ fn fault() -> impl Strategy<Value = (&'static str, Fault)> {
         Just(Fault::Status(429, "Retry-After: 0")),
     ];
     let place = prop_oneof![3 => Just("store"), 1 => Just("resolve"), 1 => Just("GET")];
-    // Other bytes of the same size are found where there is a hash: in what the store has.
+    // Wrong bytes of the right size are detected only if there is a hash, as for files of the store.
     prop_oneof![6 => (place, anywhere), 1 => Just(("store", Fault::OtherBytes))]
 }
 
@@ -237,7 +237,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     /// `Scene::folder` checks it after every call.
     #[test]
-    fn no_failure_leaves_a_part_that_is_taken_for_whole(
+    fn no_failure_leaves_a_partial_file_that_is_taken_for_complete(
         faults in proptest::collection::vec(fault(), 0..12),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

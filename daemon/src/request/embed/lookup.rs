@@ -3,9 +3,9 @@
 #[cfg(test)]
 pub(crate) mod tests;
 
-use crate::batching::job::Home;
+use crate::batching::row_job::{RowFlights, RowTarget};
 use crate::batching::row_shape::RowShape;
-use crate::cache::{EmbeddingCache, KeySpace, RowKey, Ticket};
+use crate::cache::{KeySpace, RowKey};
 use crate::segment::Row;
 use emberd_protocol::TextBlock;
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ const MAX_INLINE_BYTES: usize = 64 << 10;
 /// Where a request's rows may be found.
 #[derive(Debug)]
 pub(crate) struct Lookup {
-    cache: Arc<EmbeddingCache>,
+    flights: Arc<RowFlights>,
     keys: KeySpace,
     shape: RowShape,
 }
@@ -32,15 +32,15 @@ pub(crate) struct Found {
     /// The request's texts, all of them.
     pub(crate) texts: TextBlock,
     /// What is to be computed.
-    pub(crate) missing: Vec<Home>,
+    pub(crate) missing: Vec<RowTarget>,
     /// Positions of texts whose rows were found, and that had lost their end. Ascending.
     pub(crate) truncated: Vec<u32>,
 }
 
 impl Lookup {
     /// Looks for rows in the cache; `shape` is what of them is wanted.
-    pub(crate) fn new(cache: &Arc<EmbeddingCache>, keys: KeySpace, shape: RowShape) -> Self {
-        Self { cache: Arc::clone(cache), keys, shape }
+    pub(crate) fn new(flights: &Arc<RowFlights>, keys: KeySpace, shape: RowShape) -> Self {
+        Self { flights: Arc::clone(flights), keys, shape }
     }
 
     /// Looks up every text. `None`: the thread for it panicked.
@@ -54,14 +54,14 @@ impl Lookup {
 
     fn find_now(&self, texts: TextBlock, rows: Vec<Row>) -> Found {
         let mut truncated = Vec::new();
-        let mut missing: Vec<Home> = Vec::new();
+        let mut missing: Vec<RowTarget> = Vec::new();
         let mut places: HashMap<RowKey, usize> = HashMap::new();
         for (text, mut row) in rows.into_iter().enumerate() {
             let key = self.keys.row(texts.get(text).unwrap_or_default());
-            if let Some(hit) = self.cache.get(&key, self.shape.model, Instant::now()) {
+            if let Some(hit) = self.flights.cache().get(&key, self.shape.model, Instant::now()) {
                 self.shape.write(&hit.values, row.as_mut_slice());
                 if hit.truncated {
-                    truncated.push(Home::position(text));
+                    truncated.push(RowTarget::position(text));
                 }
                 continue;
             }
@@ -69,8 +69,9 @@ impl Lookup {
                 Entry::Occupied(place) => missing[*place.get()].more.push((text, row)),
                 Entry::Vacant(place) => {
                     place.insert(missing.len());
-                    let ticket = Some(Ticket::new(&self.cache, key));
-                    missing.push(Home { text, row, shape: self.shape, more: Vec::new(), ticket });
+                    let ticket = Some(self.flights.join(key));
+                    let (shape, more) = (self.shape, Vec::new());
+                    missing.push(RowTarget { text, row, shape, more, ticket });
                 }
             }
         }

@@ -1,11 +1,11 @@
 //! From look-up to rows, through a real queue and real workers, with a model that can be held up.
 
-use crate::batching::job::{Done, Job, JobError};
 use crate::batching::queue::{BatchLimits, Queue};
+use crate::batching::row_job::{Done, JobError, RowJob};
 use crate::batching::worker::{WorkDone, Workers};
-use crate::cache::CacheSettings;
-use crate::ground::connection_id::ConnectionId;
+use crate::cache::{CacheSettings, EmbeddingCache};
 use crate::ground::sync::lock;
+use crate::ground::connection_id::ConnectionId;
 use crate::request::embed::lookup::*;
 use crate::segment::{Finished, Output};
 use emberd_engine::{ComputeContext, ComputeError, EmbeddingModel, ModelSpec, Sequence};
@@ -97,7 +97,7 @@ fn expected(text: &str) -> [f32; 2] {
 
 struct Bench {
     model: Arc<Gated>,
-    cache: Arc<EmbeddingCache>,
+    flights: Arc<RowFlights>,
     queue: Arc<Queue>,
     _workers: Workers,
 }
@@ -121,7 +121,8 @@ fn bench(workers: usize, max_entries: usize) -> Bench {
     let shared: Arc<dyn EmbeddingModel> = model.clone();
     let done = Arc::new(WorkDone::default());
     let workers = Workers::start("gated", workers, &shared, &queue, &done).unwrap();
-    Bench { model, cache: Arc::new(cache), queue, _workers: workers }
+    let flights = Arc::new(RowFlights::new(Arc::new(cache)));
+    Bench { model, flights, queue, _workers: workers }
 }
 
 impl Bench {
@@ -147,11 +148,11 @@ impl Bench {
         let texts = TextBlock::parse(builder.count(), builder.into_bytes()).unwrap();
         let mut output = Output::heap(texts.len(), shape.used);
         let keys = KeySpace::new(&FINGERPRINT, shape.model, Some(user), "");
-        let lookup = Lookup::new(&self.cache, keys, shape);
+        let lookup = Lookup::new(&self.flights, keys, shape);
         let found = lookup.find(texts, output.take_rows()).await.unwrap();
         let Found { texts, missing, truncated } = found;
         let (job, waiting) =
-            Job::of_homes(ConnectionId(connection), None, texts, missing, truncated);
+            RowJob::of_targets(ConnectionId(connection), None, texts, missing, truncated);
         if job.len() > 0 {
             self.queue.push(job).unwrap();
         } else {
@@ -200,7 +201,7 @@ impl Bench {
 
     /// Nothing is wanted any more, and nothing was left behind.
     async fn is_quiet(&self) {
-        self.until(|| self.cache.wanted() == 0 && self.queue.queued_texts() == 0).await;
+        self.until(|| self.flights.len() == 0 && self.queue.queued_texts() == 0).await;
     }
 }
 
@@ -222,7 +223,7 @@ async fn a_text_that_comes_twice_is_computed_once_and_the_next_request_finds_it(
     let (done, found) = bench.answer(1, &texts).await;
     assert_eq!((found, done), (rows, Done { computed: 0, tokens: 0, truncated: vec![1, 4] }));
     assert_eq!(bench.computed().len(), 4);
-    assert_eq!((bench.cache.stats().hits, bench.cache.stats().misses), (7, 6));
+    assert_eq!((bench.flights.cache().stats().hits, bench.flights.cache().stats().misses), (7, 6));
     bench.is_quiet().await;
 }
 

@@ -1,26 +1,30 @@
-//! From a queue to answers, through a real worker, over a model that repeats its input letter by
-//! letter, can be held up at every step, and remembers what was asked of it.
+//! From a queue to answers, through a real worker. The model repeats its input letter by letter, can
+//! be held up at every step, and records its calls.
 
-use crate::batching::generation::batch::*;
-use crate::batching::generation::{
-    GenerationConfig, GenerationLimits, PieceSink, TextJob, TextWaiting,
-};
-use crate::ground::connection_id::ConnectionId;
+use crate::batching::generation::config::{GenerationConfig, GenerationLimits};
+use crate::batching::generation::queue::{PieceSink, TextHandle, TextJob, TextQueue};
+use crate::batching::generation::text_work::TextWork;
+use crate::batching::generation::text_worker::TextWorker;
+use crate::batching::text_job::TextError;
 use crate::ground::sync::lock;
-use emberd_engine::ModelSpec;
-use emberd_engine::{EncoderOutputId, GenerationDefaults, HypothesisId};
+use crate::ground::connection_id::ConnectionId;
+use emberd_engine::{
+    ComputeError, Decoder, EncoderOutputId, GenerationDefaults, HypothesisId, ModelSpec,
+    Seq2SeqModel, Sequence,
+};
 use emberd_protocol::{Event, FinishReason, GenerateOptions, Generated, TextBlock, TextBuilder};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 const EOS: u32 = 1;
 
-/// The number of the letter a; the next 25 follow.
+/// The id of the letter a; those of the other letters follow.
 const LETTER_A: u32 = 2;
 
 const VOCABULARY: usize = 28;
 
-/// An input with a z panics when it is computed, with a y it fails, and one with an x is refused.
+/// The computation of an input panics at a z and fails at a y; an input with an x is refused.
 const PANICS: u32 = LETTER_A + 25;
 const FAILS: u32 = LETTER_A + 24;
 const REFUSED: u32 = LETTER_A + 23;
@@ -29,7 +33,7 @@ const ROWS: usize = 8;
 
 #[derive(Debug, Default)]
 struct Parrot {
-    card: ModelSpec,
+    spec: ModelSpec,
     defaults: GenerationDefaults,
     seen: Mutex<Seen>,
     changed: Condvar,
@@ -37,14 +41,14 @@ struct Parrot {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// Steps that may still be computed; `None`: any number.
+    /// How many more steps may be computed; `None`: any number.
     allowed: Option<usize>,
     /// Rows of each step.
     steps: Vec<usize>,
     /// The inputs of each admission.
     admitted: Vec<Vec<String>>,
     decoders: usize,
-    /// Inputs and answers that are held now.
+    /// Inputs and hypotheses that the decoder holds now.
     held: usize,
 }
 
@@ -52,9 +56,9 @@ impl Parrot {
     /// A model that waits at its first step.
     fn held_up() -> Arc<Self> {
         let defaults = GenerationDefaults { eos: vec![EOS], ..GenerationDefaults::default() };
-        let card = ModelSpec { max_tokens: 4096, ..ModelSpec::default() };
+        let spec = ModelSpec { max_tokens: 4096, ..ModelSpec::default() };
         let seen = Mutex::new(Seen { allowed: Some(0), ..Seen::default() });
-        Arc::new(Self { card, defaults, seen, changed: Condvar::new() })
+        Arc::new(Self { spec, defaults, seen, changed: Condvar::new() })
     }
 
     fn free() -> Arc<Self> {
@@ -73,7 +77,7 @@ impl Parrot {
         self.changed.notify_all();
     }
 
-    /// Waits until so many steps have come, be they computed or held up.
+    /// Waits until this many steps have arrived, computed or held up.
     fn wait_for_steps(&self, steps: usize) {
         let mut seen = lock(&self.seen);
         while seen.steps.len() < steps {
@@ -92,7 +96,7 @@ impl Parrot {
 
 impl Seq2SeqModel for Parrot {
     fn spec(&self) -> &ModelSpec {
-        &self.card
+        &self.spec
     }
     fn defaults(&self) -> &GenerationDefaults {
         &self.defaults
@@ -187,7 +191,7 @@ impl Decoder for ParrotDecoder {
             if source.contains(&FAILS) {
                 return Err(ComputeError::NoPairs);
             }
-            // Every letter may come, the next of the input before all.
+            // Every letter is possible; the next letter of the input is the likeliest.
             let mut row = vec![0.0; VOCABULARY];
             row[source[(ids.len() - 1).min(source.len() - 1)] as usize] = 4.0;
             logits.append(&mut row);
@@ -234,18 +238,18 @@ impl Bench {
         GenerationConfig::resolve(options, stream, &self.model.defaults, limits).unwrap()
     }
 
-    fn push_with(&self, connection: u64, texts: &[&str], options: &GenerateOptions) -> TextWaiting {
+    fn push_with(&self, connection: u64, texts: &[&str], options: &GenerateOptions) -> TextHandle {
         let config = self.config(options, false);
         let connection = ConnectionId(connection);
         let job = TextJob { connection, texts: block(texts), config, sink: None };
         self.queue.push(job).unwrap()
     }
 
-    fn push(&self, connection: u64, texts: &[&str]) -> TextWaiting {
+    fn push(&self, connection: u64, texts: &[&str]) -> TextHandle {
         self.push_with(connection, texts, &GenerateOptions::default())
     }
 
-    fn stream(&self, text: &str, pieces: &Arc<Mutex<Vec<String>>>) -> TextWaiting {
+    fn stream(&self, text: &str, pieces: &Arc<Mutex<Vec<String>>>) -> TextHandle {
         let pieces = Arc::clone(pieces);
         let sink: PieceSink = Box::new(move |event| {
             let Event::Piece { text: 0, piece, .. } = event else { panic!("{event:?}") };
@@ -300,7 +304,7 @@ async fn texts_join_and_leave_between_steps() {
 }
 
 #[tokio::test]
-async fn connections_take_turns_where_more_wait_than_fit() {
+async fn connections_take_turns_if_more_texts_wait_than_fit() {
     let bench = Bench::start(Parrot::held_up(), 1);
     let first = bench.push(1, &["a", "b", "c", "d"]);
     bench.model.wait_for_steps(1);
@@ -353,7 +357,7 @@ async fn beams_and_samples_count_as_rows_and_no_step_has_more_than_allowed() {
 }
 
 #[tokio::test]
-async fn inputs_are_read_in_portions_so_that_running_texts_do_not_wait_for_all_of_them() {
+async fn inputs_join_in_portions_so_that_running_texts_do_not_wait_for_all_of_them() {
     let bench = Bench::start(Parrot::held_up(), ROWS);
     let running = bench.push(1, &["abcdefgh"]);
     bench.model.wait_for_steps(1);
@@ -368,7 +372,7 @@ async fn inputs_are_read_in_portions_so_that_running_texts_do_not_wait_for_all_o
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_leaves_at_the_next_step_and_holds_nothing() {
+async fn a_cancelled_text_leaves_at_the_next_step_and_holds_nothing() {
     let bench = Bench::start(Parrot::held_up(), ROWS);
     let gone = bench.push(1, &["aaaaaaaaaa", "bbbbbbbbbb"]);
     bench.model.wait_for_steps(1);
@@ -404,7 +408,7 @@ async fn a_text_that_the_engine_cannot_compute_fails_alone_and_the_worker_goes_o
         assert_eq!(matches!(error, TextError::Panicked), panics, "{error}");
         assert_eq!(matches!(error, TextError::Compute(_)), !panics, "{error}");
         assert_eq!(answers(&other.done().await.unwrap()), ["bcd", "cde"]);
-        // Made again from its beginning, but not told again.
+        // Generated again from its beginning, but not sent again.
         assert_eq!(answers(&streamed.done().await.unwrap()), ["abcdef"]);
         assert_eq!(lock(&pieces).concat(), "abcdef");
         assert_eq!(answers(&bench.push(3, &["efg"]).done().await.unwrap()), ["efg"]);
@@ -428,7 +432,7 @@ async fn an_input_that_the_engine_refuses_fails_alone_and_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn a_stream_brings_each_letter_as_it_is_made() {
+async fn a_stream_brings_each_letter_as_it_is_generated() {
     let bench = Bench::start(Parrot::held_up(), ROWS);
     let pieces = Arc::default();
     let waiting = bench.stream("abc", &pieces);
@@ -497,7 +501,7 @@ async fn the_same_seed_gives_the_same_text_in_any_company() {
 }
 
 #[tokio::test]
-async fn a_worker_that_ends_makes_what_waits_first() {
+async fn a_worker_that_ends_first_answers_what_waits() {
     let bench = Bench::start(Parrot::held_up(), 2);
     let all: Vec<_> = (0..5).map(|connection| bench.push(connection, &["abc", "de"])).collect();
     let Bench { queue, model, _worker: worker, .. } = bench;
@@ -518,7 +522,7 @@ async fn a_request_without_texts_is_answered() {
 }
 
 #[tokio::test]
-async fn where_the_rules_leave_no_token_the_request_says_so() {
+async fn a_request_that_excludes_every_token_fails_with_that_reason() {
     let bench = Bench::start(Parrot::free(), ROWS);
     let options = GenerateOptions {
         no_repeat_ngram_size: Some(1),

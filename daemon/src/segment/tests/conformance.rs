@@ -1,9 +1,10 @@
-//! What every backend has to do, whichever it is.
+//! What every backend has to do.
 #![expect(clippy::needless_pass_by_value, reason = "all tests of the suite have one signature")]
 
+use crate::segment::posix::exists;
 use crate::segment::{
     Announcement, Backend, Finished, MemfdBackend, Output, Row, Segment, SegmentError, SegmentPool,
-    Slot, Spares, TotalCredit, posix,
+    Slot, Spares, TotalCredit,
 };
 use emberd_protocol::{SLOT_ALIGNMENT, SegmentBackend, SegmentHandle, SegmentId, SlotRef};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -38,7 +39,7 @@ for_every_backend! {
     fn a_segment_is_zero_whole_pages_and_as_large_as_asked;
     fn a_client_reads_what_is_written;
     fn the_memory_goes_with_its_last_user;
-    fn what_cannot_be_had_is_a_typed_refusal;
+    fn too_large_a_segment_is_a_typed_refusal;
     fn a_result_is_written_announced_read_and_freed;
     fn rows_of_many_threads_do_not_meet;
     fn a_client_that_keeps_its_results_waits_and_then_fails_alone;
@@ -47,7 +48,7 @@ for_every_backend! {
     fn late_doubled_and_invented_frees_do_nothing;
     fn an_unfinished_output_frees_its_slot_after_its_rows;
     fn a_pool_may_go_while_rows_are_written;
-    fn idle_segments_are_retired_and_told_of_once;
+    fn idle_segments_are_retired_and_reported_once;
     fn small_free_segments_make_way_for_a_large_one;
 }
 
@@ -109,7 +110,7 @@ impl Drop for View {
     }
 }
 
-/// One connection's pool and all around it.
+/// The pool of one connection, and everything that it needs.
 pub(super) struct Scene {
     pub(super) spares: Arc<Spares>,
     pub(super) total: Arc<TotalCredit>,
@@ -176,7 +177,7 @@ fn a_client_reads_what_is_written(backend: Arc<dyn Backend>) {
     assert_eq!(view.read(4095, 1), [7], "a view outlives the segment");
 }
 
-/// Whether this process has the segment open or mapped; `inode` tells it.
+/// Whether this process has the segment with this inode open or mapped.
 pub(super) fn is_in_this_process(inode: u64) -> bool {
     let open = fs::read_dir("/proc/self/fd").unwrap().flatten().any(|entry| {
         fs::metadata(entry.path()).is_ok_and(|file| file.ino() == inode)
@@ -201,7 +202,7 @@ pub(super) fn inode(segment: &Segment) -> u64 {
 }
 
 fn has_name(handle: &SegmentHandle) -> bool {
-    matches!(handle, SegmentHandle::Name(name) if posix::exists(name))
+    matches!(handle, SegmentHandle::Name(name) if exists(name))
 }
 
 fn the_memory_goes_with_its_last_user(backend: Arc<dyn Backend>) {
@@ -214,7 +215,7 @@ fn the_memory_goes_with_its_last_user(backend: Arc<dyn Backend>) {
     assert!(!has_name(&handle));
 }
 
-fn what_cannot_be_had_is_a_typed_refusal(backend: Arc<dyn Backend>) {
+fn too_large_a_segment_is_a_typed_refusal(backend: Arc<dyn Backend>) {
     for len_bytes in [1 << 42, 1 << 50, u64::MAX / 2, u64::MAX] {
         let error = backend.create(len_bytes).unwrap_err();
         assert!(matches!(error, SegmentError::NoMemory { .. }), "{error:?}");
@@ -379,7 +380,7 @@ fn late_doubled_and_invented_frees_do_nothing(backend: Arc<dyn Backend>) {
     run(async {
         let mut output = Output::slot(pool.reserve(400, LONG).await.unwrap(), 1, 100).unwrap();
         let rows = output.take_rows();
-        // Everything in a reference can be guessed; a slot that is being written stays.
+        // A client can guess a whole reference, but cannot free a slot that is being written.
         let guess = SlotRef { segment: SegmentId(0), offset: 0, len_bytes: 400, generation: 0 };
         assert!(!pool.free(&guess));
         let output = output.finish().unwrap_err();
@@ -458,7 +459,7 @@ fn a_pool_may_go_while_rows_are_written(backend: Arc<dyn Backend>) {
     });
 }
 
-fn idle_segments_are_retired_and_told_of_once(backend: Arc<dyn Backend>) {
+fn idle_segments_are_retired_and_reported_once(backend: Arc<dyn Backend>) {
     let Scene { pool, total, spares } = scene(backend, 64 * MIB, 64 * MIB);
     let idle = Duration::from_secs(30);
     run(async {
@@ -470,7 +471,7 @@ fn idle_segments_are_retired_and_told_of_once(backend: Arc<dyn Backend>) {
         assert_eq!(pool.segments(), 2);
         drop(unseen);
         let later = Instant::now() + idle;
-        assert!(pool.retire_idle(idle, later).is_empty(), "nobody knows of the one that is free");
+        assert!(pool.retire_idle(idle, later).is_empty(), "the client does not know the free one");
         assert_eq!((pool.segments(), total.segments()), (1, 1));
 
         assert!(pool.free(&slot));
