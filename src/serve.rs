@@ -167,7 +167,7 @@ fn serve(
     let (file, models) = (args.settings, args.models);
     // Once more: what is odd about them is said in the log.
     let hub = HubSettings::from_variables(|name| hub_variable(&here, name));
-    let read_again = move || {
+    let read_again = move || -> Result<Settings, String> {
         let read = self::settings(file.as_deref(), models.clone());
         let mut settings = read.map_err(|error| exit::chain(&error))?;
         settings.resolve_paths(&here);

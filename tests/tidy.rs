@@ -1,3 +1,9 @@
+/// How long files are, and what their types are called.
+mod files;
+/// Which folder may import which.
+mod floors;
+mod imports;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,6 +29,16 @@ fn sources() -> Vec<(PathBuf, String)> {
     }
     assert!(found.len() > 40);
     found
+}
+
+/// Whether a file is for tests alone: it, or a folder above it, is called so.
+fn is_test(path: &Path) -> bool {
+    path.with_extension("").iter().any(|part| part == "tests")
+}
+
+/// A file without the tests at its end.
+fn production(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap()
 }
 
 /// The packages that a package is built from.

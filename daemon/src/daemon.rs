@@ -1,143 +1,38 @@
-//! The daemon as a whole: what all connections share, the door, and the end.
+//! The daemon as a whole: how it is built, how it accepts connections, and how it stops.
 
-use crate::batching::row_job::RowFlights;
-use crate::cache::{Cleared, EmbeddingCache};
-use crate::connection::frames::split;
-use crate::connection::session;
-use crate::connection::session::{Connection, refuse};
-use crate::ground::connection_id::ConnectionId;
+use crate::cache::EmbeddingCache;
+use crate::connection::{serve, turn_away};
 use crate::ground::memory;
-use crate::ground::sync::lock;
 use crate::hub::HubSettings;
+use crate::models::lease::ConnectionId;
 use crate::models::load_failure::CustomError;
 use crate::models::loader::Loaders;
 use crate::models::registry::Registry;
-use crate::request::failure::RequestError;
-use crate::request::latency::Latencies;
-use crate::segment::{DEFAULT_SPARES, SegmentError, Spares, TotalCredit, backend};
-use crate::settings::reload;
+use crate::request::reload::SettingsReader;
+use crate::request::state::{DaemonState, StateParts};
+use crate::request::status::status;
+use crate::segment::{DEFAULT_SPARES, SegmentError, Spares, backend};
 use crate::settings::{ModelSettings, Settings};
-use arc_swap::ArcSwap;
 use emberd_engine::{EmbeddingModel, ModelParts};
-use emberd_protocol::{CacheCleared, ModelId, RefusalReason, Reloaded, Status};
+use emberd_protocol::{ModelId, Reloaded, Status};
 use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::tokio::Listener as _;
-use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{interval, sleep, timeout};
 
-/// A pause after the system had no descriptor or memory for a new connection.
+/// The pause after the system had no descriptor or memory for a new connection, and how long a client
+/// may take to read that there is no room for it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often rows that are too old are given up. Between two such moments they only take memory.
+/// How often rows that are too old leave the embedding cache. Until then they only take memory.
 const PURGE_EVERY: Duration = Duration::from_secs(30);
 
-/// What every connection reaches.
-pub(crate) struct Shared {
-    settings: ArcSwap<Settings>,
-    /// Where settings are read from again.
-    reader: Option<Box<SettingsReader>>,
-    /// Why the last reading changed nothing.
-    pub(crate) reload_error: Mutex<Option<String>>,
-    /// One reload at a time: each compares what it has read with what is in force.
-    reloading: tokio::sync::Mutex<()>,
-    pub(crate) latencies: Latencies,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) connections: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
-    pub(crate) spares: Arc<Spares>,
-    pub(crate) credit: Arc<TotalCredit>,
-    /// Results that go inline, in all connections together.
-    pub(crate) inline_total: Arc<TotalCredit>,
-    /// Rows of all models. Empty where the settings want none.
-    pub(crate) cache: Arc<EmbeddingCache>,
-    /// Rows that requests want now and that are not in the cache.
-    pub(crate) flights: Arc<RowFlights>,
-    pub(crate) started: Instant,
-    /// Requests answered.
-    pub(crate) requests: AtomicU64,
-    /// Connections that are open.
-    open: AtomicUsize,
-    /// Whether the daemon is stopping.
-    pub(crate) draining: watch::Sender<bool>,
-}
-
-/// Reads the settings again.
-type SettingsReader = dyn Fn() -> Result<Settings, String> + Send + Sync;
-
-impl Shared {
-    /// The settings that are in force.
-    pub(crate) fn settings(&self) -> Arc<Settings> {
-        self.settings.load_full()
-    }
-
-    /// Reads the settings again, and puts what can change into force. A fault in them changes
-    /// nothing.
-    ///
-    /// # Errors
-    /// When they cannot be read, or there is nothing to read them from.
-    pub(crate) async fn reload(self: &Arc<Self>) -> Result<Reloaded, RequestError> {
-        let _turn = self.reloading.lock().await;
-        let shared = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || match &shared.reader {
-            Some(read) => read(),
-            None => Err("this daemon was not given a file to read them from".to_owned()),
-        });
-        let read = read.await.map_err(|_| RequestError::Defect("reading settings panicked"))?;
-        *lock(&self.reload_error) = read.as_ref().err().cloned();
-        let new = read.map_err(|error| {
-            tracing::error!(error, "the settings were not changed");
-            RequestError::Reload(error)
-        })?;
-        let (settings, reloaded) =
-            reload::merge(&self.settings(), new, |id| self.registry.is_begun(id));
-        self.registry.reconfigure(&settings);
-        self.credit.set_limit(settings.segments.total_bytes);
-        self.inline_total.set_limit(settings.segments.total_bytes);
-        let cache = &settings.cache;
-        self.cache.set_limits(cache.max_entries, cache.ttl, Instant::now());
-        if !cache.enabled {
-            self.cache.forget();
-        }
-        self.settings.store(Arc::new(settings));
-        for change in &reloaded.changed {
-            tracing::info!(key = change.key, value = change.value, "setting changed");
-        }
-        for change in &reloaded.unchanged {
-            tracing::warn!(key = change.key, effect = change.effect, "setting not changed");
-        }
-        Ok(reloaded)
-    }
-
-    /// Counts one more connection, if there is room for it.
-    fn enter(&self) -> bool {
-        let limit = self.settings().limits.connections;
-        let enter = |open: usize| (open < limit).then_some(open + 1);
-        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter).is_ok()
-    }
-
-    /// Takes all rows out of the embedding cache, and out of its file.
-    ///
-    /// # Errors
-    /// When the file cannot be emptied.
-    pub(crate) async fn clear_cache(self: &Arc<Self>) -> Result<CacheCleared, RequestError> {
-        let shared = Arc::clone(self);
-        let cleared = tokio::task::spawn_blocking(move || {
-            let cleared = shared.cache.clear();
-            memory::give_back();
-            cleared
-        });
-        let cleared = cleared.await.map_err(|_| RequestError::Defect("clearing panicked"))?;
-        let Cleared { entries, bytes } = cleared.map_err(RequestError::Cache)?;
-        Ok(CacheCleared { entries: entries as u64, bytes: bytes as u64 })
-    }
-}
-
-/// Puts a daemon together.
+/// Builds a daemon.
 pub struct DaemonBuilder {
     settings: Settings,
     loaders: Loaders,
@@ -150,13 +45,16 @@ impl fmt::Debug for DaemonBuilder {
     }
 }
 
-/// A daemon that is ready to take connections.
+/// A daemon that is ready to accept connections.
 pub struct Daemon {
-    shared: Arc<Shared>,
+    state: Arc<DaemonState>,
+    /// Connections that are open, those in the handshake included.
+    open: Arc<AtomicUsize>,
 }
 
 impl DaemonBuilder {
-    /// Registers a model type of the program's own: settings with this `type` are loaded by it.
+    /// Registers a model type of the program's own. `loader` loads the models whose settings have
+    /// this `type`.
     #[must_use]
     pub fn model_type<F>(self, name: impl Into<String>, loader: F) -> Self
     where
@@ -170,7 +68,8 @@ impl DaemonBuilder {
         })
     }
 
-    /// As [`DaemonBuilder::model_type`], for models that do other things than making rows, or more.
+    /// As [`DaemonBuilder::model_type`], for models that offer other methods than embedding, or
+    /// several.
     #[must_use]
     pub fn model_type_of_parts<F>(mut self, name: impl Into<String>, loader: F) -> Self
     where
@@ -180,67 +79,51 @@ impl DaemonBuilder {
         self
     }
 
-    /// The settings that it was begun with.
+    /// The settings that the builder was started with.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Tells where models are fetched by name. Without it those that are named only cannot be
-    /// loaded.
+    /// Sets the hub that models are fetched from by name. Without it a model needs a local folder.
     #[must_use]
     pub fn hub(mut self, settings: HubSettings) -> Self {
         self.loaders.set_hub(settings);
         self
     }
 
-    /// Tells how settings are read again, when a client or [`Daemon::reload`] asks for it. What
-    /// it answers as an error is for people.
+    /// Sets the function that reads the settings again when a client or [`Daemon::reload`] asks for
+    /// it. The text of its error goes to the client and into the status.
     #[must_use]
-    pub fn settings_reader<F>(mut self, read: F) -> Self
+    pub fn settings_reader<F, E>(mut self, read: F) -> Self
     where
-        F: Fn() -> Result<Settings, String> + Send + Sync + 'static,
+        F: Fn() -> Result<Settings, E> + Send + Sync + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
     {
-        self.reader = Some(Box::new(read));
+        self.reader = Some(Box::new(move || read().map_err(Into::into)));
         self
     }
 
-    /// The daemon. Loads no model: the first lease does.
+    /// Builds the daemon. It loads no model: the first lease does.
     ///
     /// # Errors
     /// When the system gives no thread to make shared memory ahead of its use.
     pub fn build(self) -> Result<Daemon, SegmentError> {
         memory::set_up();
-        let segments = &self.settings.segments;
-        // Whatever this one uses: the dead one may have used names.
+        // Whichever backend this daemon uses: the dead one may have used names.
         let swept = crate::segment::sweep_leftovers();
         tracing::debug!(swept, "segments of dead daemons were removed");
-        let cache = EmbeddingCache::open(&self.settings.cache, Instant::now(), SystemTime::now());
-        let cache = Arc::new(cache);
-        let shared = Shared {
-            flights: Arc::new(RowFlights::new(Arc::clone(&cache))),
-            cache,
-            registry: Registry::new(&self.settings, self.loaders),
-            connections: Mutex::default(),
-            spares: Spares::new(backend(segments.backend), DEFAULT_SPARES)?,
-            credit: TotalCredit::new(segments.total_bytes),
-            inline_total: TotalCredit::new(segments.total_bytes),
-            started: Instant::now(),
-            requests: AtomicU64::new(0),
-            open: AtomicUsize::new(0),
-            draining: watch::Sender::new(false),
-            latencies: Latencies::default(),
-            reload_error: Mutex::default(),
-            reloading: tokio::sync::Mutex::default(),
-            reader: self.reader,
-            settings: ArcSwap::from_pointee(self.settings),
-        };
-        Ok(Daemon { shared: Arc::new(shared) })
+        let Self { settings, loaders, reader } = self;
+        let spares = Spares::new(backend(settings.segments.backend), DEFAULT_SPARES)?;
+        let cache = EmbeddingCache::open(&settings.cache, Instant::now(), SystemTime::now());
+        let registry = Registry::new(&settings, loaders);
+        let state = DaemonState::new(StateParts { settings, reader, registry, cache, spares });
+        Ok(Daemon { state: Arc::new(state), open: Arc::default() })
     }
 }
 
 impl Daemon {
-    /// Starts to put a daemon together.
+    /// Starts to build a daemon.
     #[must_use]
     pub fn builder(settings: Settings) -> DaemonBuilder {
         DaemonBuilder { settings, loaders: Loaders::default(), reader: None }
@@ -249,26 +132,28 @@ impl Daemon {
     /// What the daemon holds and does.
     #[must_use]
     pub fn status(&self) -> Status {
-        crate::request::status::of(&self.shared)
+        status(&self.state)
     }
 
-    /// Reads the settings again, and puts what can change into force; answers what did and what
-    /// did not. A fault in them changes nothing.
+    /// Reads the settings again and puts into force what can change while the daemon runs. Returns
+    /// which keys changed and which did not. A fault in the settings changes nothing.
     ///
     /// # Errors
-    /// What is wrong, for people.
+    /// What is wrong, in words.
     pub async fn reload(&self) -> Result<Reloaded, String> {
-        self.shared.reload().await.map_err(|error| error.to_string())
+        let reloaded = self.state.reload().await;
+        reloaded.map_err(|error| format!("the settings were not changed: {error}"))
     }
 
-    /// Takes connections until `shutdown` ends, then drains: no new connection or work is taken,
-    /// what runs may end (for at most `limits.drain_seconds`), and all are sent home.
+    /// Accepts connections until `shutdown` ends, then drains: no new connection or work is
+    /// accepted, running work may end (for at most `limits.drain_seconds`), and all connections are
+    /// closed.
     ///
     /// Must be called within a tokio runtime with time and I/O. Whether the listener's path is
-    /// removed is the listener's business.
+    /// removed is up to the listener.
     pub async fn run(&self, listener: Listener, shutdown: impl Future<Output = ()>) {
         let mut sessions = JoinSet::new();
-        let time = tokio::spawn(Arc::clone(&self.shared.registry).keep_time());
+        let time = tokio::spawn(Arc::clone(self.state.registry()).keep_time());
         let _ends_with_this = AbortOnDrop(time.abort_handle());
         let mut shutdown = std::pin::pin!(shutdown);
         let mut last_id = 0;
@@ -282,21 +167,12 @@ impl Daemon {
                     }
                 }
                 _ = purges.tick() => {
-                    self.shared.cache.purge(Instant::now());
+                    self.state.cache().purge(Instant::now());
                 }
                 accepted = listener.accept() => match accepted {
                     Ok(stream) => {
                         last_id += 1;
-                        let (shared, id) = (Arc::clone(&self.shared), ConnectionId(last_id));
-                        if self.shared.enter() {
-                            let entered = Entered(Arc::clone(&shared));
-                            sessions.spawn(async move {
-                                session::serve(shared, stream, id).await;
-                                drop(entered);
-                            });
-                        } else {
-                            sessions.spawn(turn_away(stream));
-                        }
+                        self.accept(&mut sessions, stream, ConnectionId(last_id));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
@@ -309,30 +185,53 @@ impl Daemon {
         self.drain(sessions).await;
     }
 
+    /// Serves a connection, unless there are as many as the settings allow.
+    fn accept(&self, sessions: &mut JoinSet<()>, stream: Stream, id: ConnectionId) {
+        let limit = self.state.settings().limits.connections;
+        if let Some(open) = OpenConnection::count(&self.open, limit) {
+            let state = Arc::clone(&self.state);
+            sessions.spawn(async move {
+                serve(state, stream, id).await;
+                drop(open);
+            });
+        } else {
+            sessions.spawn(turn_away(stream, ACCEPT_PAUSE));
+        }
+    }
+
     async fn drain(&self, mut sessions: JoinSet<()>) {
         tracing::info!(connections = sessions.len(), "stopping");
-        self.shared.draining.send_replace(true);
+        self.state.drain();
         let ended = async { while sessions.join_next().await.is_some() {} };
-        if timeout(self.shared.settings().limits.drain, ended).await.is_err() {
-            tracing::warn!(connections = sessions.len(), "work did not end in time: cut off");
+        if timeout(self.state.settings().limits.drain, ended).await.is_err() {
+            tracing::warn!(connections = sessions.len(), "work did not end in time: aborted");
         }
         sessions.shutdown().await;
-        debug_assert!(lock(&self.shared.connections).is_empty(), "sessions forget themselves");
+        debug_assert!(self.state.callers().is_empty(), "every session ends its registration");
     }
 }
 
 impl fmt::Debug for Daemon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Daemon").field("settings", &self.shared.settings()).finish_non_exhaustive()
+        f.debug_struct("Daemon").field("settings", &self.state.settings()).finish_non_exhaustive()
     }
 }
 
-/// A connection that is counted.
-struct Entered(Arc<Shared>);
+/// A connection that counts against the limit until this is dropped.
+struct OpenConnection(Arc<AtomicUsize>);
 
-impl Drop for Entered {
+impl OpenConnection {
+    /// Counts one more connection; `None` if there are `limit` already.
+    fn count(open: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let one_more = |open: usize| (open < limit).then_some(open + 1);
+        open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Self(Arc::clone(open)))
+    }
+}
+
+impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -342,13 +241,4 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// Tells a client that there is no room for it, if it listens for a moment.
-async fn turn_away(stream: Stream) {
-    let (_reader, writer) = split(stream);
-    let message = "the daemon has as many connections as it takes: try again later";
-    let refusal = refuse(&writer, RefusalReason::TooManyConnections, message);
-    // Best effort: the client is told, or finds the connection closed.
-    let _ = timeout(ACCEPT_PAUSE, refusal).await;
 }

@@ -4,8 +4,17 @@
 //! exits: the program does that, and hands over a listening socket and a future that ends when it
 //! is time to stop. A test can run ten daemons in one process.
 //!
+//! The folders are floors. Each imports only those below it (`tests/tidy` checks that):
+//!
 //! ```text
-//! connection → session → dispatch → lease, registry → queue → worker (engine) → segment → reply
+//! daemon        accepts connections, drains
+//! connection    frames, handshake, the loop of one client, replies
+//! request       from a request to its answer
+//! models        which models are in memory, and why
+//! batching      work of many clients, computed together
+//! settings      what the daemon is configured with
+//! cache, hub, segment    rows computed before; models by name; shared memory
+//! ground        devices, errors, locks, memory
 //! ```
 //!
 //! ```no_run
@@ -22,10 +31,10 @@
 //! ```
 //!
 //! # Invariants
-//! - Only this package knows candle; model work never runs on the runtime's threads.
+//! - Model work never runs on the runtime's threads.
 //! - A lease never outlives its connection, nor does queued work or a slot.
-//! - A result has its home before it is computed, and the engine writes into it.
-//! - Nothing a client sends is believed; every failure leaves with one code, mapped in `error`.
+//! - A result has its memory before it is computed, and the engine writes into it.
+//! - Nothing a client sends is trusted; every failure leaves with one code, mapped in `request`.
 
 mod batching;
 pub mod cache;

@@ -133,7 +133,6 @@ impl fmt::Debug for TextBlock {
 
 /// Bytes that are not a block of texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum TextBlockError {
     /// The lengths do not add up to the bytes.
     LengthsDoNotFit,

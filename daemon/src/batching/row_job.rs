@@ -3,8 +3,8 @@
 use crate::batching::row_shape::RowShape;
 use crate::batching::single_flight::{SingleFlight, Ticket};
 use crate::batching::text_input::TextInput;
-use crate::ground::sync::lock;
 use crate::ground::connection_id::ConnectionId;
+use crate::ground::sync::lock;
 use crate::segment::Row;
 use emberd_engine::{ComputeError, EmbeddingModel, Sequence};
 use emberd_protocol::{Pairing, TextBlock};

@@ -1,9 +1,10 @@
-//! Frames over a connected socket, and descriptors beside them.
+//! Frames over a connected socket, and the descriptors that travel with them.
 //!
-//! The stream itself is `interprocess`'s; what it does not offer (descriptors, several pieces in
-//! one write) is done on the same descriptor with nix.
+//! `interprocess` owns the stream. What it does not offer (descriptors, several buffers in one write)
+//! is done on the same descriptor with nix.
 
-use emberd_protocol::{CodecError, Decoder, Frame, FrameError, FrameKind};
+use crate::connection::error::ConnectionError;
+use emberd_protocol::{Decoder, Frame};
 use interprocess::local_socket::tokio::Stream;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,63 +22,33 @@ use tokio::sync::{Mutex, MutexGuard};
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 << 10;
 
-/// Why a connection cannot go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum ConnectionError {
-    /// The socket failed.
-    #[error("the socket failed")]
-    Socket(#[from] io::Error),
-    /// The peer broke the protocol.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    /// The peer sent descriptors, which no client does.
-    #[error("the peer sent descriptors")]
-    Descriptors,
-    /// The stream ended within a frame.
-    #[error("the stream ended within a frame")]
-    Cut,
-    /// The peer sent a message that cannot be read and that has no answer.
-    #[error("a message cannot be read")]
-    Codec(#[from] CodecError),
-    /// The peer sent a frame that has no place there.
-    #[error("a frame of kind {0:?} has no place here")]
-    OutOfPlace(FrameKind),
-    /// The peer used an id for two requests at once.
-    #[error("request id {0} is already in flight")]
-    IdInUse(u64),
-    /// The daemon broke its own stream.
-    #[error("an answer was cut by a panic")]
-    Defect,
-}
-
 /// The reading end.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(super) struct FrameReader {
     stream: Arc<Stream>,
     decoder: Decoder,
 }
 
-/// The writing end, shared by all who have something to say. Frames go out whole.
+/// The writing end, shared by the tasks of a connection. Frames go out whole.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub(super) struct FrameWriter {
     stream: Arc<Stream>,
     turn: Mutex<()>,
 }
 
 /// The right to write, until dropped.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
+pub(super) struct WriteTurn<'a> {
     stream: &'a UnixStream,
     _guard: MutexGuard<'a, ()>,
 }
 
 /// Both ends of a stream.
 #[must_use]
-pub(crate) fn split(stream: Stream) -> (Reader, Writer) {
+pub(super) fn split(stream: Stream) -> (FrameReader, FrameWriter) {
     let stream = Arc::new(stream);
-    let reader = Reader { stream: Arc::clone(&stream), decoder: Decoder::default() };
-    (reader, Writer { stream, turn: Mutex::new(()) })
+    let reader = FrameReader { stream: Arc::clone(&stream), decoder: Decoder::default() };
+    (reader, FrameWriter { stream, turn: Mutex::new(()) })
 }
 
 fn inner(stream: &Stream) -> &UnixStream {
@@ -86,14 +57,14 @@ fn inner(stream: &Stream) -> &UnixStream {
     }
 }
 
-impl Reader {
-    /// The next frame; `None` where the peer has ended the stream between frames.
+impl FrameReader {
+    /// The next frame; `None` if the peer has ended the stream between frames.
     ///
-    /// May be dropped while it waits, and called again: nothing that arrived is lost.
+    /// May be dropped while it waits and called again: nothing that arrived is lost.
     ///
     /// # Errors
     /// When the connection cannot go on.
-    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ConnectionError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Frame>, ConnectionError> {
         loop {
             if let Some(frame) = self.decoder.next()? {
                 return Ok(Some(frame));
@@ -101,52 +72,42 @@ impl Reader {
             let stream = inner(&self.stream);
             let decoder = &mut self.decoder;
             match stream.async_io(Interest::READABLE, || receive(stream, decoder)).await? {
-                Read::Bytes => {}
-                Read::End if self.decoder.is_mid_frame() => return Err(ConnectionError::Cut),
-                Read::End => return Ok(None),
-                Read::Descriptors => return Err(ConnectionError::Descriptors),
+                Received::Bytes => {}
+                Received::End if self.decoder.is_mid_frame() => return Err(ConnectionError::Cut),
+                Received::End => return Ok(None),
+                Received::Descriptors => return Err(ConnectionError::Descriptors),
             }
         }
     }
 }
 
-impl Reader {
-    /// Whether the peer has closed its end, whatever of its bytes is still unread.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        let mut polled = [PollFd::new(inner(&self.stream).as_fd(), PollFlags::empty())];
-        // Hanging up is told without being asked for.
-        let told = poll(&mut polled, PollTimeout::ZERO);
-        let events = polled[0].revents().unwrap_or(PollFlags::empty());
-        told.is_ok() && events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)
-    }
-}
-
-enum Read {
+/// What one read found.
+enum Received {
     Bytes,
     End,
     Descriptors,
 }
 
-/// What a read needs, one for each thread: a silent connection holds none of it.
-struct Scratch {
+/// Buffers for reading, one pair for each thread, so that a silent connection holds none.
+struct ReadBuffers {
     bytes: Vec<u8>,
     control: Vec<u8>,
 }
 
 /// The most descriptors that Linux puts into one message (`SCM_MAX_FD`). With room for all of
-/// them none is ever cut off, which would leave it open in this process without an owner.
+/// them the kernel never truncates the list, so none stays open in this process without an owner.
 const MAX_DESCRIPTORS: usize = 253;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+    static BUFFERS: RefCell<ReadBuffers> = RefCell::new(ReadBuffers {
         bytes: vec![0; READ_BYTES],
         control: nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]),
     });
 }
 
-/// Reads what is there; descriptors are seen (and closed) rather than ignored.
-fn receive(stream: &UnixStream, decoder: &mut Decoder) -> io::Result<Read> {
-    SCRATCH.with_borrow_mut(|Scratch { bytes, control }| {
+/// Reads what has arrived. Descriptors are closed, and reported rather than ignored.
+fn receive(stream: &UnixStream, decoder: &mut Decoder) -> io::Result<Received> {
+    BUFFERS.with_borrow_mut(|ReadBuffers { bytes, control }| {
         let mut pieces = [IoSliceMut::new(bytes)];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
         let message = recvmsg::<()>(stream.as_raw_fd(), &mut pieces, Some(control), flags)?;
@@ -163,44 +124,63 @@ fn receive(stream: &UnixStream, decoder: &mut Decoder) -> io::Result<Read> {
         }
         let len = message.bytes;
         if descriptors > 0 {
-            return Ok(Read::Descriptors);
+            return Ok(Received::Descriptors);
         }
         decoder.feed(&bytes[..len]);
-        Ok(if len == 0 { Read::End } else { Read::Bytes })
+        Ok(if len == 0 { Received::End } else { Received::Bytes })
     })
 }
 
-impl Writer {
+impl FrameWriter {
     /// Waits for the right to write.
-    pub(crate) async fn turn(&self) -> Turn<'_> {
+    pub(super) async fn turn(&self) -> WriteTurn<'_> {
         let _guard = self.turn.lock().await;
-        Turn { stream: inner(&self.stream), _guard }
+        WriteTurn { stream: inner(&self.stream), _guard }
     }
 
     /// Writes one frame.
     ///
     /// # Errors
     /// When the peer is gone.
-    pub(crate) async fn write(&self, frame: &Frame) -> Result<(), ConnectionError> {
+    pub(super) async fn write(&self, frame: &Frame) -> Result<(), ConnectionError> {
         self.turn().await.write(frame, None).await
     }
 
-    /// Ends the connection for both sides, whoever is waiting on it.
-    pub(crate) fn shutdown(&self) {
-        // A peer that is gone already needs no ending.
+    /// Ends the connection for both sides, and wakes all that wait on it.
+    pub(super) fn shutdown(&self) {
+        // It fails if the peer has gone already.
         let _ = shutdown(inner(&self.stream).as_raw_fd(), Shutdown::Both);
+    }
+
+    /// Waits until the peer has closed both directions of the stream, however many of its bytes are
+    /// unread.
+    pub(super) async fn hung_up(&self) {
+        // Of all interests this one alone is not woken by unread bytes. It is woken by a peer that
+        // only ends its sending, too: such a peer still waits for answers, and is not given up.
+        let closed = inner(&self.stream).ready(Interest::PRIORITY).await;
+        if closed.is_ok() && !self.is_hung_up() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn is_hung_up(&self) -> bool {
+        let mut polled = [PollFd::new(inner(&self.stream).as_fd(), PollFlags::empty())];
+        // The kernel reports a hang-up whatever the requested events are.
+        let polling = poll(&mut polled, PollTimeout::ZERO);
+        let events = polled[0].revents().unwrap_or(PollFlags::empty());
+        polling.is_ok() && events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)
     }
 }
 
-impl Turn<'_> {
-    /// Writes one frame; the descriptor rides on its first byte.
+impl WriteTurn<'_> {
+    /// Writes one frame; the descriptor goes with its first byte.
     ///
-    /// Not to be dropped half-way: the peer would read the next frame's header in the middle of
-    /// this one. Who may be cancelled shuts the connection down instead.
+    /// Must not be dropped before it ends, or the peer would find the next frame within this one. A
+    /// caller that stops early shuts the connection down.
     ///
     /// # Errors
     /// When the peer is gone.
-    pub(crate) async fn write(
+    pub(super) async fn write(
         &self,
         frame: &Frame,
         descriptor: Option<BorrowedFd<'_>>,
@@ -222,7 +202,7 @@ impl Turn<'_> {
     }
 }
 
-/// Sends what is left behind the first `skip` bytes of the pieces.
+/// Sends what follows the first `skip` bytes of the pieces.
 fn send(
     stream: &UnixStream,
     pieces: &[&[u8]; 3],

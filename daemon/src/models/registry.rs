@@ -15,7 +15,7 @@ mod state;
 mod threads;
 mod waiting;
 
-pub(crate) use crate::models::registry::grants::Use;
+pub(crate) use crate::models::registry::grants::{HeldLease, Use};
 pub(crate) use crate::models::registry::snapshot::ModelSnapshot;
 pub(crate) use crate::models::registry::state::Registry;
 pub(crate) use crate::models::registry::waiting::Events;

@@ -1,45 +1,53 @@
-//! What a client is told of a request before its answer.
+//! Events: what a client gets of a request before its answer.
 
 use crate::batching::generation::PieceSink;
-use crate::connection::session::Connection;
 use crate::models::registry::Events;
-use emberd_protocol::{Event, Frame, FrameKind};
+use crate::request::in_flight::RequestKey;
+use emberd_protocol::Event;
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-/// The way to the client for news of one request.
-pub(crate) struct News<'a> {
-    /// What writes them.
-    pub(crate) writers: &'a mut JoinSet<()>,
-    /// Whose request it is.
-    pub(crate) connection: &'a Arc<Connection>,
-    /// Which, by the client.
-    pub(crate) id: u64,
-    /// Which of all that had this id.
-    pub(crate) serial: u64,
+/// Writes events to a client. The connection implements it.
+pub(crate) trait EventSink: Send + Sync {
+    /// Writes an event of a request unless that has its answer: no event comes behind an answer.
+    /// `false` if no further event of the request can be written.
+    fn write_event<'a>(
+        &'a self,
+        request: RequestKey,
+        event: &'a Event,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
 }
 
-/// Where the pieces of a request's texts go; written in their order, all of them. What a slow reader
-/// has not taken waits in memory: no more than the answer is going to have, which is bounded.
-#[derive(Debug)]
-pub(crate) struct Pieces(mpsc::UnboundedSender<Told>);
-
-#[derive(Debug)]
-enum Told {
-    Piece(Event),
-    /// All before it was written.
-    Mark(oneshot::Sender<()>),
+/// The way to the client for events of one request. Costs nothing until a handler opens it.
+pub(crate) struct EventWriter<'a> {
+    /// Tasks of the connection that write events.
+    pub(crate) tasks: &'a mut JoinSet<()>,
+    pub(crate) sink: &'a Arc<dyn EventSink>,
+    pub(crate) request: RequestKey,
 }
 
-impl News<'_> {
-    /// For news of a load. Those that its answer overtakes are left out.
-    pub(crate) fn events(self) -> Events {
+/// Where the chunks of a request's texts go. All of them are written, in order. Chunks that a slow
+/// client has not read wait in memory; they take no more than the answer will, which is bounded.
+#[derive(Debug)]
+pub(crate) struct ChunkWriter(mpsc::UnboundedSender<Message>);
+
+#[derive(Debug)]
+enum Message {
+    Chunk(Event),
+    /// Answered once everything before it was written.
+    Flush(oneshot::Sender<()>),
+}
+
+impl EventWriter<'_> {
+    /// Opens the way for events of a load. Those that the answer overtakes are left out.
+    pub(crate) fn load_events(self) -> Events {
         let (sender, mut receiver) = mpsc::unbounded_channel();
-        let (connection, id, serial) = (Arc::clone(self.connection), self.id, self.serial);
+        let (sink, request) = (Arc::clone(self.sink), self.request);
         self.spawn(async move {
             while let Some(event) = receiver.recv().await {
-                if !write(&connection, id, serial, &event).await {
+                if !sink.write_event(request, &event).await {
                     break;
                 }
             }
@@ -47,54 +55,96 @@ impl News<'_> {
         sender
     }
 
-    /// For pieces of texts.
-    pub(crate) fn pieces(self) -> Pieces {
+    /// Opens the way for chunks of texts.
+    pub(crate) fn chunks(self) -> ChunkWriter {
         let (sender, mut receiver) = mpsc::unbounded_channel();
-        let (connection, id, serial) = (Arc::clone(self.connection), self.id, self.serial);
+        let (sink, request) = (Arc::clone(self.sink), self.request);
         self.spawn(async move {
-            while let Some(told) = receiver.recv().await {
-                match told {
-                    Told::Piece(event) if write(&connection, id, serial, &event).await => {}
-                    Told::Piece(_) => break,
-                    // Whoever waits for it may have been cancelled.
-                    Told::Mark(all) => drop(all.send(())),
+            while let Some(message) = receiver.recv().await {
+                match message {
+                    Message::Chunk(event) => {
+                        if !sink.write_event(request, &event).await {
+                            break;
+                        }
+                    }
+                    // The request may have been cancelled meanwhile.
+                    Message::Flush(done) => drop(done.send(())),
                 }
             }
         });
-        Pieces(sender)
+        ChunkWriter(sender)
     }
 
-    fn spawn(self, writer: impl Future<Output = ()> + Send + 'static) {
-        while self.writers.try_join_next().is_some() {}
-        self.writers.spawn(writer);
+    fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
+        // Forgets tasks that have ended.
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.spawn(task);
     }
 }
 
-/// Writes an event, unless its request is over: behind an answer there are no news.
-async fn write(connection: &Connection, id: u64, serial: u64, event: &Event) -> bool {
-    // One that fits no frame is no event that the daemon makes.
-    let Ok(frame) = Frame::message(FrameKind::Event, id, event) else { return false };
-    let turn = connection.writer.turn().await;
-    // Looked at when the turn has come.
-    connection.is_in_flight(id, serial) && turn.write(&frame, None).await.is_ok()
-}
-
-impl Pieces {
-    /// What a worker calls with each piece. It never waits.
+impl ChunkWriter {
+    /// The function that a worker calls with each chunk. It never waits.
     pub(crate) fn sink(&self) -> PieceSink {
         let sender = self.0.clone();
-        Box::new(move |piece| {
-            // Nobody writes any more where the client has gone.
-            let _ = sender.send(Told::Piece(piece));
+        Box::new(move |chunk| {
+            // Without a receiver the client has gone.
+            let _ = sender.send(Message::Chunk(chunk));
         })
     }
 
-    /// Waits until every piece that came before was written, or never can be.
-    pub(crate) async fn written(self) {
-        let (sender, all) = oneshot::channel();
-        if self.0.send(Told::Mark(sender)).is_ok() {
-            // Dropped unsent, there is nobody left to write to.
-            let _ = all.await;
+    /// Waits until every chunk so far was written, or never can be.
+    pub(crate) async fn flush(self) {
+        let (sender, done) = oneshot::channel();
+        if self.0.send(Message::Flush(sender)).is_ok() {
+            // An error means that the client has gone.
+            let _ = done.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ground::sync::lock;
+    use std::sync::Mutex;
+
+    /// Takes so many events, then refuses.
+    #[derive(Debug)]
+    struct Recorder {
+        room: usize,
+        written: Mutex<Vec<Event>>,
+    }
+
+    impl EventSink for Recorder {
+        fn write_event<'a>(
+            &'a self,
+            _request: RequestKey,
+            event: &'a Event,
+        ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                let mut written = lock(&self.written);
+                let has_room = written.len() < self.room;
+                if has_room {
+                    written.push(event.clone());
+                }
+                has_room
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flush_waits_for_every_chunk_and_not_for_a_client_that_has_gone() {
+        for (room, written) in [(9, 3), (1, 1)] {
+            let recorder = Arc::new(Recorder { room, written: Mutex::default() });
+            let sink: Arc<dyn EventSink> = Arc::clone(&recorder) as Arc<dyn EventSink>;
+            let mut tasks = JoinSet::new();
+            let request = RequestKey { id: 1, serial: 1 };
+            let chunks = EventWriter { tasks: &mut tasks, sink: &sink, request }.chunks();
+            let send = chunks.sink();
+            (0..3).for_each(|need_bytes| send(Event::Reading { need_bytes }));
+            chunks.flush().await;
+            assert_eq!(lock(&recorder.written).len(), written);
         }
     }
 }

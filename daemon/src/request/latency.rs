@@ -4,9 +4,15 @@ use crate::ground::histogram::TimeHistogram;
 use emberd_protocol::{LatencyStatus, Request};
 use std::time::Duration;
 
-/// What a request is, for its latency.
+/// The times of each kind of request.
+#[derive(Debug, Default)]
+pub(crate) struct Latencies {
+    by_kind: [TimeHistogram; RequestKind::ALL.len()],
+}
+
+/// What kind of request it is, for its latency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum RequestKind {
     /// Rows for texts.
     Embed,
     /// Scores for pairs.
@@ -25,7 +31,21 @@ pub(crate) enum Kind {
     Other,
 }
 
-impl Kind {
+impl Latencies {
+    /// Counts a request that was answered.
+    pub(crate) fn note(&self, kind: RequestKind, time: Duration) {
+        self.by_kind[kind as usize].record(time);
+    }
+
+    /// The kinds that were asked for.
+    #[must_use]
+    pub(crate) fn status(&self) -> Vec<LatencyStatus> {
+        let all = RequestKind::ALL.iter().map(|kind| status(*kind, &self.by_kind[*kind as usize]));
+        all.filter(|latency| latency.count > 0).collect()
+    }
+}
+
+impl RequestKind {
     const ALL: [Self; 8] = [
         Self::Embed,
         Self::Rerank,
@@ -48,7 +68,16 @@ impl Kind {
             Request::Acquire { .. } => Self::Acquire,
             Request::Release { .. } => Self::Release,
             Request::Status => Self::Status,
-            _ => Self::Other,
+            Request::Ping
+            | Request::AvailableModels
+            | Request::ModelConfig { .. }
+            | Request::Preload { .. }
+            | Request::Unload { .. }
+            | Request::CleanupUnusedModels
+            | Request::ClearEmbeddingCache
+            | Request::Reload
+            | Request::Why { .. }
+            | Request::Plan { .. } => Self::Other,
         }
     }
 
@@ -66,27 +95,7 @@ impl Kind {
     }
 }
 
-/// The times of each kind of request.
-#[derive(Debug, Default)]
-pub(crate) struct Latencies {
-    of: [TimeHistogram; Kind::ALL.len()],
-}
-
-impl Latencies {
-    /// Counts a request that was answered.
-    pub(crate) fn note(&self, kind: Kind, time: Duration) {
-        self.of[kind as usize].record(time);
-    }
-
-    /// The kinds that there were.
-    #[must_use]
-    pub(crate) fn told(&self) -> Vec<LatencyStatus> {
-        let all = Kind::ALL.iter().map(|kind| status_of(*kind, &self.of[*kind as usize]));
-        all.filter(|latency| latency.count > 0).collect()
-    }
-}
-
-fn status_of(kind: Kind, times: &TimeHistogram) -> LatencyStatus {
+fn status(kind: RequestKind, times: &TimeHistogram) -> LatencyStatus {
     LatencyStatus {
         kind: kind.as_str().into(),
         count: times.count(),

@@ -1,11 +1,12 @@
-//! From pairs of texts to scores: the same queue and workers as for rows, over the model's head.
+//! From pairs of texts to scores. Queue and workers are those of rows, over the model's head.
 
 use crate::batching::row_job::RowJob;
-use crate::connection::session::Connection;
-use crate::daemon::Shared;
-use crate::request::dispatch::{Answer, target};
-use crate::request::embed::MAX_INLINE_BYTES;
+use crate::request::answer::{Answer, Promise};
+use crate::request::caller::Caller;
+use crate::request::embed::destination::MAX_INLINE_BYTES;
 use crate::request::failure::RequestError;
+use crate::request::state::DaemonState;
+use crate::request::target::resolve;
 use crate::segment::{Finished, Output};
 use emberd_protocol::{
     ElementType, Method, Pairing, RerankRequest, Reranked, Response, ScoreActivation, TextBlock,
@@ -14,19 +15,20 @@ use emberd_protocol::{
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// More scores than this are not finished on a runtime's thread, which serves others too.
+/// More scores than this are activated on a thread that may block: the runtime's threads serve
+/// others too.
 const MAX_INLINE_SCORES: usize = 16 << 10;
 
-/// Finds the model, queues the pairs, and waits for their scores, which always come inline: there
-/// are few for each pair. They are not cached.
-pub(crate) async fn rerank(
-    shared: Arc<Shared>,
-    connection: Arc<Connection>,
+/// Queues the pairs, and waits for their scores. These always go inline, since a pair has few, and
+/// are not cached.
+pub(super) async fn rerank(
+    state: Arc<DaemonState>,
+    caller: Arc<Caller>,
     request: RerankRequest,
     texts: TextBlock,
 ) -> Result<Answer, RequestError> {
     let pairs = pairs(request.texts, request.pairs)?;
-    let (using, slot) = target(&shared, &connection, request.target, Method::Rerank).await?;
+    let (using, slot) = resolve(&state, &caller, request.target, Method::Rerank).await?;
     let ranking = using.model.ranking()?;
     let shape = ranking.shape;
     let labels = u32::try_from(shape.used).unwrap_or(u32::MAX);
@@ -36,12 +38,12 @@ pub(crate) async fn rerank(
     }
     let mut answer =
         Reranked { pairs, labels: ranking.labels.clone(), tokens: 0, truncated: Vec::new() };
-    let wait = shared.settings().segments.wait;
-    let share = connection.inline.reserve(len_bytes, wait).await?;
+    let wait = state.settings().segments.wait;
+    let share = caller.inline.reserve(len_bytes, wait).await?;
     let mut output = Output::heap(pairs as usize, shape.used);
     if pairs > 0 {
         let rows = output.take_rows();
-        let (job, waiting) = RowJob::of_pairs(connection.id, texts, request.pairs, rows, shape);
+        let (job, waiting) = RowJob::of_pairs(caller.id, texts, request.pairs, rows, shape);
         ranking.queue.push(job)?;
         let done = waiting.done().await?;
         answer.tokens = done.tokens;
@@ -65,10 +67,10 @@ pub(crate) async fn rerank(
         tail = finished.map_err(|_| RequestError::Defect("an activation panicked"))?;
     }
     slot.counters.requests.fetch_add(1, Ordering::Relaxed);
-    Ok(Answer { response: Response::Reranked(answer), tail, inline: Some(Box::new(share)) })
+    Ok(Answer { response: Response::Reranked(answer), tail, promise: Promise::Inline(share) })
 }
 
-/// How many pairs so many texts form.
+/// The number of pairs that a number of texts form.
 fn pairs(texts: u32, pairing: Pairing) -> Result<u32, RequestError> {
     match pairing {
         Pairing::QueryFirst => Ok(texts.saturating_sub(1)),
@@ -77,7 +79,7 @@ fn pairs(texts: u32, pairing: Pairing) -> Result<u32, RequestError> {
     }
 }
 
-/// Finishes the scores of each pair, as they lie in an answer.
+/// Applies the activation to the scores of each pair, in the bytes of an answer.
 fn activate(activation: ScoreActivation, labels: usize, bytes: &mut [u8]) {
     if matches!(activation, ScoreActivation::Identity | ScoreActivation::Model) {
         return;
@@ -89,7 +91,10 @@ fn activate(activation: ScoreActivation, labels: usize, bytes: &mut [u8]) {
         }
         match activation {
             ScoreActivation::Softmax => softmax(&mut scores),
-            _ => scores.iter_mut().for_each(|score| *score = sigmoid(*score)),
+            ScoreActivation::Sigmoid => {
+                scores.iter_mut().for_each(|score| *score = sigmoid(*score));
+            }
+            ScoreActivation::Identity | ScoreActivation::Model => {}
         }
         for (score, bytes) in scores.iter().zip(pair) {
             *bytes = score.to_le_bytes();
@@ -126,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn each_pair_is_finished_by_itself() {
+    fn each_pair_is_activated_by_itself() {
         let values = [0.0, 3f32.ln(), -1e4, 1e4];
         assert_eq!(activated(ScoreActivation::Identity, 2, &values), values);
         let close = |found: Vec<f32>, wanted: [f32; 4]| {

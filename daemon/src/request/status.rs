@@ -1,74 +1,38 @@
-//! What the daemon tells of itself. Counters and short locks only: it may be asked every second
-//! under full load.
+//! The status of the daemon. Made of counters and short locks alone, so that it can be asked for
+//! every second under full load.
 
 use crate::cache::{CacheSettings, CacheStats};
-use crate::connection::session::Connection;
-use crate::daemon::Shared;
+use crate::ground::error_chain::chain;
 use crate::ground::memory::resident_bytes;
-use crate::ground::sync::lock;
 use crate::ground::time::millis;
-use crate::models::loaded::ModelSlot;
-use crate::models::registry::Seen;
-use crate::models::scheduler::CopyState;
+use crate::models::registry::ModelSnapshot;
+use crate::models::scheduler::InstanceState;
+use crate::models::slot::ModelSlot;
+use crate::request::caller::Caller;
+use crate::request::state::DaemonState;
+use crate::segment::SegmentPool;
 use emberd_protocol::{
     CacheStatus, ConnectionStatus, DaemonStatus, DeviceStatus, LeaseStatus, ModelState,
     ModelStatus, SegmentStatus, Status,
 };
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// What a list of the status may take of its message; models and the rest need room, too.
+/// The bytes of a list: models and the rest must fit the message too.
 const MAX_LIST_BYTES: usize = 256 << 10;
 
-/// What an item takes beside its texts, and more.
+/// The bytes of an item without its texts, rounded up.
 const ITEM_BYTES: usize = 100;
 
-/// The first items of a list, and how many are left out.
-fn listed<T>(items: impl Iterator<Item = T>, texts_bytes: impl Fn(&T) -> usize) -> (Vec<T>, u64) {
-    let (mut list, mut bytes, mut left_out) = (Vec::new(), 0, 0);
-    for item in items {
-        bytes += ITEM_BYTES + texts_bytes(&item);
-        if bytes <= MAX_LIST_BYTES {
-            list.push(item);
-        } else {
-            left_out += 1;
-        }
-    }
-    (list, left_out)
-}
-
-/// A model's state in the protocol's words: that of its copy which is furthest on its way in.
+/// The status at this moment.
 #[must_use]
-pub(crate) fn state(seen: &Seen) -> ModelState {
-    let rank = |state: &CopyState| match state {
-        CopyState::Ready => 0,
-        CopyState::Loading => 1,
-        CopyState::Draining => 2,
-        CopyState::Unloading => 3,
-    };
-    match seen.copies.iter().map(|(copy, _)| copy.state).min_by_key(rank) {
-        Some(CopyState::Ready) if seen.leases > 0 => ModelState::Ready,
-        Some(CopyState::Ready) => ModelState::Idle,
-        Some(CopyState::Loading) => ModelState::Loading,
-        Some(CopyState::Draining) => ModelState::Draining,
-        Some(CopyState::Unloading) => ModelState::Unloading,
-        None if seen.is_preparing => ModelState::Loading,
-        None if seen.failed.is_some() => ModelState::Failed,
-        None => ModelState::Configured,
-    }
-}
-
-/// Everything at this moment.
-#[must_use]
-pub(crate) fn of(shared: &Shared) -> Status {
+pub(crate) fn status(state: &DaemonState) -> Status {
     let now = Instant::now();
-    let connections: Vec<Arc<Connection>> =
-        lock(&shared.connections).values().map(Arc::clone).collect();
-    let by_id: HashMap<_, _> = connections.iter().map(|c| (c.id, c)).collect();
-    let overview = shared.registry.overview();
-    let leases = overview.leases.into_iter().filter_map(|(id, lease)| {
+    let callers = state.callers();
+    let by_id: HashMap<_, _> = callers.iter().map(|caller| (caller.id, caller)).collect();
+    let snapshot = state.registry().snapshot();
+    let leases = snapshot.leases.into_iter().filter_map(|(id, lease)| {
         let holder = by_id.get(&lease.connection)?;
         Some(LeaseStatus {
             lease: id,
@@ -81,9 +45,9 @@ pub(crate) fn of(shared: &Shared) -> Status {
     });
     let lease_bytes = |lease: &LeaseStatus| lease.model.as_str().len() + lease.client.len();
     let (leases, leases_left_out) = listed(leases, lease_bytes);
-    let of_connections = connections.iter().map(|c| connection(c, now));
-    let (of_connections, connections_left_out) = listed(of_connections, |c| c.client.len());
-    let devices = overview.devices.into_iter().map(|(figures, used_bytes)| DeviceStatus {
+    let connections = callers.iter().map(|caller| connection(caller, now));
+    let (connections, connections_left_out) = listed(connections, |c| c.client.len());
+    let devices = snapshot.devices.into_iter().map(|(figures, used_bytes)| DeviceStatus {
         device: figures.device.to_string(),
         name: figures.name,
         total_bytes: figures.total_bytes,
@@ -91,48 +55,70 @@ pub(crate) fn of(shared: &Shared) -> Status {
         budget_bytes: figures.budget_bytes,
         used_bytes,
     });
-    let settings = shared.settings();
+    let settings = state.settings();
     Status {
         daemon: DaemonStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            uptime_ms: millis(now - shared.started),
+            uptime_ms: millis(state.uptime()),
             resident_bytes: resident_bytes(),
-            requests: load(&shared.requests),
-            reload_error: lock(&shared.reload_error).clone(),
+            requests: state.answered(),
+            reload_error: state.reload_error(),
         },
         leases,
         leases_left_out,
-        models: shared.registry.slots().iter().map(|slot| model(shared, slot, now)).collect(),
-        connections: of_connections,
+        models: state.registry().slots().iter().map(|slot| model(state, slot, now)).collect(),
+        connections,
         connections_left_out,
         segments: SegmentStatus {
             backend: settings.segments.backend,
-            segments: shared.credit.segments(),
-            segment_bytes: shared.credit.used_bytes(),
-            total_credit_bytes: shared.credit.limit_bytes(),
+            segments: state.segment_credit().segments(),
+            segment_bytes: state.segment_credit().used_bytes(),
+            total_credit_bytes: state.segment_credit().limit_bytes(),
         },
-        cache: cache(shared, &settings.cache),
+        cache: cache(state, &settings.cache),
         devices: devices.collect(),
-        latencies: shared.latencies.told(),
+        latencies: state.latencies(),
     }
 }
 
-/// Where a model's files are from, and its type: as it was loaded, or would be now.
+/// A model's state in the protocol's words: that of the copy which is nearest to being ready.
 #[must_use]
-pub(crate) fn origin(slot: &ModelSlot, seen: &Seen) -> (String, String) {
-    if let Some(loaded) = seen.copies.iter().find_map(|(_, model)| model.as_ref()) {
-        return (loaded.source.clone(), loaded.model_type.clone());
+pub(super) fn model_state(snapshot: &ModelSnapshot) -> ModelState {
+    let rank = |state: &InstanceState| match state {
+        InstanceState::Ready => 0,
+        InstanceState::Loading => 1,
+        InstanceState::Draining => 2,
+        InstanceState::Unloading => 3,
+    };
+    match snapshot.instances.iter().map(|(instance, _)| instance.state).min_by_key(rank) {
+        Some(InstanceState::Ready) if snapshot.leases > 0 => ModelState::Ready,
+        Some(InstanceState::Ready) => ModelState::Idle,
+        Some(InstanceState::Loading) => ModelState::Loading,
+        Some(InstanceState::Draining) => ModelState::Draining,
+        Some(InstanceState::Unloading) => ModelState::Unloading,
+        None if snapshot.is_preparing => ModelState::Loading,
+        None if snapshot.failed.is_some() => ModelState::Failed,
+        None => ModelState::Configured,
+    }
+}
+
+/// The source of a model's files, and its type: as it was loaded, or would be loaded now.
+#[must_use]
+pub(super) fn origin(slot: &ModelSlot, snapshot: &ModelSnapshot) -> (String, String) {
+    if let Some(loaded) = snapshot.instances.iter().find_map(|(_, model)| model.as_ref()) {
+        return (loaded.source.clone(), loaded.model_type.to_string());
     }
     let settings = slot.settings();
-    (settings.source(), settings.model_type)
+    (settings.source(), settings.model_type.to_string())
 }
 
-fn model(shared: &Shared, slot: &ModelSlot, now: Instant) -> ModelStatus {
-    let seen = shared.registry.seen(&slot.id);
-    let loaded: Vec<_> = seen.copies.iter().filter_map(|(_, model)| model.as_ref()).collect();
+fn model(state: &DaemonState, slot: &ModelSlot, now: Instant) -> ModelStatus {
+    let snapshot = state.registry().model_snapshot(&slot.id);
+    let loaded: Vec<_> =
+        snapshot.instances.iter().filter_map(|(_, model)| model.as_ref()).collect();
     let counters = &slot.counters;
-    let (source, model_type) = origin(slot, &seen);
+    let (source, model_type) = origin(slot, &snapshot);
     let waits = |quantile| {
         let of = [&counters.work.waits, &counters.texts.waits];
         of.map(|waits| waits.quantile_us(quantile)).into_iter().max().unwrap_or(0)
@@ -142,20 +128,17 @@ fn model(shared: &Shared, slot: &ModelSlot, now: Instant) -> ModelStatus {
         id: slot.id.clone(),
         source,
         model_type,
-        state: state(&seen),
+        state: model_state(&snapshot),
         info: loaded.first().map(|model| model.info.clone()),
-        failure: seen
-            .failed
-            .as_ref()
-            .map(|failed| crate::ground::error_chain::chain(&*failed.cause)),
-        retry_in_ms: seen.failed.as_ref().map(|failed| until(failed.retry_at)),
-        copies: count(seen.copies.len()),
-        memory_bytes: seen.copies.iter().map(|(copy, _)| copy.bytes).sum(),
+        failure: snapshot.failed.as_ref().map(|failed| chain(&*failed.cause)),
+        retry_in_ms: snapshot.failed.as_ref().map(|failed| until(failed.retry_at)),
+        copies: count(snapshot.instances.len()),
+        memory_bytes: snapshot.instances.iter().map(|(instance, _)| instance.bytes).sum(),
         loads: load(&counters.loads),
         unloads: load(&counters.unloads),
         load_ms: load(&counters.load_ms),
         workers: count(loaded.iter().map(|model| model.workers()).sum()),
-        leases: count(seen.leases),
+        leases: count(snapshot.leases),
         requests: load(&counters.requests),
         texts: load(&counters.work.texts) + load(&counters.texts.texts),
         tokens: load(&counters.work.tokens)
@@ -165,17 +148,17 @@ fn model(shared: &Shared, slot: &ModelSlot, now: Instant) -> ModelStatus {
         rows_inline: load(&counters.rows_inline),
         rows_shared: load(&counters.rows_shared),
         texts_cached: load(&counters.texts_cached),
-        busy: count(seen.copies.iter().map(|(copy, _)| copy.uses).sum()),
+        busy: count(snapshot.instances.iter().map(|(instance, _)| instance.uses).sum()),
         queued_texts: loaded.iter().map(|model| model.queued_texts() as u64).sum(),
-        // A model has one of both kinds of workers; the other has counted nothing.
+        // A model has workers of one kind; those of the other kind have counted nothing.
         queue_wait_p50_us: waits(0.5),
         queue_wait_p99_us: waits(0.99),
-        idle_ms: seen.last_used.map(|at| millis(now.saturating_duration_since(at))),
-        unload_in_ms: seen.unload_at.map(until),
+        idle_ms: snapshot.last_used.map(|at| millis(now.saturating_duration_since(at))),
+        unload_in_ms: snapshot.unload_at.map(until),
     }
 }
 
-fn cache(shared: &Shared, settings: &CacheSettings) -> CacheStatus {
+fn cache(state: &DaemonState, settings: &CacheSettings) -> CacheStatus {
     let CacheStats {
         entries,
         bytes,
@@ -186,7 +169,7 @@ fn cache(shared: &Shared, settings: &CacheSettings) -> CacheStatus {
         persisted_entries,
         persist_skipped,
         error,
-    } = shared.cache.stats();
+    } = state.cache().stats();
     CacheStatus {
         is_enabled: settings.enabled,
         entries: entries as u64,
@@ -202,20 +185,34 @@ fn cache(shared: &Shared, settings: &CacheSettings) -> CacheStatus {
     }
 }
 
-fn connection(connection: &Connection, now: Instant) -> ConnectionStatus {
-    let pool = connection.pool.as_deref();
+fn connection(caller: &Caller, now: Instant) -> ConnectionStatus {
+    let pool = caller.pool.as_deref();
     ConnectionStatus {
-        connection: connection.id.0,
-        pid: connection.peer.pid,
-        uid: connection.peer.uid,
-        client: connection.name.clone(),
-        age_ms: millis(now - connection.since),
-        requests_in_flight: count(connection.requests_in_flight()),
-        segments: pool.map_or(0, crate::segment::SegmentPool::segments),
-        segment_bytes: pool.map_or(0, crate::segment::SegmentPool::segment_bytes),
-        held_bytes: pool.map_or(0, crate::segment::SegmentPool::held_bytes),
-        credit_bytes: pool.map_or(0, crate::segment::SegmentPool::credit_bytes),
+        connection: caller.id.0,
+        pid: caller.peer.pid,
+        uid: caller.peer.uid,
+        client: caller.name.clone(),
+        age_ms: millis(now.saturating_duration_since(caller.since)),
+        requests_in_flight: count(caller.in_flight.len()),
+        segments: pool.map_or(0, SegmentPool::segments),
+        segment_bytes: pool.map_or(0, SegmentPool::segment_bytes),
+        held_bytes: pool.map_or(0, SegmentPool::held_bytes),
+        credit_bytes: pool.map_or(0, SegmentPool::credit_bytes),
     }
+}
+
+/// The items of a list that fit, and the number of those left out.
+fn listed<T>(items: impl Iterator<Item = T>, texts_bytes: impl Fn(&T) -> usize) -> (Vec<T>, u64) {
+    let (mut list, mut bytes, mut left_out) = (Vec::new(), 0, 0);
+    for item in items {
+        bytes += ITEM_BYTES + texts_bytes(&item);
+        if bytes <= MAX_LIST_BYTES {
+            list.push(item);
+        } else {
+            left_out += 1;
+        }
+    }
+    (list, left_out)
 }
 
 fn load(counter: &AtomicU64) -> u64 {

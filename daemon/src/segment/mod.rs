@@ -51,7 +51,7 @@ pub use crate::segment::memfd::MemfdBackend;
 pub use crate::segment::memory::Segment;
 pub use crate::segment::pool::{Announcement, SegmentPool};
 pub use crate::segment::posix::{PosixBackend, sweep_leftovers};
-pub use crate::segment::result::Finished;
+pub use crate::segment::result::{Finished, FinishedSlot};
 pub use crate::segment::rows::{Output, Row};
 pub use crate::segment::slot::Slot;
 pub use crate::segment::spares::{DEFAULT_SPARES, SPARE_LEN_BYTES, Spares};

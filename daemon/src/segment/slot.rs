@@ -2,7 +2,7 @@
 
 use crate::segment::ledger::Ledger;
 use crate::segment::memory::Segment;
-use crate::segment::result::Finished;
+use crate::segment::result::{Finished, FinishedSlot};
 use crate::segment::slots::Holder;
 use emberd_protocol::SlotRef;
 use std::fmt;
@@ -85,7 +85,7 @@ impl Slot {
         if let Some(ledger) = self.ledger.upgrade() {
             ledger.hand_over(&self.range);
         }
-        Finished::Slot(self.range)
+        Finished::Slot(FinishedSlot::new(Weak::clone(&self.ledger), self.range))
     }
 }
 

@@ -91,9 +91,9 @@ pub(crate) fn merge(
                 (Some((_, why)), _) => reloaded.unchanged.push(change(why)),
                 (None, Some((_, when))) => reloaded.changed.push(change(when)),
                 (None, None) if key == "embedding_cache.enabled" && merged.cache.persists => {
-                    reloaded
-                        .changed
-                        .push(change("now for the cache in memory; for its file at the next start"));
+                    reloaded.changed.push(change(
+                        "now for the cache in memory; for its file at the next start",
+                    ));
                 }
                 (None, None) => reloaded.changed.push(change("now")),
             },

@@ -147,7 +147,6 @@ pub trait ComputeContext: Send {
 
 /// Why a computation failed.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ComputeError {
     /// The tensor library refused an operation.
     #[error("the computation failed")]

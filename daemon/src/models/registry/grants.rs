@@ -52,6 +52,11 @@ impl HeldLease {
         Self { model, owner, connection, lease, is_kept: false }
     }
 
+    /// The number by which the client names it.
+    pub(crate) fn id(&self) -> LeaseId {
+        self.lease
+    }
+
     /// Leaves the release to the connection.
     pub(crate) fn keep(mut self) -> LeaseId {
         self.is_kept = true;

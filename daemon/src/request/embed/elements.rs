@@ -4,16 +4,16 @@
 use emberd_protocol::{ElementType, QuantizationRanges};
 use half::f16;
 
-/// Steps between the smallest and the largest number of a byte.
+/// Steps from the smallest number of a byte to the largest.
 const STEPS: f32 = 255.0;
 
-/// Writes rows of `columns` values as elements of another type, row by row. `bytes` has the length
-/// that they take. Answers what the numbers of quantised rows stand for: `ranges`, or the span of
-/// each column of these rows.
+/// Writes rows of `columns` values as elements of another type, row by row, into exactly the bytes
+/// that they take. Returns what the numbers of quantised rows stand for: the given `ranges`, or else
+/// the span of each column of these rows.
 ///
-/// A value outside of given ranges becomes the nearest number that there is. (NumPy leaves open
-/// what becomes of it.)
-pub(crate) fn write(
+/// A value outside of given ranges becomes the nearest number of the type. (NumPy leaves that
+/// undefined.)
+pub(super) fn write(
     values: &[f32],
     columns: usize,
     element: ElementType,
@@ -44,8 +44,8 @@ pub(crate) fn write(
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "the cast cuts off the fraction, ends at the type's bounds, and makes 0 of what is no \
-              number: that is a column of equal values, divided by its span of 0"
+    reason = "the cast truncates, saturates at the type's bounds, and turns NaN into 0: that is a \
+              column of equal values, divided by its span of 0"
 )]
 fn unsigned(number: f32) -> u8 {
     number as u8
@@ -76,7 +76,7 @@ fn quantize(
     Some(ranges)
 }
 
-/// From the smallest value of each column to its largest.
+/// The smallest value of each column, and the step from it to the largest.
 fn spans(values: &[f32], columns: usize) -> QuantizationRanges {
     let mut starts = vec![f32::INFINITY; columns];
     let mut ends = vec![f32::NEG_INFINITY; columns];
@@ -90,12 +90,12 @@ fn spans(values: &[f32], columns: usize) -> QuantizationRanges {
     QuantizationRanges { starts, steps }
 }
 
-/// A bit for each value, set where it is above 0, the first of eight highest; `less` is taken from
-/// the byte. Rows fill their bytes, so that they need not be told apart.
-fn pack(values: &[f32], bytes: &mut [u8], less: u8) {
+/// One bit for each value, set if it is above 0, the first of eight in the highest bit; `offset` is
+/// subtracted from each byte. A row fills whole bytes, so the rows need no separation.
+fn pack(values: &[f32], bytes: &mut [u8], offset: u8) {
     for (byte, values) in bytes.iter_mut().zip(values.chunks(8)) {
         let bits = values.iter().enumerate().map(|(i, value)| u8::from(*value > 0.0) << (7 - i));
-        *byte = bits.fold(0, |byte, bit| byte | bit).wrapping_sub(less);
+        *byte = bits.fold(0, |byte, bit| byte | bit).wrapping_sub(offset);
     }
 }
 

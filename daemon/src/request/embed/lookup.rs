@@ -1,7 +1,7 @@
-//! From a request's texts to what must be computed: rows that the cache has are copied to their
-//! places, and a text that comes twice is computed once.
+//! From a request's texts to those that must be computed: rows that the cache has are copied to
+//! where they go, and a text that occurs twice is computed once.
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use crate::batching::row_job::{RowFlights, RowTarget};
 use crate::batching::row_shape::RowShape;
@@ -13,49 +13,49 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Up to so much is looked up where the request is read: some hundred microseconds. More goes to
-/// a thread of its own, since a runtime's thread serves others too.
+/// Up to these limits texts are looked up on the runtime's thread, in some hundred microseconds. More
+/// go to a thread that may block: the runtime's threads serve others too.
 const MAX_INLINE_TEXTS: usize = 256;
 const MAX_INLINE_BYTES: usize = 64 << 10;
 
 /// Where a request's rows may be found.
 #[derive(Debug)]
-pub(crate) struct Lookup {
+pub(super) struct CacheLookup {
     flights: Arc<RowFlights>,
     keys: KeySpace,
     shape: RowShape,
 }
 
-/// What was found, and what was not.
+/// What the cache had, and what it had not.
 #[derive(Debug)]
-pub(crate) struct Found {
-    /// The request's texts, all of them.
-    pub(crate) texts: TextBlock,
-    /// What is to be computed.
-    pub(crate) missing: Vec<RowTarget>,
-    /// Positions of texts whose rows were found, and that had lost their end. Ascending.
-    pub(crate) truncated: Vec<u32>,
+pub(super) struct LookedUp {
+    /// All texts of the request.
+    pub(super) texts: TextBlock,
+    /// Those that must be computed.
+    pub(super) missing: Vec<RowTarget>,
+    /// Positions of truncated texts among those that were found, ascending.
+    pub(super) truncated: Vec<u32>,
 }
 
-impl Lookup {
-    /// Looks for rows in the cache; `shape` is what of them is wanted.
-    pub(crate) fn new(flights: &Arc<RowFlights>, keys: KeySpace, shape: RowShape) -> Self {
+impl CacheLookup {
+    /// Looks in the rows of `keys`; `shape` says which values of a row are used.
+    pub(super) fn new(flights: &Arc<RowFlights>, keys: KeySpace, shape: RowShape) -> Self {
         Self { flights: Arc::clone(flights), keys, shape }
     }
 
-    /// Looks up every text. `None`: the thread for it panicked.
-    pub(crate) async fn find(self, texts: TextBlock, rows: Vec<Row>) -> Option<Found> {
+    /// Looks up every text. `None`: the look-up panicked.
+    pub(super) async fn find(self, texts: TextBlock, rows: Vec<Row>) -> Option<LookedUp> {
         if texts.len() <= MAX_INLINE_TEXTS && texts.len_bytes() <= MAX_INLINE_BYTES {
             return Some(self.find_now(texts, rows));
         }
-        // A request that is dropped meanwhile gives its rows back when this has ended.
+        // If the request is dropped meanwhile, its rows are freed when this has ended.
         tokio::task::spawn_blocking(move || self.find_now(texts, rows)).await.ok()
     }
 
-    fn find_now(&self, texts: TextBlock, rows: Vec<Row>) -> Found {
+    fn find_now(&self, texts: TextBlock, rows: Vec<Row>) -> LookedUp {
         let mut truncated = Vec::new();
         let mut missing: Vec<RowTarget> = Vec::new();
-        let mut places: HashMap<RowKey, usize> = HashMap::new();
+        let mut positions: HashMap<RowKey, usize> = HashMap::new();
         for (text, mut row) in rows.into_iter().enumerate() {
             let key = self.keys.row(texts.get(text).unwrap_or_default());
             if let Some(hit) = self.flights.cache().get(&key, self.shape.model, Instant::now()) {
@@ -65,16 +65,16 @@ impl Lookup {
                 }
                 continue;
             }
-            match places.entry(key) {
-                Entry::Occupied(place) => missing[*place.get()].more.push((text, row)),
-                Entry::Vacant(place) => {
-                    place.insert(missing.len());
+            match positions.entry(key) {
+                Entry::Occupied(first) => missing[*first.get()].more.push((text, row)),
+                Entry::Vacant(first) => {
+                    first.insert(missing.len());
                     let ticket = Some(self.flights.join(key));
                     let (shape, more) = (self.shape, Vec::new());
                     missing.push(RowTarget { text, row, shape, more, ticket });
                 }
             }
         }
-        Found { texts, missing, truncated }
+        LookedUp { texts, missing, truncated }
     }
 }

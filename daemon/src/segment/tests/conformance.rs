@@ -46,6 +46,7 @@ for_every_backend! {
     fn a_freed_slot_wakes_the_one_that_waits;
     fn the_total_binds_all_connections;
     fn late_doubled_and_invented_frees_do_nothing;
+    fn a_finished_slot_that_is_never_sent_is_free_again;
     fn an_unfinished_output_frees_its_slot_after_its_rows;
     fn a_pool_may_go_while_rows_are_written;
     fn idle_segments_are_retired_and_reported_once;
@@ -138,7 +139,7 @@ pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
 fn give(slot: Slot) -> SlotRef {
     let values = usize::try_from(slot.len_bytes()).unwrap() / 4;
     match Output::slot(slot, 1, values).unwrap().finish() {
-        Ok(Finished::Slot(slot)) => slot,
+        Ok(Finished::Slot(slot)) => slot.sent(),
         other => panic!("no slot: {other:?}"),
     }
 }
@@ -237,6 +238,7 @@ fn a_result_is_written_announced_read_and_freed(backend: Arc<dyn Backend>) {
             row.as_mut_slice().fill(index as f32);
         }
         let Ok(Finished::Slot(slot)) = output.finish() else { panic!("no slot") };
+        let slot = slot.sent();
         assert_eq!(slot.offset % SLOT_ALIGNMENT, 0);
         assert_eq!(slot.len_bytes, 7 * 384 * 4);
         assert_eq!(pool.held_bytes(), 128 + 7 * 384 * 4);
@@ -296,6 +298,7 @@ fn rows_of_many_threads_do_not_meet(backend: Arc<dyn Backend>) {
     for (which, output) in outputs.into_iter().enumerate() {
         let rows = output.rows();
         let Ok(Finished::Slot(slot)) = output.finish() else { panic!("rows are still out") };
+        let slot = slot.sent();
         let expected: Vec<f32> =
             (0..rows).flat_map(|index| [(which * 10_000 + index) as f32; 96]).collect();
         assert_eq!(view.read_floats(&slot), expected);
@@ -386,6 +389,7 @@ fn late_doubled_and_invented_frees_do_nothing(backend: Arc<dyn Backend>) {
         let output = output.finish().unwrap_err();
         drop(rows);
         let Ok(Finished::Slot(slot)) = output.finish() else { panic!("no slot") };
+        let slot = slot.sent();
         assert_eq!(slot, guess);
 
         for wrong in [
@@ -404,6 +408,24 @@ fn late_doubled_and_invented_frees_do_nothing(backend: Arc<dyn Backend>) {
         assert_eq!(next.offset, slot.offset);
         assert!(!pool.free(&slot), "late");
         assert!(pool.free(&next));
+    });
+}
+
+fn a_finished_slot_that_is_never_sent_is_free_again(backend: Arc<dyn Backend>) {
+    let Scene { pool, .. } = scene(backend, MIB, 16 * MIB);
+    run(async {
+        let finish = |slot| match Output::slot(slot, 1, 100).unwrap().finish() {
+            Ok(Finished::Slot(slot)) => slot,
+            other => panic!("no slot: {other:?}"),
+        };
+        drop(finish(pool.reserve(400, LONG).await.unwrap()));
+        assert_eq!(pool.held_bytes(), 0);
+        let sent = finish(pool.reserve(400, LONG).await.unwrap()).sent();
+        assert_eq!(pool.held_bytes(), 448, "the client's until it frees it");
+        assert!(pool.free(&sent));
+        let unsent = finish(pool.reserve(400, LONG).await.unwrap());
+        drop(pool);
+        drop(unsent);
     });
 }
 

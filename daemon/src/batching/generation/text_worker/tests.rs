@@ -6,8 +6,8 @@ use crate::batching::generation::queue::{PieceSink, TextHandle, TextJob, TextQue
 use crate::batching::generation::text_work::TextWork;
 use crate::batching::generation::text_worker::TextWorker;
 use crate::batching::text_job::TextError;
-use crate::ground::sync::lock;
 use crate::ground::connection_id::ConnectionId;
+use crate::ground::sync::lock;
 use emberd_engine::{
     ComputeError, Decoder, EncoderOutputId, GenerationDefaults, HypothesisId, ModelSpec,
     Seq2SeqModel, Sequence,

@@ -5,7 +5,7 @@ use crate::batching::row_job::{Done, JobError, RowJob};
 use crate::batching::worker::{WorkDone, Workers};
 use crate::cache::{CacheSettings, EmbeddingCache};
 use crate::ground::sync::lock;
-use crate::ground::connection_id::ConnectionId;
+use crate::models::lease::ConnectionId;
 use crate::request::embed::lookup::*;
 use crate::segment::{Finished, Output};
 use emberd_engine::{ComputeContext, ComputeError, EmbeddingModel, ModelSpec, Sequence};
@@ -148,9 +148,9 @@ impl Bench {
         let texts = TextBlock::parse(builder.count(), builder.into_bytes()).unwrap();
         let mut output = Output::heap(texts.len(), shape.used);
         let keys = KeySpace::new(&FINGERPRINT, shape.model, Some(user), "");
-        let lookup = Lookup::new(&self.flights, keys, shape);
+        let lookup = CacheLookup::new(&self.flights, keys, shape);
         let found = lookup.find(texts, output.take_rows()).await.unwrap();
-        let Found { texts, missing, truncated } = found;
+        let LookedUp { texts, missing, truncated } = found;
         let (job, waiting) =
             RowJob::of_targets(ConnectionId(connection), None, texts, missing, truncated);
         if job.len() > 0 {
