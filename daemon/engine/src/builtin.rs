@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::api::embedding::EmbeddingModel;
-use crate::checkpoint::folder::StaticLayout;
+use crate::checkpoint::layout::StaticLayout;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::sentence::SentenceSettings;
 use crate::checkpoint::weights::Weights;
 use crate::heads::static_embedding::StaticModel;
-use crate::load::TOKENIZER_TIMES_FILE;
 use crate::need::Need;
 use crate::tokenizer::RawTokenizer;
+use crate::tokenizer::memory_need::TOKENIZER_TIMES_FILE;
 
 /// The folder that messages name; there is none.
 const FOLDER: &str = "builtin:static-minilm";

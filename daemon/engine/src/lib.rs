@@ -18,8 +18,10 @@ pub(crate) mod heads;
 pub(crate) mod kernels;
 pub(crate) mod layers;
 pub(crate) mod load;
+pub(crate) mod memory_need;
 pub(crate) mod need;
 pub(crate) mod seq2seq;
+pub(crate) mod side_by_side;
 pub(crate) mod tokenizer;
 
 pub use crate::api::embedding::*;
@@ -33,9 +35,8 @@ pub use crate::device_memory::{DeviceMemory, is_out_of_memory};
 pub use crate::heads::classifier::{holds_rank_head, load_ranker, load_ranker_as};
 pub use crate::heads::masked_lm::{holds_masked_head, load_masked};
 pub use crate::heads::pooling::normalize;
-pub use crate::load::{
-    folder_need, holds_model, load_folder, load_folder_on, load_folder_with_ranker,
-};
+pub use crate::load::{holds_model, load_folder, load_folder_on, load_folder_with_ranker};
+pub use crate::memory_need::folder_need;
 pub use crate::need::Need;
 pub use crate::seq2seq::{
     holds_seq2seq, load_seq2seq, seq2seq_need, verbalizer_t5 as builtin_verbalizer_t5,

@@ -1,16 +1,16 @@
-//! What determines a model's rows, in 32 bytes.
+//! 32 bytes that identify everything a model's rows depend on.
 
 use blake3::Hasher;
 
-/// Collects, part by part, everything that a row depends on beside its text.
+/// Hashes, part by part, everything that a row depends on besides its text.
 ///
-/// Two models of the same fingerprint make the same rows, wherever their files lie.
+/// Two models with the same fingerprint compute the same rows, wherever their files are.
 #[derive(Debug, Clone)]
 pub struct ModelFingerprint(Hasher);
 
 impl ModelFingerprint {
-    /// Begins with what computes: the architecture, and the version of this program, since another
-    /// one may compute another row from the same weights.
+    /// Starts with the architecture and the version of this program: another version may compute
+    /// other rows from the same weights.
     #[must_use]
     pub fn new(architecture: &str) -> Self {
         let hasher = Hasher::new_derive_key("emberd model fingerprint, version 1");
@@ -19,7 +19,7 @@ impl ModelFingerprint {
             .part("architecture", architecture.as_bytes())
     }
 
-    /// Adds a part. Its length goes with it, so that no two lists of parts read the same.
+    /// Adds a part. Lengths are hashed too, so that different lists of parts never look the same.
     #[must_use]
     pub fn part(mut self, name: &str, bytes: &[u8]) -> Self {
         for bytes in [name.as_bytes(), bytes] {

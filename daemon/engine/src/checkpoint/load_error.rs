@@ -12,16 +12,16 @@ pub enum LoadError {
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The folder holds no weights that can be read.
-    #[error("no weights in {}: neither model.safetensors nor pytorch_model.bin, nor an index of several; is this the folder of a model?", folder.display())]
+    /// The folder holds no weights in a known format.
+    #[error("no weights in {}: neither model.safetensors nor pytorch_model.bin, nor an index of several files; is this the folder of a model?", folder.display())]
     NoWeights {
         /// The folder that was searched.
         folder: PathBuf,
     },
-    /// A file is not the JSON that it should be.
+    /// A file is not valid JSON, or a value in it has the wrong type.
     #[error("cannot understand {}", file.display())]
     Json {
         /// The file.
@@ -29,19 +29,19 @@ pub enum LoadError {
         /// What is wrong, and where.
         source: serde_json::Error,
     },
-    /// A file asks for something that this engine does not do.
+    /// A file asks for something that this engine does not support.
     #[error("{}: {what} {found:?} is not supported; supported: {supported}", file.display())]
     Unsupported {
         /// The file that asks for it.
         file: PathBuf,
         /// The kind of thing, such as `architecture`.
         what: &'static str,
-        /// What is asked for.
+        /// The value in the file.
         found: String,
-        /// What could be asked for.
+        /// The supported values.
         supported: &'static str,
     },
-    /// The default prompt is none of the prompts.
+    /// The default prompt is not one of the prompts.
     #[error("{}: the default prompt {name:?} is not among the prompts: {known}", file.display())]
     NoSuchPrompt {
         /// The file that names it.
@@ -51,7 +51,7 @@ pub enum LoadError {
         /// The names of the prompts.
         known: String,
     },
-    /// A setting of the model contradicts another one.
+    /// A setting is out of range or contradicts another one.
     #[error("{}: {setting} is {found}, but must be {wanted}", file.display())]
     Setting {
         /// The file with the setting.
@@ -60,7 +60,7 @@ pub enum LoadError {
         setting: &'static str,
         /// Its value.
         found: usize,
-        /// What would be right.
+        /// The condition that it must meet.
         wanted: String,
     },
     /// The header of a weight file is damaged.
@@ -71,7 +71,7 @@ pub enum LoadError {
         /// What is wrong with it.
         source: HeaderFault,
     },
-    /// A file is not what torch writes, or is damaged.
+    /// A file was not written by torch, or is damaged.
     #[error("cannot use {}; fetch the file again, or save the model as safetensors", file.display())]
     Torch {
         /// The file.
@@ -80,21 +80,21 @@ pub enum LoadError {
         source: TorchFault,
     },
     /// A weight file ends before its tensors do.
-    #[error("{} has {found} bytes where its header tells of {expected}; fetch the file again", file.display())]
+    #[error("{} has {found} bytes, but its header declares {expected}; fetch the file again", file.display())]
     Truncated {
         /// The file.
         file: PathBuf,
-        /// Bytes that the header tells of.
+        /// Bytes that the header declares.
         expected: u64,
         /// Bytes in the file.
         found: u64,
     },
     /// A weight file goes on after its last tensor.
-    #[error("{} has {found} bytes where its header tells of {expected}; fetch the file again", file.display())]
+    #[error("{} has {found} bytes, but its header declares {expected}; fetch the file again", file.display())]
     Excess {
         /// The file.
         file: PathBuf,
-        /// Bytes that the header tells of.
+        /// Bytes that the header declares.
         expected: u64,
         /// Bytes in the file.
         found: u64,
@@ -107,16 +107,17 @@ pub enum LoadError {
         /// The tensor.
         tensor: String,
     },
-    /// A weight file has a tensor of the architecture that its configuration does not tell of.
-    #[error("{} has a tensor {tensor:?} that its configuration leaves no place for; it belongs to another model", file.display())]
+    /// A weight file has a tensor for which the configured network has no use, such as one of a further
+    /// layer.
+    #[error("{} has a tensor {tensor:?} that its configuration does not account for; one of the two belongs to another model", file.display())]
     ExtraTensor {
         /// The file.
         file: PathBuf,
         /// The tensor.
         tensor: String,
     },
-    /// A tensor has another shape than the configuration says.
-    #[error("{}: tensor {tensor:?} has shape {found:?}, its configuration says {wanted:?}", file.display())]
+    /// A tensor's shape differs from the one that the configuration implies.
+    #[error("{}: tensor {tensor:?} has shape {found:?}, but the configuration implies {wanted:?}", file.display())]
     TensorShape {
         /// The file.
         file: PathBuf,
@@ -124,10 +125,10 @@ pub enum LoadError {
         tensor: String,
         /// Its shape.
         found: Vec<usize>,
-        /// The shape that the configuration leads to.
+        /// The shape that the configuration implies.
         wanted: Vec<usize>,
     },
-    /// A tensor has elements that cannot be used here.
+    /// A tensor has elements of an unsupported type.
     #[error("{}: tensor {tensor:?} holds {found}; supported: {supported}", file.display())]
     ElementType {
         /// The file.
@@ -136,11 +137,11 @@ pub enum LoadError {
         tensor: String,
         /// Its element type, as the file spells it.
         found: String,
-        /// What could be read.
+        /// The supported element types.
         supported: &'static str,
     },
-    /// A tensor of row numbers has one that is none.
-    #[error("{}: tensor {tensor:?} names a row {row}, the table has {rows}; fetch the file again", file.display())]
+    /// A tensor of row numbers names a row that the table does not have.
+    #[error("{}: tensor {tensor:?} names row {row}, but the table has {rows} rows; fetch the file again", file.display())]
     NoSuchRow {
         /// The file.
         file: PathBuf,
@@ -152,7 +153,7 @@ pub enum LoadError {
         rows: usize,
     },
     /// A module of the model is code that does not come with sentence-transformers.
-    #[error("{}: the module {class:?} is not one of sentence_transformers; code in a model's folder is not run", file.display())]
+    #[error("{}: the module {class:?} does not come with sentence_transformers; code from a model's folder is never run", file.display())]
     ForeignCode {
         /// The file that names it.
         file: PathBuf,
@@ -160,12 +161,12 @@ pub enum LoadError {
         class: String,
     },
     /// An adapter changes the weights of the folder.
-    #[error("{} tells of an adapter (LoRA) over the weights, which is not applied; merge it into them: model.merge_and_unload().save_pretrained(FOLDER) of peft", file.display())]
+    #[error("{} describes an adapter (LoRA), which this engine does not apply; merge it into the weights with peft: model.merge_and_unload().save_pretrained(FOLDER)", file.display())]
     Adapter {
-        /// The file that tells of it.
+        /// The file that describes it.
         file: PathBuf,
     },
-    /// A tensor has values that are no numbers.
+    /// A tensor has infinite values or NaN.
     #[error("{}: tensor {tensor:?} has values that are not finite; fetch the file again", file.display())]
     NotFinite {
         /// The file.
@@ -173,38 +174,38 @@ pub enum LoadError {
         /// The tensor.
         tensor: String,
     },
-    /// The folder has its tokenizer in another form than the one that is read.
-    #[error("no tokenizer.json in {}, only {found}; have transformers write one: AutoTokenizer.from_pretrained(FOLDER, use_fast=True).save_pretrained(FOLDER)", folder.display())]
+    /// The folder's tokenizer is in an unsupported format.
+    #[error("no tokenizer.json in {}, only {found}; convert it with transformers: AutoTokenizer.from_pretrained(FOLDER, use_fast=True).save_pretrained(FOLDER)", folder.display())]
     NoTokenizer {
         /// The folder that was searched.
         folder: PathBuf,
-        /// What was found in its place.
+        /// The file that was found instead.
         found: &'static str,
     },
-    /// The tokenizer's file is damaged or of an unknown kind.
+    /// The tokenizer's file is damaged or in an unknown format.
     #[error("cannot understand the tokenizer in {}", file.display())]
     Tokenizer {
         /// The file.
         file: PathBuf,
-        /// What the tokenizer library said.
+        /// The error of the tokenizer library.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The tokenizer knows a token for which the weights have no row.
-    #[error("{} has a token {token}, the weights have rows for {rows}; it belongs to another model", file.display())]
+    /// The tokenizer has a token without a row in the weights.
+    #[error("{} has a token {token}, but the weights have only {rows} rows; it belongs to another model", file.display())]
     TokenizerTooLarge {
         /// The tokenizer's file.
         file: PathBuf,
-        /// The largest number of a token.
+        /// The largest token id.
         token: u32,
         /// Rows of the embedding table.
         rows: usize,
     },
     /// The tensor library refused the weights.
-    #[error("cannot place the weights of {}", file.display())]
+    #[error("cannot load the weights of {} into memory", file.display())]
     Tensor {
         /// The file that they come from.
         file: PathBuf,
-        /// What it said.
+        /// The library's error.
         source: candle_core::Error,
     },
 }
@@ -213,19 +214,19 @@ pub enum LoadError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderFault {
-    /// The header's own length cannot be true.
-    #[error("it claims {claimed} bytes, the file has {available} for it")]
+    /// The header's length does not fit the file.
+    #[error("it claims {claimed} bytes, but at most {available} are possible")]
     Length {
-        /// What it claims.
+        /// The length that it claims, in bytes.
         claimed: u64,
-        /// What the file has, or the most that is accepted.
+        /// What is left of the file, or the format's limit.
         available: u64,
     },
-    /// It is not the JSON that it should be.
-    #[error("it is no list of tensors")]
+    /// It is not the expected JSON.
+    #[error("it is not a list of tensors")]
     Json(#[source] serde_json::Error),
-    /// A tensor's place and its shape do not agree.
-    #[error("tensor {tensor:?} lies at {start}..{end}, which does not fit its shape {shape:?}")]
+    /// A tensor's span and its shape do not agree.
+    #[error("tensor {tensor:?} spans {start}..{end}, which does not fit its shape {shape:?}")]
     Span {
         /// The tensor.
         tensor: String,
@@ -236,8 +237,8 @@ pub enum HeaderFault {
         /// Its shape.
         shape: Vec<usize>,
     },
-    /// Tensors overlap, or bytes belong to none.
-    #[error("tensor {tensor:?} starts at {start}, the one before it ends at {end_before}")]
+    /// Tensors overlap, or leave a gap.
+    #[error("tensor {tensor:?} starts at {start}, but the tensor before it ends at {end_before}")]
     Gap {
         /// The tensor.
         tensor: String,
@@ -248,26 +249,26 @@ pub enum HeaderFault {
     },
 }
 
-/// What is wrong with a file that torch should have written.
+/// What is wrong with a file that is expected to come from torch.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TorchFault {
-    /// It begins like no file of torch.
-    #[error("it is no file that torch writes")]
+    /// It starts like no file that torch writes.
+    #[error("torch did not write it")]
     Foreign,
-    /// The archive around the tensors is damaged, or of a kind that torch does not write.
+    /// The archive around the tensors is damaged, or not of the kind that torch writes.
     #[error("{0}")]
     Archive(&'static str),
-    /// The list of tensors is damaged, or wants to do more than to list tensors.
+    /// The list of tensors is damaged, or does more than list tensors.
     #[error("its list of tensors cannot be read at byte {at}: {what}")]
     Pickle {
-        /// How far it was read.
+        /// The byte at which reading stopped.
         at: usize,
         /// What is wrong.
         what: &'static str,
     },
-    /// It holds something else than tensors by name.
-    #[error("it holds no tensors by name")]
+    /// It holds something other than named tensors.
+    #[error("it holds no named tensors")]
     NoStateDict,
     /// A tensor cannot be read.
     #[error("tensor {tensor:?} {what}")]

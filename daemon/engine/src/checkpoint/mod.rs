@@ -1,11 +1,21 @@
-//! What a model folder says: configuration, tensors, limits. Nothing in it is trusted.
+//! A model folder's files: configurations, tensors, limits. None of their contents is trusted.
+//!
+//! [`layout`] and [`modules`] say what a folder holds, [`raw_config`] reads `config.json`, and
+//! [`tensor_reader`] reads the tensors of [`weights`]; both families of networks go through them.
+//!
+//! Invariant: an error names the file, and the setting or tensor in it.
 
 pub(crate) mod fingerprint;
 pub(crate) mod folder;
+pub(crate) mod layer_reader;
+pub(crate) mod layout;
 pub(crate) mod load_error;
+mod module_configs;
 pub(crate) mod modules;
 pub(crate) mod raw_config;
 pub(crate) mod reader;
 pub(crate) mod sentence;
+pub(crate) mod t5_config;
+pub(crate) mod tensor_reader;
 pub(crate) mod text_limits;
 pub(crate) mod weights;

@@ -1,4 +1,4 @@
-//! What `config_sentence_transformers.json` says of a whole model.
+//! `config_sentence_transformers.json`: settings of a whole model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,10 +11,10 @@ use crate::checkpoint::modules::SavedAs;
 
 const FILE: &str = "config_sentence_transformers.json";
 
-/// Prompts that every model of sentence-transformers has, empty unless its files fill them.
+/// Every model of sentence-transformers has these prompts; they are empty unless its files set them.
 const USUAL_PROMPTS: [&str; 2] = ["query", "document"];
 
-/// How rows are compared where the files do not say.
+/// The library's default.
 const USUAL_SIMILARITY: &str = "cosine";
 
 /// Settings that do not belong to one module.
@@ -22,30 +22,39 @@ const USUAL_SIMILARITY: &str = "cosine";
 pub(crate) struct SentenceSettings {
     /// By name.
     pub(crate) prompts: BTreeMap<String, String>,
-    /// Which of them goes in front of a text where nobody names another.
+    /// The name of the prompt that precedes a text by default.
     pub(crate) default_prompt: Option<String>,
-    /// How rows are compared.
+    /// The function that compares two rows, such as `cosine`.
     pub(crate) similarity: String,
-    /// Values of a row that are used where nobody asks for another number.
+    /// How many values of a row are kept by default.
     pub(crate) truncate_dim: Option<usize>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct File {
-    prompts: Option<BTreeMap<String, String>>,
-    default_prompt_name: Option<String>,
-    similarity_fn_name: Option<String>,
-    truncate_dim: Option<usize>,
-}
-
 impl SentenceSettings {
-    /// Those of a folder, whose file counts where it was saved as what it is taken for.
-    pub(crate) fn of_folder(folder: &Path, taken_for: SavedAs) -> Result<Self, LoadError> {
-        let counts = SavedAs::of(folder)? == taken_for;
+    /// Reads the settings of a folder. The file counts only if the folder was saved as what it is
+    /// loaded as.
+    pub(crate) fn of_folder(folder: &Path, loaded_as: SavedAs) -> Result<Self, LoadError> {
+        let counts = SavedAs::of(folder)? == loaded_as;
         if counts { Self::read(folder) } else { Ok(Self::of_nothing()) }
     }
 
-    /// Reads the file of a model's folder, if it has one.
+    /// The settings of a folder without the file.
+    pub(crate) fn of_nothing() -> Self {
+        Self {
+            prompts: USUAL_PROMPTS.map(|name| (name.to_owned(), String::new())).into(),
+            default_prompt: None,
+            similarity: USUAL_SIMILARITY.to_owned(),
+            truncate_dim: None,
+        }
+    }
+
+    /// The text of the default prompt; empty if there is none.
+    pub(crate) fn default_prompt_text(&self) -> &str {
+        let text = self.default_prompt.as_ref().and_then(|name| self.prompts.get(name));
+        text.map_or("", String::as_str)
+    }
+
+    /// Reads the file, if there is one.
     fn read(folder: &Path) -> Result<Self, LoadError> {
         let path = folder.join(FILE);
         let file = read_json_if_there::<File>(&path)?.unwrap_or_default();
@@ -64,20 +73,12 @@ impl SentenceSettings {
         }
         Ok(settings)
     }
+}
 
-    /// Those of a folder without the file.
-    pub(crate) fn of_nothing() -> Self {
-        Self {
-            prompts: USUAL_PROMPTS.map(|name| (name.to_owned(), String::new())).into(),
-            default_prompt: None,
-            similarity: USUAL_SIMILARITY.to_owned(),
-            truncate_dim: None,
-        }
-    }
-
-    /// The text of the default prompt; empty for none.
-    pub(crate) fn default_prompt_text(&self) -> &str {
-        let text = self.default_prompt.as_ref().and_then(|name| self.prompts.get(name));
-        text.map_or("", String::as_str)
-    }
+#[derive(Debug, Default, Deserialize)]
+struct File {
+    prompts: Option<BTreeMap<String, String>>,
+    default_prompt_name: Option<String>,
+    similarity_fn_name: Option<String>,
+    truncate_dim: Option<usize>,
 }

@@ -1,4 +1,4 @@
-//! What the files beside a transformer say of its texts: how they are cut and folded.
+//! How the texts of a transformer are cut and lower-cased, from the files beside it.
 
 use std::path::Path;
 
@@ -9,27 +9,28 @@ use crate::checkpoint::load_error::LoadError;
 use crate::encoder::architectures::Facts;
 use crate::tokenizer::TruncationSide;
 
-/// How a transformer's texts are cut and folded.
+/// How a transformer's texts are cut and lower-cased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TextLimits {
+    /// Special tokens included.
     pub(crate) max_tokens: usize,
     pub(crate) lower_case: bool,
-    /// Which end is cut off, if the folder says it beside the tokenizer.
+    /// Which end of a long text is cut off; `None` leaves it to `tokenizer.json`.
     pub(crate) side: Option<TruncationSide>,
-    /// Whether the model is told which of two texts a token belongs to.
+    /// Whether the model is given segment ids, which tell the two texts of a pair apart.
     pub(crate) tells_segments: bool,
 }
 
-/// What the settings of a transformer's texts are called: `sentence_…_config.json`. The library takes
-/// the first that is there, whatever the model.
+/// The file is `sentence_…_config.json` with one of these names. The library takes the first that
+/// exists, whatever the model.
 const SENTENCE_CONFIGS: [&str; 7] =
     ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"];
 
-/// Classes of tokenizers that tell no segments where their files do not say.
+/// Classes of tokenizers that make no segment ids by default.
 const WITHOUT_SEGMENTS: [&str; 3] =
     ["TokenizersBackend", "DistilBertTokenizer", "DistilBertTokenizerFast"];
 
-/// What such a file may hand on to transformers without changing what a model answers.
+/// Arguments for transformers that do not change the model's output.
 const HARMLESS: [&str; 14] = [
     "_attn_implementation",
     "add_pooling_layer",
@@ -48,8 +49,8 @@ const HARMLESS: [&str; 14] = [
 ];
 
 impl TextLimits {
-    /// Reads them for the network that `facts` tell of. `own_file_counts`: the folder was saved by
-    /// sentence-transformers as what it is taken for.
+    /// Reads the limits of the network that `facts` describe. `own_file_counts`: the folder was saved
+    /// by sentence-transformers as what it is loaded as, so its own file counts.
     pub(crate) fn read(
         folder: &Path,
         facts: &Facts,
@@ -59,17 +60,17 @@ impl TextLimits {
         let sentence = sentence.unwrap_or_default();
         let file = folder.join("tokenizer_config.json");
         let tokenizer: Value = read_json_if_there(&file)?.unwrap_or_default();
-        // It is 1e30 where nobody knew it.
+        // transformers writes 1e30 for an unknown limit.
         let by_tokenizer = size(&tokenizer["model_max_length"]).unwrap_or(usize::MAX);
         let max_tokens = match sentence.max_tokens {
-            // Where places are turned rather than looked up there is no end to them.
-            Some(said) if !facts.positions_end => said,
-            Some(said) => said.min(facts.positions),
+            // Rotary positions do not end, unlike the rows of a position table.
+            Some(max) if !facts.positions_end => max,
+            Some(max) => max.min(facts.positions),
             None => by_tokenizer.min(facts.positions),
         };
         let side = match sentence.side {
             None => TruncationSide::said(&tokenizer["truncation_side"], &file)?,
-            said => said,
+            side => side,
         };
         let tells_segments = match tokenizer["model_input_names"].as_array() {
             Some(inputs) => inputs.iter().any(|input| input == "token_type_ids"),
@@ -79,7 +80,7 @@ impl TextLimits {
     }
 }
 
-/// `sentence_bert_config.json`, by whichever name.
+/// `sentence_bert_config.json`, or the file under another of its names.
 #[derive(Debug, Default)]
 struct SentenceConfig {
     max_tokens: Option<usize>,
@@ -91,15 +92,15 @@ impl SentenceConfig {
     fn read(folder: &Path) -> Result<Option<Self>, LoadError> {
         for kind in SENTENCE_CONFIGS {
             let file = folder.join(format!("sentence_{kind}_config.json"));
-            if let Some(said) = read_json_if_there::<Map<String, Value>>(&file)? {
-                return Self::of(&said, &file).map(Some);
+            if let Some(json) = read_json_if_there::<Map<String, Value>>(&file)? {
+                return Self::of(&json, &file).map(Some);
             }
         }
         Ok(None)
     }
 
-    fn of(said: &Map<String, Value>, file: &Path) -> Result<Self, LoadError> {
-        let at = |key: &str| said.get(key).unwrap_or(&Value::Null);
+    fn of(json: &Map<String, Value>, file: &Path) -> Result<Self, LoadError> {
+        let at = |key: &str| json.get(key).unwrap_or(&Value::Null);
         for key in ["config_args", "config_kwargs", "model_args", "model_kwargs"] {
             refuse_other_than(&[], key, at(key), file)?;
         }
@@ -134,7 +135,8 @@ impl SentenceConfig {
     }
 }
 
-/// Refuses a group of settings for transformers that would change what a model answers.
+/// Refuses a group of arguments for transformers that would change the model's output, other than
+/// the `done` ones, which this engine applies.
 fn refuse_other_than(
     done: &[&str],
     what: &'static str,
@@ -147,13 +149,14 @@ fn refuse_other_than(
         None => Ok(()),
         Some((key, value)) => {
             let found = format!("{key}: {value}");
-            let supported = "what does not change the rows; model_max_length, truncation_side";
+            let supported =
+                "arguments that do not change the rows; model_max_length, truncation_side";
             Err(unsupported(what, &found, supported, file))
         }
     }
 }
 
-/// Refuses what is not the last layer's rows, or the scores of a head.
+/// Refuses any output but the rows of the last layer and the scores of a head.
 fn check_task(task: &Value, text: &Value, file: &Path) -> Result<(), LoadError> {
     for (what, found, supported) in [
         ("transformer_task", task, ["feature-extraction", "sequence-classification"]),

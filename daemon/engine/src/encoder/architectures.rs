@@ -21,6 +21,7 @@ use candle_core::Device;
 use serde_json::Value;
 
 use crate::api::embedding::WeightType;
+use crate::checkpoint::folder::read_json;
 use crate::checkpoint::load_error::LoadError;
 pub(crate) use crate::checkpoint::raw_config::Settings;
 pub(crate) use crate::checkpoint::reader::{Bias, Reader};
@@ -116,7 +117,7 @@ pub(crate) fn read(config: &Value, file: &Path) -> Result<Box<dyn Architecture>,
     const SUPPORTED: &str = "bert, roberta, xlm-roberta, camembert, distilbert, mpnet, modernbert, \
         nomic_bert, qwen3, gemma3_text, t5, mt5, model2vec";
     let settings = Settings { file, json: config };
-    let model_type = settings.text("model_type").unwrap_or("(none)");
+    let model_type = settings.text("model_type")?.unwrap_or("(none)");
     if config["is_decoder"] == true {
         let supported = "of an encoder";
         return Err(settings.unsupported("the attention", "of a decoder (is_decoder)", supported));
@@ -136,6 +137,15 @@ pub(crate) fn read(config: &Value, file: &Path) -> Result<Box<dyn Architecture>,
         "mt5" => Box::new(t5_encoder::T5Encoder::read("mt5", settings)?),
         other => return Err(settings.unsupported("the architecture", other, SUPPORTED)),
     })
+}
+
+/// Understands the `config.json` of a folder.
+///
+/// # Errors
+/// As [`read`], and when the file cannot be read.
+pub(crate) fn read_folder(folder: &Path) -> Result<Box<dyn Architecture>, LoadError> {
+    let file = folder.join("config.json");
+    read(&read_json(&file)?, &file)
 }
 
 /// Reads the network of an architecture for rows of tokens alone: heads beside it are not read.

@@ -27,7 +27,7 @@ use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
 use crate::layers::read_values;
 use crate::layers::spans::span_means;
-use crate::load::side_by_side;
+use crate::side_by_side::side_by_side;
 use crate::tokenizer::{Encoder, RawTokenizer, Style};
 
 /// More are a mistake: each is a name in the answer.

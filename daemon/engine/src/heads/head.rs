@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 
 use crate::api::embedding::{ComputeError, Sequence};
+use crate::checkpoint::layout::HeadLayout;
 use crate::checkpoint::load_error::LoadError;
-use crate::checkpoint::modules::HeadLayout;
 use crate::heads::pooling::Pooling;
 use crate::heads::post_pooling::{Tail, TailScratch};
 use crate::layers::{portable, read_values};

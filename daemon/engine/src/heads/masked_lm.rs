@@ -26,7 +26,7 @@ use crate::layers::norm::Norm;
 use crate::layers::read_values;
 use crate::layers::spans::span_means;
 use crate::layers::table_product::TableProduct;
-use crate::load::side_by_side;
+use crate::side_by_side::side_by_side;
 use crate::tokenizer::{Encoder, RawTokenizer, Style};
 
 /// How transformers names models with such a head; one for sentences may stand beside it.

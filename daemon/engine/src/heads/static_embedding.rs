@@ -6,7 +6,7 @@ use crate::api::embedding::{
     ComputeContext, ComputeError, EmbeddingModel, ModelSpec, Sequence, check_rows,
 };
 use crate::checkpoint::fingerprint::ModelFingerprint;
-use crate::checkpoint::folder::StaticLayout;
+use crate::checkpoint::layout::StaticLayout;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::sentence::SentenceSettings;
 use crate::checkpoint::weights::Weights;

@@ -1,4 +1,4 @@
-//! Attention of single tokens to keys and values that are packed already.
+//! Attention to packed keys and values, one head at a time.
 
 use std::sync::Arc;
 
@@ -7,34 +7,35 @@ use crate::kernels::packed::{PANEL, Panels, Product, pack_transposed};
 use crate::kernels::vectorize::vectorize;
 use crate::layers::activation::Plain;
 use crate::layers::relative_bias::RelativeBias;
-use crate::seq2seq::kv_cache::{BLOCK, Block, Source};
-use crate::seq2seq::network::Heads;
+use crate::seq2seq::kv_cache::{BLOCK, InputKv, KvBlock};
+use crate::seq2seq::network::AttentionHeads;
 
-/// One head of one layer.
+/// One head of one layer, as one member of the team sees it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Head<'a> {
-    pub(crate) shape: Heads,
-    pub(crate) layer: usize,
-    /// Its number among all heads.
-    pub(crate) index: usize,
-    /// Its number among the member's own, which are those that are kept.
-    pub(crate) own: usize,
-    pub(crate) bias: Option<&'a RelativeBias>,
+pub(super) struct AttentionHead<'a> {
+    /// All heads of the layer.
+    pub(super) heads: AttentionHeads,
+    pub(super) layer: usize,
+    /// Its index among all heads.
+    pub(super) index: usize,
+    /// Its index among the member's own heads, whose keys and values the member keeps.
+    pub(super) own: usize,
+    pub(super) bias: Option<&'a RelativeBias>,
 }
 
-/// What one head looks for, in one row or several.
+/// The queries of one head, in one row or several.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Query<'a> {
-    /// From the head's first value in the first row on.
-    pub(crate) rows: &'a [f32],
-    /// From one row to the next.
-    pub(crate) stride: usize,
-    pub(crate) count: usize,
+pub(super) struct HeadQueries<'a> {
+    /// Starts with the head's first value in the first row.
+    pub(super) rows: &'a [f32],
+    /// Values from one row to the next.
+    pub(super) stride: usize,
+    pub(super) count: usize,
 }
 
-/// Puts the key and the value of the token `at` among those of `tokens` tokens, as the products
-/// want them: keys as columns, values as rows.
-pub(crate) fn place(
+/// Packs the key and the value of token `at` of `tokens`, as products need them: keys as columns,
+/// values as rows.
+pub(super) fn pack_token(
     (keys, values): (&mut [f32], &mut [f32]),
     tokens: usize,
     at: usize,
@@ -47,9 +48,13 @@ pub(crate) fn place(
     }
 }
 
-/// Turns the scores of one query into weights; they are those of all keys from the first on. The
-/// bias goes with the number of the head and the place of the query.
-pub(crate) fn weigh(scores: &mut [f32], scale: f32, bias: Option<(&RelativeBias, usize, usize)>) {
+/// Turns the scores of one query, one for each key from the first on, into weights. The bias comes
+/// with the index of the head and the position of the query.
+pub(super) fn softmax_scores(
+    scores: &mut [f32],
+    scale: f32,
+    bias: Option<(&RelativeBias, usize, usize)>,
+) {
     vectorize(
         #[inline(always)]
         || match bias {
@@ -62,22 +67,22 @@ pub(crate) fn weigh(scores: &mut [f32], scale: f32, bias: Option<(&RelativeBias,
     );
 }
 
-/// Attends to an input. The context of row `r` goes to `out[r * out_stride..]`.
-pub(crate) fn to_source(
-    head: Head<'_>,
-    query: Query<'_>,
-    source: &Source,
+/// Attends to all tokens of an input. The context of row `r` goes to `out[r * out_stride..]`.
+pub(super) fn attend_to_input(
+    head: AttentionHead<'_>,
+    queries: HeadQueries<'_>,
+    input: &InputKv,
     scores: &mut Vec<f32>,
     (out, out_stride): (&mut [f32], usize),
 ) {
-    let (keys, values) = source.head(head.layer, head.own);
-    let heads = head.shape;
-    let tokens = source.tokens();
-    scores.resize(query.count * tokens, 0.0);
+    let (keys, values) = input.head(head.layer, head.own);
+    let heads = head.heads;
+    let tokens = input.tokens();
+    scores.resize(queries.count * tokens, 0.0);
     Product {
-        rows: query.rows,
-        row_stride: query.stride,
-        count: query.count,
+        rows: queries.rows,
+        row_stride: queries.stride,
+        count: queries.count,
         depth: heads.width,
         panels: Panels::F32(keys),
         columns: tokens,
@@ -85,12 +90,12 @@ pub(crate) fn to_source(
     }
     .write(scores, tokens, Plain);
     for row in scores.chunks_exact_mut(tokens) {
-        weigh(row, heads.scale, None);
+        softmax_scores(row, heads.scale, None);
     }
     Product {
         rows: scores,
         row_stride: tokens,
-        count: query.count,
+        count: queries.count,
         depth: tokens,
         panels: Panels::F32(values),
         columns: heads.width,
@@ -99,16 +104,16 @@ pub(crate) fn to_source(
     .write(out, out_stride, Plain);
 }
 
-/// Attends to the tokens of an answer up to this position, itself included.
-pub(crate) fn to_answer(
-    head: Head<'_>,
+/// Attends to the tokens of a hypothesis up to and including `position`.
+pub(super) fn attend_to_hypothesis(
+    head: AttentionHead<'_>,
     query: &[f32],
-    blocks: &[Arc<Block>],
+    blocks: &[Arc<KvBlock>],
     position: usize,
     scores: &mut Vec<f32>,
     out: &mut [f32],
 ) {
-    let heads = head.shape;
+    let heads = head.heads;
     let tokens = position + 1;
     scores.resize(tokens, 0.0);
     for (block, scores) in blocks.iter().zip(scores.chunks_mut(BLOCK)) {
@@ -123,21 +128,21 @@ pub(crate) fn to_answer(
         }
         .write(scores, BLOCK, Plain);
     }
-    weigh(scores, heads.scale, head.bias.map(|bias| (bias, head.index, position)));
+    softmax_scores(scores, heads.scale, head.bias.map(|bias| (bias, head.index, position)));
     let mut sum = [0.0; PANEL];
-    for (p, out) in out.chunks_mut(PANEL).enumerate() {
+    for (panel, out) in out.chunks_mut(PANEL).enumerate() {
         for (b, (block, scores)) in blocks.iter().zip(scores.chunks(BLOCK)).enumerate() {
-            let panel = &block.head(head.layer, head.own).1[p * BLOCK * PANEL..];
+            let values = &block.head(head.layer, head.own).1[panel * BLOCK * PANEL..];
             sum[..out.len()].copy_from_slice(out);
-            // What the blocks before came to is where this one starts: no other order of addition
-            // than over all tokens at once.
+            // Each block starts from the sum of the blocks before it: values are added in the same
+            // order as over all tokens at once.
             let before = (b > 0).then(|| &sum[..out.len()]);
             Product {
                 rows: scores,
                 row_stride: scores.len(),
                 count: 1,
                 depth: scores.len(),
-                panels: Panels::F32(panel),
+                panels: Panels::F32(values),
                 columns: out.len(),
                 bias: before,
             }

@@ -1,47 +1,50 @@
-//! How the members of a team give each other their parts of an activation.
+//! How the members of a team exchange their parts of an activation.
 //!
-//! Each member writes its part, all meet, and then everybody reads all parts. There are two sets of
-//! parts, used in turn: a member that is ahead writes into the other set than the one that is
-//! still read, and cannot be two ahead. So no lock is ever waited for.
+//! Each member writes its part, all wait at a barrier, and then each reads all parts. There are two
+//! sets of parts, used alternately: a member that is ahead by one exchange writes into one set while
+//! others still read the other, and no member can be ahead by two. So no lock is ever contended.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use crate::kernels::team::Member;
 
-/// The parts, one for each member, twice.
+/// Two sets of parts, each with one part for each member.
 #[derive(Debug)]
-pub(crate) struct Exchange {
+pub(super) struct Exchange {
     sets: [Vec<RwLock<Vec<f32>>>; 2],
 }
 
-/// One member's way through the exchanges of a task. All members make the same ones.
+/// One member's view of the exchanges of a task. All members make the same exchanges in the same
+/// order.
 #[derive(Debug)]
-pub(crate) struct Turns<'a> {
-    pub(crate) member: Member<'a>,
+pub(super) struct MemberExchange<'a> {
+    pub(super) member: Member<'a>,
     exchange: &'a Exchange,
-    turn: usize,
+    exchanges: usize,
 }
 
 /// The parts of all members, in order.
 #[derive(Debug)]
-pub(crate) struct Parts<'a>(Vec<RwLockReadGuard<'a, Vec<f32>>>);
+pub(super) struct Parts<'a>(Vec<RwLockReadGuard<'a, Vec<f32>>>);
 
 impl Exchange {
-    pub(crate) fn new(members: usize) -> Self {
+    pub(super) fn new(members: usize) -> Self {
         let set = || (0..members).map(|_| RwLock::default()).collect();
         Self { sets: [set(), set()] }
     }
 
-    pub(crate) fn turns<'a>(&'a self, member: Member<'a>) -> Turns<'a> {
-        Turns { member, exchange: self, turn: 0 }
+    /// The view of `member` at the start of a task.
+    pub(super) fn of_member<'a>(&'a self, member: Member<'a>) -> MemberExchange<'a> {
+        MemberExchange { member, exchange: self, exchanges: 0 }
     }
 }
 
-impl<'a> Turns<'a> {
-    /// Writes this member's part, `len` values of unknown content, and waits for those of the others.
-    pub(crate) fn share(&mut self, len: usize, write: impl FnOnce(&mut [f32])) -> Parts<'a> {
-        let set = &self.exchange.sets[self.turn % 2];
-        self.turn += 1;
+impl<'a> MemberExchange<'a> {
+    /// Lets `write` fill this member's part, `len` values of unspecified content, and waits for the
+    /// parts of the others.
+    pub(super) fn share(&mut self, len: usize, write: impl FnOnce(&mut [f32])) -> Parts<'a> {
+        let set = &self.exchange.sets[self.exchanges % 2];
+        self.exchanges += 1;
         let mut own = set[self.member.index].write().unwrap_or_else(PoisonError::into_inner);
         own.resize(len, 0.0);
         write(&mut own);
@@ -53,12 +56,13 @@ impl<'a> Turns<'a> {
 }
 
 impl Parts<'_> {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &[f32]> {
+    /// The parts in the order of their members.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[f32]> {
         self.0.iter().map(|part| part.as_slice())
     }
 
-    /// Parts of columns, side by side, as `count` whole rows.
-    pub(crate) fn beside(&self, count: usize, rows: &mut Vec<f32>) {
+    /// Joins parts that are columns of a matrix into its `count` rows, row-major.
+    pub(super) fn join_columns(&self, count: usize, rows: &mut Vec<f32>) {
         rows.clear();
         for r in 0..count {
             for part in self.iter() {

@@ -7,47 +7,36 @@ use serde_json::Value;
 
 use crate::checkpoint::folder::{read_file, read_json, read_json_if_there};
 use crate::checkpoint::load_error::LoadError;
+use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::weights::Weights;
-use crate::load::tokenizer_need;
-use crate::seq2seq::bart;
 use crate::seq2seq::codec::RawCodec;
-use crate::seq2seq::model::Family;
+use crate::seq2seq::family::{BartKind, Family};
 use crate::tokenizer::RawTokenizer;
 use crate::tokenizer::marian as marian_tokenizer;
 use crate::tokenizer::marian::MarianFiles;
+use crate::tokenizer::memory_need::tokenizer_need;
 use crate::tokenizer::sentencepiece::T5Files;
 
-/// What files a tokenizer comes in that cannot be read.
-const OTHER_TOKENIZERS: [&str; 5] =
-    ["spiece.model", "sentencepiece.bpe.model", "source.spm", "vocab.json", "vocab.txt"];
-
-/// The forms that a tokenizer can be read from.
+/// The files that a model is loaded from. Of the weights only headers were read.
 #[derive(Debug)]
-pub(crate) enum TokenizerFiles {
-    /// The bytes of `tokenizer.json`.
-    Json(Vec<u8>),
-    T5(Box<T5Files>),
-    Marian(Box<MarianFiles>),
+pub(super) struct ModelFiles {
+    /// The folder, for messages.
+    pub(super) folder: PathBuf,
+    pub(super) config: Value,
+    /// `generation_config.json`, if there is one.
+    pub(super) generation: Option<Value>,
+    /// `tokenizer_config.json`; null if there is none.
+    pub(super) tokenizer_config: Value,
+    pub(super) tokenizer: TokenizerFiles,
+    pub(super) weights: Weights,
 }
 
-/// What a model is loaded from. Weights are opened, not read.
-#[derive(Debug)]
-pub(crate) struct Files {
-    /// For messages.
-    pub(crate) folder: PathBuf,
-    pub(crate) config: Value,
-    /// `generation_config.json`, where there is one.
-    pub(crate) generation: Option<Value>,
-    /// `tokenizer_config.json`; empty where there is none.
-    pub(crate) tokenizer_config: Value,
-    pub(crate) tokenizer: TokenizerFiles,
-    pub(crate) weights: Weights,
-}
-
-impl Files {
-    pub(crate) fn open(folder: &Path) -> Result<Self, LoadError> {
-        let config = read_json(&folder.join("config.json"))?;
-        let family = Family::of_config(&folder.join("config.json"), &config)?;
+impl ModelFiles {
+    /// Opens the files of a folder.
+    pub(super) fn open(folder: &Path) -> Result<Self, LoadError> {
+        let file = folder.join("config.json");
+        let config = read_json(&file)?;
+        let family = Family::of_config(RawConfig { file: &file, json: &config })?;
         let tokenizer_config =
             read_json_if_there(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
         Ok(Self {
@@ -60,8 +49,8 @@ impl Files {
         })
     }
 
-    /// Those of the little T5 inside the program.
-    pub(crate) fn verbalizer_t5() -> Result<Self, LoadError> {
+    /// The files of the small T5 inside the program.
+    pub(super) fn verbalizer_t5() -> Result<Self, LoadError> {
         macro_rules! file {
             ($name:literal) => {
                 include_bytes!(concat!("../builtin/verbalizer-t5/", $name))
@@ -83,13 +72,23 @@ impl Files {
         })
     }
 
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
+    /// The path of a file in the folder, for messages.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 }
 
+/// The files of a tokenizer, in one of the supported formats.
+#[derive(Debug)]
+pub(super) enum TokenizerFiles {
+    /// The bytes of `tokenizer.json`.
+    Json(Vec<u8>),
+    T5(Box<T5Files>),
+    Marian(Box<MarianFiles>),
+}
+
 impl TokenizerFiles {
-    /// Those of a folder: `tokenizer.json`, and where there is none what it can be made from.
+    /// Reads `tokenizer.json`, or the files that the tokenizer can be built from.
     fn open(folder: &Path, family: Family, config: &Value) -> Result<Self, LoadError> {
         let file = folder.join("tokenizer.json");
         let source = match read_file(&file) {
@@ -101,16 +100,16 @@ impl TokenizerFiles {
         }
         let made = match family {
             Family::T5 => T5Files::of_folder(folder)?.map(|files| Self::T5(Box::new(files))),
-            Family::Bart(bart::Kind::Marian) => {
+            Family::Bart(BartKind::Marian) => {
                 MarianFiles::of_folder(folder, config)?.map(|files| Self::Marian(Box::new(files)))
             }
-            Family::Bart(bart::Kind::Bart) => None,
+            Family::Bart(BartKind::Bart) => None,
         };
         if let Some(made) = made {
             return Ok(made);
         }
-        // transformers writes no tokenizer.json for a Marian: nothing to advise.
-        let is_marian = family == Family::Bart(bart::Kind::Marian);
+        // Converting would not help: transformers writes no tokenizer.json for a Marian.
+        let is_marian = family == Family::Bart(BartKind::Marian);
         let other = OTHER_TOKENIZERS.into_iter().find(|name| folder.join(name).exists());
         match other.filter(|_| !is_marian) {
             Some(found) => Err(LoadError::NoTokenizer { folder: folder.to_owned(), found }),
@@ -118,8 +117,8 @@ impl TokenizerFiles {
         }
     }
 
-    /// Reads them; `folder` is for messages.
-    pub(crate) fn read(&self, folder: &Path) -> Result<RawCodec, LoadError> {
+    /// Builds the tokenizer; `folder` is for messages.
+    pub(super) fn read(&self, folder: &Path) -> Result<RawCodec, LoadError> {
         let raw = match self {
             Self::Json(bytes) => RawTokenizer::parse(&folder.join("tokenizer.json"), bytes)?,
             Self::T5(files) => RawTokenizer::of_t5(files)?,
@@ -128,8 +127,8 @@ impl TokenizerFiles {
         Ok(RawCodec::Library(Box::new(raw)))
     }
 
-    /// What the tokenizer takes in memory.
-    pub(crate) fn need(&self) -> u64 {
+    /// Bytes of the tokenizer in memory.
+    pub(super) fn need(&self) -> u64 {
         match self {
             Self::Json(bytes) => tokenizer_need(bytes),
             Self::T5(files) => files.need(),
@@ -137,11 +136,15 @@ impl TokenizerFiles {
         }
     }
 
-    /// How many tokens a text may have where no setting says it.
-    pub(crate) fn max_tokens(&self) -> Option<usize> {
+    /// The limit for a text if no setting has one, in tokens.
+    pub(super) fn max_tokens(&self) -> Option<usize> {
         match self {
             Self::Json(_) | Self::T5(_) => None,
             Self::Marian(_) => Some(marian_tokenizer::MAX_TOKENS),
         }
     }
 }
+
+/// Files with tokenizers in unsupported formats.
+const OTHER_TOKENIZERS: [&str; 5] =
+    ["spiece.model", "sentencepiece.bpe.model", "source.spm", "vocab.json", "vocab.txt"];

@@ -1,66 +1,67 @@
-//! Keys and values that stay: those of the input, and those of the tokens made so far.
+//! The keys and values of inputs and of hypotheses, kept from step to step.
 //!
-//! Each member of the team keeps them for its own heads, packed as its products want them.
+//! Each member of the team keeps those of its own heads, packed as its products need them.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::kernels::packed::{PANEL, packed_len};
-use crate::seq2seq::network::{Heads, Network};
+use crate::seq2seq::network::{AttentionHeads, Seq2SeqNetwork};
 
-/// Tokens of a block. One panel of keys.
-pub(crate) const BLOCK: usize = PANEL;
+/// Tokens of a block: one panel of keys.
+pub(super) const BLOCK: usize = PANEL;
 
-/// Blocks that are kept for answers to come, at most: allocating them anew costs page faults.
+/// The most unused blocks that are kept for later hypotheses: new allocations cost page faults.
 const SPARE_BLOCKS: usize = 64;
 
-/// Tokens of inputs whose room is kept for inputs to come, at most, for the same reason.
+/// The most unused memory that is kept for later inputs, in tokens; for the same reason.
 const SPARE_TOKENS: usize = 1024;
 
-/// What a member keeps between steps.
+/// One member's keys and values.
 #[derive(Debug)]
-pub(crate) struct Cache {
-    /// The heads that are this member's.
-    pub(crate) heads: Range<usize>,
-    pub(crate) shape: Shape,
-    sources: HashMap<u32, Source>,
-    answers: HashMap<u32, Vec<Arc<Block>>>,
-    spares: Vec<Arc<Block>>,
-    spare_sources: Vec<Vec<f32>>,
+pub(super) struct KvCache {
+    /// The heads of this member, among those of the decoder.
+    pub(super) heads: Range<usize>,
+    pub(super) shape: KvShape,
+    inputs: HashMap<u32, InputKv>,
+    hypotheses: HashMap<u32, Vec<Arc<KvBlock>>>,
+    spares: Vec<Arc<KvBlock>>,
+    spare_inputs: Vec<Vec<f32>>,
     scores: Vec<f32>,
 }
 
-/// Sizes of what is kept.
+/// The sizes of a member's keys and values.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
+pub(super) struct KvShape {
     layers: usize,
-    /// The member's own heads.
+    /// Heads of this member.
     heads: usize,
     head_width: usize,
 }
 
-/// Keys and values of an input: for each layer and head, packed keys, then packed values.
+/// Keys and values of an input: packed keys and then packed values, for each layer and head.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(super) struct InputKv {
     values: Vec<f32>,
     tokens: usize,
-    shape: Shape,
+    shape: KvShape,
 }
 
-/// Keys and values of [`BLOCK`] tokens, for all layers. Answers that began alike share blocks.
+/// Keys and values of [`BLOCK`] tokens, for all layers. Hypotheses with a common beginning share
+/// blocks.
 #[derive(Debug, Clone)]
-pub(crate) struct Block {
+pub(super) struct KvBlock {
     values: Vec<f32>,
-    shape: Shape,
+    shape: KvShape,
 }
 
-impl Shape {
+impl KvShape {
     fn padded_width(self) -> usize {
         self.head_width.next_multiple_of(PANEL)
     }
 
-    /// Values of a head's keys and values in a block.
+    /// Length of one head's keys and values in a block.
     fn of_head(self) -> usize {
         BLOCK * (self.head_width + self.padded_width())
     }
@@ -70,129 +71,133 @@ impl Shape {
     }
 }
 
-impl Cache {
-    pub(crate) fn new(network: &Network, member: usize, members: usize) -> Self {
-        let Heads { count, width, .. } = network.decoder.heads;
+impl KvCache {
+    pub(super) fn new(network: &Seq2SeqNetwork, member: usize, members: usize) -> Self {
+        let AttentionHeads { count, width, .. } = network.decoder.heads;
         let heads = count * member / members..count * (member + 1) / members;
         let shape =
-            Shape { layers: network.decoder.layers.len(), heads: heads.len(), head_width: width };
+            KvShape { layers: network.decoder.layers.len(), heads: heads.len(), head_width: width };
         Self {
             heads,
             shape,
-            sources: HashMap::new(),
-            answers: HashMap::new(),
+            inputs: HashMap::new(),
+            hypotheses: HashMap::new(),
             spares: Vec::new(),
-            spare_sources: Vec::new(),
+            spare_inputs: Vec::new(),
             scores: Vec::new(),
         }
     }
 
-    /// Room for the keys and values of an input.
-    pub(crate) fn admit(&mut self, id: u32, tokens: usize) {
-        let mut source = Source { values: Vec::new(), tokens, shape: self.shape };
-        let len = source.len();
-        // None that is much too long: a short input would hold it for as long as it is answered.
-        let fits = |at: &usize| (len..=2 * len).contains(&self.spare_sources[*at].capacity());
-        let fitting = (0..self.spare_sources.len()).filter(fits);
-        let closest = fitting.min_by_key(|&at| self.spare_sources[at].capacity());
-        match closest.map(|at| self.spare_sources.remove(at)) {
+    /// Allocates the keys and values of an input.
+    pub(super) fn admit(&mut self, id: u32, tokens: usize) {
+        let mut input = InputKv { values: Vec::new(), tokens, shape: self.shape };
+        let len = input.len();
+        // At most twice as long: a short input would keep a long allocation busy.
+        let fits = |at: &usize| (len..=2 * len).contains(&self.spare_inputs[*at].capacity());
+        let fitting = (0..self.spare_inputs.len()).filter(fits);
+        let closest = fitting.min_by_key(|&at| self.spare_inputs[at].capacity());
+        match closest.map(|at| self.spare_inputs.remove(at)) {
             Some(mut spare) => {
-                // What is left in it is written over, or belongs to no token.
+                // Old values are overwritten, or belong to no token.
                 spare.resize(len, 0.0);
-                source.values = spare;
+                input.values = spare;
             }
-            None => source.values = vec![0.0; len],
+            None => input.values = vec![0.0; len],
         }
-        self.sources.insert(id, source);
+        self.inputs.insert(id, input);
     }
 
-    pub(crate) fn forget(&mut self, id: u32) {
-        let Some(source) = self.sources.remove(&id) else { return };
-        self.spare_sources.push(source.values);
-        // The oldest go: inputs of their length came longest ago.
-        let most = Source { values: Vec::new(), tokens: SPARE_TOKENS, shape: self.shape }.len();
-        let mut kept: usize = self.spare_sources.iter().map(Vec::capacity).sum();
-        self.spare_sources.retain(|spare| {
+    /// Drops an input; its memory may serve a later one.
+    pub(super) fn forget(&mut self, id: u32) {
+        let Some(input) = self.inputs.remove(&id) else { return };
+        self.spare_inputs.push(input.values);
+        // The oldest are freed first: inputs of their length came longest ago.
+        let most = InputKv { values: Vec::new(), tokens: SPARE_TOKENS, shape: self.shape }.len();
+        let mut kept: usize = self.spare_inputs.iter().map(Vec::capacity).sum();
+        self.spare_inputs.retain(|spare| {
             let is_kept = kept <= most && spare.capacity() > 0;
             kept -= if is_kept { 0 } else { spare.capacity() };
             is_kept
         });
     }
 
-    pub(crate) fn source_mut(&mut self, id: u32) -> Option<&mut Source> {
-        self.sources.get_mut(&id)
+    /// An input, to be filled.
+    pub(super) fn input_mut(&mut self, id: u32) -> Option<&mut InputKv> {
+        self.inputs.get_mut(&id)
     }
 
-    pub(crate) fn begin(&mut self, id: u32) {
-        self.answers.insert(id, Vec::new());
+    /// Adds a hypothesis without tokens.
+    pub(super) fn begin(&mut self, id: u32) {
+        self.hypotheses.insert(id, Vec::new());
     }
 
-    pub(crate) fn end(&mut self, id: u32) {
-        for block in self.answers.remove(&id).into_iter().flatten() {
+    /// Drops a hypothesis.
+    pub(super) fn end(&mut self, id: u32) {
+        for block in self.hypotheses.remove(&id).into_iter().flatten() {
             self.spare(block);
         }
     }
 
-    /// Afterwards each of these answers holds what the other one held before.
-    pub(crate) fn reorder(&mut self, moves: &[(u32, u32)]) {
+    /// For each pair `(to, from)`, `to` becomes what `from` was before the call.
+    pub(super) fn reorder(&mut self, moves: &[(u32, u32)]) {
         let before: Vec<_> =
-            moves.iter().map(|(_, from)| self.answers.get(from).cloned()).collect();
+            moves.iter().map(|(_, from)| self.hypotheses.get(from).cloned()).collect();
         for ((to, _), blocks) in moves.iter().zip(before) {
-            let left = self.answers.insert(*to, blocks.unwrap_or_default());
+            let left = self.hypotheses.insert(*to, blocks.unwrap_or_default());
             for block in left.into_iter().flatten() {
                 self.spare(block);
             }
         }
     }
 
-    /// Makes room for the token of an answer at this position, that of nobody else.
-    pub(crate) fn prepare(&mut self, answer: u32, position: usize) {
-        let blocks = self.answers.entry(answer).or_default();
+    /// Makes the block of a hypothesis at this position writable, and adds it if it is new.
+    pub(super) fn prepare(&mut self, hypothesis: u32, position: usize) {
+        let blocks = self.hypotheses.entry(hypothesis).or_default();
         if blocks.len() <= position / BLOCK {
             let spare = self.spares.pop();
-            blocks.push(spare.unwrap_or_else(|| Arc::new(Block::new(self.shape))));
+            blocks.push(spare.unwrap_or_else(|| Arc::new(KvBlock::new(self.shape))));
         }
         if let Some(last) = blocks.last_mut() {
-            // Copied where another answer holds it too.
+            // Copies the block if another hypothesis shares it.
             Arc::make_mut(last);
         }
     }
 
-    /// The blocks of an answer that was [prepared](Self::prepare), and room for scores.
-    pub(crate) fn answer(&mut self, id: u32) -> Option<(&mut [Arc<Block>], &mut Vec<f32>)> {
-        self.answers.get_mut(&id).map(|blocks| (blocks.as_mut_slice(), &mut self.scores))
+    /// The blocks of a [prepared](Self::prepare) hypothesis, and a buffer for scores.
+    pub(super) fn hypothesis(&mut self, id: u32) -> Option<(&mut [Arc<KvBlock>], &mut Vec<f32>)> {
+        self.hypotheses.get_mut(&id).map(|blocks| (blocks.as_mut_slice(), &mut self.scores))
     }
 
-    /// An input, and room for scores.
-    pub(crate) fn source(&mut self, id: u32) -> Option<(&Source, &mut Vec<f32>)> {
-        self.sources.get(&id).map(|source| (source, &mut self.scores))
+    /// An input, and a buffer for scores.
+    pub(super) fn input(&mut self, id: u32) -> Option<(&InputKv, &mut Vec<f32>)> {
+        self.inputs.get(&id).map(|input| (input, &mut self.scores))
     }
 
-    /// How many rooms of inputs are kept.
+    /// How many allocations are kept for later inputs.
     #[cfg(test)]
-    pub(crate) fn spare_rooms(&self) -> usize {
-        self.spare_sources.len()
+    pub(super) fn spare_inputs_kept(&self) -> usize {
+        self.spare_inputs.len()
     }
 
     #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.sources.is_empty() && self.answers.is_empty()
+    pub(super) fn is_empty(&self) -> bool {
+        self.inputs.is_empty() && self.hypotheses.is_empty()
     }
 
-    fn spare(&mut self, block: Arc<Block>) {
+    fn spare(&mut self, block: Arc<KvBlock>) {
         if self.spares.len() < SPARE_BLOCKS && Arc::strong_count(&block) == 1 {
             self.spares.push(block);
         }
     }
 }
 
-impl Source {
-    /// Values for all layers.
+impl InputKv {
+    /// Length of all keys and values.
     fn len(&self) -> usize {
         self.shape.layers * self.shape.heads * self.of_head()
     }
 
-    pub(crate) fn tokens(&self) -> usize {
+    pub(super) fn tokens(&self) -> usize {
         self.tokens
     }
 
@@ -204,35 +209,36 @@ impl Source {
         self.key_len() + packed_len(self.tokens, self.shape.head_width)
     }
 
-    /// Packed keys and values of one of the member's heads. Both go on with what is read next.
-    pub(crate) fn head(&self, layer: usize, head: usize) -> (&[f32], &[f32]) {
+    /// Packed keys and values of one of the member's heads. Both slices extend beyond the head, to what
+    /// is read next, so that it can be prefetched.
+    pub(super) fn head(&self, layer: usize, head: usize) -> (&[f32], &[f32]) {
         let at = (layer * self.shape.heads + head) * self.of_head();
         (&self.values[at..], &self.values[at + self.key_len()..])
     }
 
-    /// The same, each by itself, to be written.
-    pub(crate) fn head_mut(&mut self, layer: usize, head: usize) -> (&mut [f32], &mut [f32]) {
+    /// The same without what follows, to be written.
+    pub(super) fn head_mut(&mut self, layer: usize, head: usize) -> (&mut [f32], &mut [f32]) {
         let (len, keys) = (self.of_head(), self.key_len());
         let at = (layer * self.shape.heads + head) * len;
         self.values[at..][..len].split_at_mut(keys)
     }
 }
 
-impl Block {
-    fn new(shape: Shape) -> Self {
+impl KvBlock {
+    fn new(shape: KvShape) -> Self {
         Self { values: vec![0.0; shape.of_block()], shape }
     }
 
-    /// Keys and values of one of the member's heads: one panel of keys, and for each panel of the
-    /// head's values as many rows as the block has tokens. Both go on to the end of the block, so that
-    /// what is read next can be asked for.
-    pub(crate) fn head(&self, layer: usize, head: usize) -> (&[f32], &[f32]) {
+    /// Keys and values of one of the member's heads: one panel of keys, and [`BLOCK`] rows for each panel
+    /// of values. Both slices extend to the end of the block, so that what is read next can be
+    /// prefetched.
+    pub(super) fn head(&self, layer: usize, head: usize) -> (&[f32], &[f32]) {
         let at = (layer * self.shape.heads + head) * self.shape.of_head();
         (&self.values[at..], &self.values[at + BLOCK * self.shape.head_width..])
     }
 
-    /// The same, each by itself, to be written.
-    pub(crate) fn head_mut(&mut self, layer: usize, head: usize) -> (&mut [f32], &mut [f32]) {
+    /// The same without what follows, to be written.
+    pub(super) fn head_mut(&mut self, layer: usize, head: usize) -> (&mut [f32], &mut [f32]) {
         let len = self.shape.of_head();
         let at = (layer * self.shape.heads + head) * len;
         self.values[at..][..len].split_at_mut(BLOCK * self.shape.head_width)

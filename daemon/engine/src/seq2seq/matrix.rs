@@ -1,4 +1,4 @@
-//! Weight matrices in panels, and the tables that token rows are looked up in.
+//! Packed weight matrices, and tables of token rows.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crate::kernels::packed::{PANEL, Panels, Product, pack_transposed, packed_len};
 use crate::layers::activation::Plain;
 
-/// A linear layer's weights, packed once. Its outputs can be computed panel by panel.
+/// The packed weights of a linear layer. Outputs can be computed panel by panel.
 #[derive(Debug)]
-pub(crate) struct Matrix {
+pub(super) struct Matrix {
     panels: Vec<f32>,
-    /// As long as there are outputs, or empty.
+    /// One value for each output, or empty.
     bias: Vec<f32>,
     inputs: usize,
     outputs: usize,
@@ -18,48 +18,50 @@ pub(crate) struct Matrix {
 
 impl Matrix {
     /// A matrix of zeros.
-    pub(crate) fn new(inputs: usize, outputs: usize) -> Self {
+    pub(super) fn new(inputs: usize, outputs: usize) -> Self {
         let panels = vec![0.0; packed_len(inputs, outputs)];
         Self { panels, bias: Vec::new(), inputs, outputs }
     }
 
-    /// Sets the weights of some outputs: `rows` is row-major, a row for each of them.
-    pub(crate) fn set(&mut self, first_output: usize, rows: &[f32]) {
+    /// Sets the weights of some outputs: `rows` has a row for each of them, row-major.
+    pub(super) fn set(&mut self, first_output: usize, rows: &[f32]) {
         pack_transposed(rows, self.inputs, self.inputs, first_output, &mut self.panels);
     }
 
-    /// Sets what is added to some outputs.
-    pub(crate) fn set_bias(&mut self, first_output: usize, values: &[f32]) {
+    /// Sets the bias of some outputs.
+    pub(super) fn set_bias(&mut self, first_output: usize, values: &[f32]) {
         self.bias.resize(self.outputs, 0.0);
         self.bias[first_output..][..values.len()].copy_from_slice(values);
     }
 
-    pub(crate) fn inputs(&self) -> usize {
+    /// How many inputs it has.
+    pub(super) fn inputs(&self) -> usize {
         self.inputs
     }
 
-    pub(crate) fn outputs(&self) -> usize {
+    /// How many outputs it has.
+    pub(super) fn outputs(&self) -> usize {
         self.outputs
     }
 
-    /// Panels of its outputs.
-    pub(crate) fn panels(&self) -> usize {
+    /// How many panels its outputs have.
+    pub(super) fn panels(&self) -> usize {
         self.outputs.div_ceil(PANEL)
     }
 
     /// The outputs of some panels.
-    pub(crate) fn columns(&self, panels: &Range<usize>) -> Range<usize> {
+    pub(super) fn columns(&self, panels: &Range<usize>) -> Range<usize> {
         (panels.start * PANEL).min(self.outputs)..(panels.end * PANEL).min(self.outputs)
     }
 
     /// Writes all outputs of `count` rows.
-    pub(crate) fn rows(&self, x: &[f32], count: usize, out: &mut [f32]) {
+    pub(super) fn rows(&self, x: &[f32], count: usize, out: &mut [f32]) {
         self.part(x, count, 0..self.panels(), out);
     }
 
-    /// Writes the outputs of some panels for `count` rows, each row as wide as they are. What they
-    /// are does not depend on which others are computed beside them.
-    pub(crate) fn part(&self, x: &[f32], count: usize, panels: Range<usize>, out: &mut [f32]) {
+    /// Writes the outputs of some panels for `count` rows, row-major. A result does not depend on which
+    /// other panels are computed with it.
+    pub(super) fn part(&self, x: &[f32], count: usize, panels: Range<usize>, out: &mut [f32]) {
         let columns = self.columns(&panels);
         if count == 0 || columns.is_empty() {
             return;
@@ -76,7 +78,7 @@ impl Matrix {
         .write(out, columns.len(), Plain);
     }
 
-    /// Writes the weights of one output, where the matrix is a table of token rows too.
+    /// Writes the weights of one output; if the matrix is also a token table, they are a token's row.
     fn weights_of(&self, output: usize, row: &mut [f32]) {
         let panel = &self.panels[output / PANEL * PANEL * self.inputs..][..PANEL * self.inputs];
         for (x, line) in row.iter_mut().zip(panel.chunks_exact(PANEL)) {
@@ -85,26 +87,26 @@ impl Matrix {
     }
 }
 
-/// Where the rows of tokens are.
+/// A table with a row for each token.
 #[derive(Debug, Clone)]
-pub(crate) enum Table {
+pub(super) enum Table {
     /// Row by row.
     Rows { values: Arc<Vec<f32>>, width: usize },
-    /// In the panels of the output layer that shares its weights: they are in memory once.
+    /// The panels of the output layer, which shares its weights: they are in memory once.
     Tied(Arc<Matrix>),
 }
 
 impl Table {
-    /// How many tokens it has rows for.
-    pub(crate) fn len(&self) -> usize {
+    /// How many rows it has.
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::Rows { values, width } => values.len() / width,
             Self::Tied(matrix) => matrix.outputs(),
         }
     }
 
-    /// Copies the row of a token that the table has.
-    pub(crate) fn copy(&self, token: usize, row: &mut [f32]) {
+    /// Copies the row of a token, which must be in the table.
+    pub(super) fn copy(&self, token: usize, row: &mut [f32]) {
         match self {
             Self::Rows { values, width } => row.copy_from_slice(&values[token * width..][..*width]),
             Self::Tied(matrix) => matrix.weights_of(token, row),

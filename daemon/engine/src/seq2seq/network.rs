@@ -1,119 +1,126 @@
-//! The network of an encoder-decoder: what T5, BART and Marian have in common, and where they differ.
+//! The network of an encoder-decoder, as T5, BART and Marian have it, and where they differ.
 
 use std::sync::Arc;
 
 use crate::layers::relative_bias::RelativeBias;
-use crate::seq2seq::feed::FeedForward;
+use crate::seq2seq::feed_forward::FeedForwardWeights;
 use crate::seq2seq::matrix::{Matrix, Table};
-use crate::seq2seq::norm::Norm;
+use crate::seq2seq::norm::RowNorm;
 
-/// Weights of an encoder and a decoder, with what is fixed about their shape.
+/// The weights of an encoder and a decoder.
 #[derive(Debug)]
-pub(crate) struct Network {
+pub(super) struct Seq2SeqNetwork {
     /// Values of a token's row.
-    pub(crate) width: usize,
-    pub(crate) order: Order,
-    pub(crate) encoder: Encoder,
-    pub(crate) decoder: Decoder,
+    pub(super) width: usize,
+    pub(super) order: NormOrder,
+    pub(super) encoder: EncoderStack,
+    pub(super) decoder: DecoderStack,
     /// From rows to logits.
-    pub(crate) output: Arc<Matrix>,
-    /// What rows are multiplied with before that.
-    pub(crate) output_scale: f32,
+    pub(super) output: Arc<Matrix>,
+    /// Rows are multiplied with this before the output layer.
+    pub(super) output_scale: f32,
     /// Bytes that the weights hold in memory.
-    pub(crate) weight_bytes: u64,
+    pub(super) weight_bytes: u64,
 }
 
-/// Where a layer's norms are.
+/// Where a layer normalises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// Before each part of a layer, beside the residual stream, and once at the end: T5.
+pub(super) enum NormOrder {
+    /// Before each part of a layer, on a copy of the residual stream, and once at the end, as in T5.
     NormFirst,
-    /// Behind each part, in the residual stream: BART.
+    /// Behind each part of a layer, in the residual stream, as in BART.
     NormLast,
 }
 
+/// The encoder.
 #[derive(Debug)]
-pub(crate) struct Encoder {
-    pub(crate) embedding: Embedding,
-    pub(crate) heads: Heads,
-    pub(crate) bias: Option<RelativeBias>,
-    pub(crate) layers: Vec<EncoderLayer>,
-    pub(crate) last_norm: Option<Norm>,
+pub(super) struct EncoderStack {
+    pub(super) embedding: StackEmbedding,
+    pub(super) heads: AttentionHeads,
+    pub(super) bias: Option<RelativeBias>,
+    pub(super) layers: Vec<EncoderLayer>,
+    pub(super) last_norm: Option<RowNorm>,
 }
 
+/// A layer of the encoder.
 #[derive(Debug)]
-pub(crate) struct EncoderLayer {
-    pub(crate) attention: SelfAttention,
-    pub(crate) feed: FeedForward,
+pub(super) struct EncoderLayer {
+    pub(super) attention: SelfAttentionWeights,
+    pub(super) feed: FeedForwardWeights,
 }
 
+/// The decoder.
 #[derive(Debug)]
-pub(crate) struct Decoder {
-    pub(crate) embedding: Embedding,
-    pub(crate) heads: Heads,
-    pub(crate) bias: Option<RelativeBias>,
-    pub(crate) layers: Vec<DecoderLayer>,
-    pub(crate) last_norm: Option<Norm>,
+pub(super) struct DecoderStack {
+    pub(super) embedding: StackEmbedding,
+    pub(super) heads: AttentionHeads,
+    pub(super) bias: Option<RelativeBias>,
+    pub(super) layers: Vec<DecoderLayer>,
+    pub(super) last_norm: Option<RowNorm>,
 }
 
+/// A layer of the decoder.
 #[derive(Debug)]
-pub(crate) struct DecoderLayer {
-    pub(crate) attention: SelfAttention,
-    pub(crate) cross: CrossAttention,
-    pub(crate) feed: FeedForward,
+pub(super) struct DecoderLayer {
+    pub(super) attention: SelfAttentionWeights,
+    pub(super) cross: CrossAttentionWeights,
+    pub(super) feed: FeedForwardWeights,
 }
 
 /// The heads of a stack's attention.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Heads {
-    pub(crate) count: usize,
-    pub(crate) width: usize,
-    /// What scores are multiplied with.
-    pub(crate) scale: f32,
+pub(super) struct AttentionHeads {
+    pub(super) count: usize,
+    pub(super) width: usize,
+    /// Scores are multiplied with this.
+    pub(super) scale: f32,
 }
 
-impl Heads {
+impl AttentionHeads {
     /// Values of all heads together.
-    pub(crate) fn inner(self) -> usize {
+    pub(super) fn inner(self) -> usize {
         self.count * self.width
     }
 }
 
+/// Attention to the other tokens of the same text.
 #[derive(Debug)]
-pub(crate) struct SelfAttention {
-    pub(crate) norm: Norm,
-    /// All queries, all keys, all values.
-    pub(crate) qkv: Matrix,
-    pub(crate) out: Matrix,
+pub(super) struct SelfAttentionWeights {
+    pub(super) norm: RowNorm,
+    /// To queries, then keys, then values of all heads.
+    pub(super) qkv: Matrix,
+    pub(super) out: Matrix,
 }
 
+/// The decoder's attention to the rows of the encoder.
 #[derive(Debug)]
-pub(crate) struct CrossAttention {
-    pub(crate) norm: Norm,
-    pub(crate) query: Matrix,
-    /// All keys, all values.
-    pub(crate) key_value: Matrix,
-    pub(crate) out: Matrix,
+pub(super) struct CrossAttentionWeights {
+    pub(super) norm: RowNorm,
+    pub(super) query: Matrix,
+    /// To keys, then values of all heads.
+    pub(super) key_value: Matrix,
+    pub(super) out: Matrix,
 }
 
-/// From tokens to rows.
+/// From tokens to the first rows of a stack.
 #[derive(Debug)]
-pub(crate) struct Embedding {
-    pub(crate) tokens: Table,
-    pub(crate) scale: f32,
-    /// Added to the row at each position, one after the other; `None`: positions count elsewhere.
-    pub(crate) positions: Option<Vec<f32>>,
-    pub(crate) norm: Option<Norm>,
+pub(super) struct StackEmbedding {
+    pub(super) tokens: Table,
+    pub(super) scale: f32,
+    /// Learned or sinusoidal rows, one for each position, row-major; `None` if only the attention
+    /// knows positions.
+    pub(super) positions: Option<Vec<f32>>,
+    pub(super) norm: Option<RowNorm>,
 }
 
-impl Embedding {
-    /// How many tokens of one text it has positions for.
-    pub(crate) fn reach(&self, width: usize) -> Option<usize> {
+impl StackEmbedding {
+    /// How many tokens of a text have a position; `None` if there is no limit.
+    pub(super) fn positions(&self, width: usize) -> Option<usize> {
         self.positions.as_ref().map(|positions| positions.len() / width)
     }
 
-    /// Writes one token's row, but for the norm.
-    pub(crate) fn row(&self, token: u32, position: usize, row: &mut [f32]) {
+    /// Writes one token's row, not normalised yet.
+    pub(super) fn row(&self, token: u32, position: usize, row: &mut [f32]) {
         self.tokens.copy(usize::try_from(token).unwrap_or(usize::MAX), row);
         if self.scale != 1.0 {
             row.iter_mut().for_each(|x| *x *= self.scale);
@@ -124,17 +131,22 @@ impl Embedding {
         }
     }
 
-    /// Normalises rows, where the model does so.
-    pub(crate) fn finish(&self, rows: &mut [f32]) {
+    /// Normalises rows if the model does so.
+    pub(super) fn finish(&self, rows: &mut [f32]) {
         if let Some(norm) = &self.norm {
             norm.rows(rows);
         }
     }
 }
 
-impl Order {
-    /// What a part of a layer is given: `x`, or its normalised copy.
-    pub(crate) fn enter<'a>(self, norm: &Norm, x: &'a [f32], copy: &'a mut Vec<f32>) -> &'a [f32] {
+impl NormOrder {
+    /// The input of a part of a layer: `x`, or its normalised copy.
+    pub(super) fn input<'a>(
+        self,
+        norm: &RowNorm,
+        x: &'a [f32],
+        copy: &'a mut Vec<f32>,
+    ) -> &'a [f32] {
         match self {
             Self::NormFirst => {
                 copy.clear();
@@ -146,9 +158,9 @@ impl Order {
         }
     }
 
-    /// Adds what a part of a layer came to.
-    pub(crate) fn leave(self, norm: &Norm, x: &mut [f32], came: &[f32]) {
-        x.iter_mut().zip(came).for_each(|(x, y)| *x += y);
+    /// Adds the output of a part of a layer to the residual stream `x`.
+    pub(super) fn join(self, norm: &RowNorm, x: &mut [f32], output: &[f32]) {
+        x.iter_mut().zip(output).for_each(|(x, y)| *x += y);
         if self == Self::NormLast {
             norm.rows(x);
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod chunks;
 pub(crate) mod marian;
+pub(crate) mod memory_need;
 pub(crate) mod pair;
 pub(crate) mod sentencepiece;
 pub(crate) mod truncation;

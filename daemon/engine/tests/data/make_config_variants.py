@@ -21,6 +21,9 @@ ST6 = {"modules.json": [{"idx": 0, "name": "0", "path": "",
        SENTENCE: {"transformer_task": "sequence-classification", "module_output_name": "scores",
                   "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}}}
 
+# Has no modules: its encoder's rows are mean-pooled.
+GATED_T5 = "flan-t5-gated-untied"
+
 VARIANTS = [
     ("qwen3-last", {CONFIG: {"is_causal": False}, "1_Pooling/config.json": MEAN}),
     ("qwen3-last", {CONFIG: {"rope_theta": 100, "rope_parameters": {"rope_type": "default", "rope_theta": 5000}}}),
@@ -34,6 +37,13 @@ VARIANTS = [
     ("distilbert-mean", {CONFIG: {"activation": None}}),
     ("mpnet-mean-norm", {CONFIG: {"hidden_act": None}, TOKENIZER: {"truncation_side": "left"}}),
     ("sentence-t5", {TOKENIZER: {"truncation_side": "left"}, SENTENCE: {"max_seq_length": 20}}),
+    ("sentence-t5", {CONFIG: {"feed_forward_proj": "relu", "dense_act_fn": None, "is_gated_act": None}}),
+    ("sentence-t5", {CONFIG: {"feed_forward_proj": "relu", "dense_act_fn": "gelu_new", "is_gated_act": False}}),
+    ("sentence-t5", {CONFIG: {"feed_forward_proj": "gated-gelu", "dense_act_fn": "silu", "is_gated_act": False}}),
+    (GATED_T5, {CONFIG: {"feed_forward_proj": None, "dense_act_fn": "gelu_new", "is_gated_act": True}}),
+    (GATED_T5, {CONFIG: {"feed_forward_proj": "relu", "dense_act_fn": "silu", "is_gated_act": True}}),
+    (GATED_T5, {CONFIG: {"feed_forward_proj": "gated-silu", "dense_act_fn": None, "is_gated_act": None}}),
+    (GATED_T5, {CONFIG: {"feed_forward_proj": "gated-gelu", "dense_act_fn": None, "is_gated_act": None}}),
     ("cross-encoder", {TOKENIZER: {"model_input_names": ["input_ids", "attention_mask"]}}),
     ("cross-encoder", {TOKENIZER: {"truncation_side": "left"}}),
     ("cross-encoder", {**ST6, "config_sentence_transformers.json": {

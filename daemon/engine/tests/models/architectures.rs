@@ -33,7 +33,7 @@ fn settings_that_would_change_the_rows_are_refused_with_what_is_supported() {
         ("gemma3-mean-dense2", "use_bidirectional_attention", json!(false), "EmbeddingGemma"),
         ("gemma3-mean-dense2", "attn_logit_softcapping", json!(50.0), "null"),
         ("gemma3-mean-dense2", "layer_types", json!(["a", "b", "c"]), "full_attention"),
-        ("sentence-t5", "feed_forward_proj", json!("gated-mish"), "gated-gelu"),
+        ("sentence-t5", "dense_act_fn", json!("mish"), "gelu_new"),
     ] {
         let error = error_with(name, setting, value);
         assert!(matches!(error, LoadError::Unsupported { .. }), "{name} {setting}: {error:?}");
@@ -78,6 +78,11 @@ fn settings_of_another_kind_are_refused_by_name() {
         ("modernbert-cls", "norm_bias", json!("no")),
         ("roberta-mean-norm", "pad_token_id", json!(-1)),
         ("mpnet-mean-norm", "hidden_size", json!("wide")),
+        ("modernbert-cls", "classifier_pooling", json!(1)),
+        ("distilbert-mean", "activation", json!(true)),
+        ("sentence-t5", "dense_act_fn", json!(["relu"])),
+        ("sentence-t5", "is_gated_act", json!("yes")),
+        ("sentence-t5", "feed_forward_proj", json!(0)),
     ] {
         let error = error_with(name, setting, value);
         let LoadError::Json { source, .. } = &error else { panic!("{name} {setting}: {error:?}") };

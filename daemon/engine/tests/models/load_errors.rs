@@ -276,8 +276,8 @@ fn a_tensor_of_other_elements_is_named() {
 #[test]
 fn a_tokenizer_of_another_model_is_refused() {
     let folder = copy_of("bert-mean-norm");
-    let foreign = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src/engine/builtin/static-minilm/tokenizer.json");
+    let foreign =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/builtin/static-minilm/tokenizer.json");
     fs::copy(foreign, folder.path().join("tokenizer.json")).unwrap();
     let error = error_naming(&folder, "tokenizer.json");
     assert!(

@@ -183,6 +183,29 @@ fn sizes_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn settings_of_another_kind_are_refused_by_name() {
+    for (model, file, setting, value) in [
+        ("t5-relu-tied", "config.json", "d_model", json!("wide")),
+        ("t5-relu-tied", "config.json", "d_kv", json!(null)),
+        ("t5-relu-tied", "config.json", "is_gated_act", json!("yes")),
+        ("mt5", "config.json", "tie_word_embeddings", json!(1)),
+        ("mt5", "config.json", "transformers_version", json!(5)),
+        ("bart", "config.json", "encoder_layers", json!(1.5)),
+        ("bart", "config.json", "activation_function", json!(["gelu"])),
+        ("marian", "config.json", "share_encoder_decoder_embeddings", json!("no")),
+        ("bart", "generation_config.json", "num_beams", json!("four")),
+        ("bart", "generation_config.json", "eos_token_id", json!(-1)),
+        ("bart", "generation_config.json", "do_sample", json!("no")),
+    ] {
+        let folder = copy_of(model);
+        add(&folder, file, setting, value);
+        let error = error_naming(&folder, file);
+        let LoadError::Json { source, .. } = &error else { panic!("{model} {setting}: {error:?}") };
+        assert!(source.to_string().contains(setting), "{source}");
+    }
+}
+
+#[test]
 fn files_that_are_no_json_are_named() {
     for file in ["config.json", "generation_config.json", "tokenizer_config.json"] {
         let folder = copy_of("bart");

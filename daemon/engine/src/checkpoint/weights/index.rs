@@ -1,4 +1,4 @@
-//! Weights in several files, and the index that tells which tensor is where.
+//! Weights in several files, and the index that says which file has which tensor.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -7,56 +7,60 @@ use serde::Deserialize;
 
 use crate::checkpoint::folder::read_json;
 use crate::checkpoint::load_error::LoadError;
-use crate::checkpoint::weights::{Format, Weights};
+use crate::checkpoint::weights::file::TensorFile;
 
-/// Far more than any model is cut into.
-const MAX_PARTS: usize = 4096;
-
-#[derive(Debug, Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
+/// The files of an index.
+#[derive(Debug)]
+pub(super) struct IndexedFiles {
+    pub(super) files: Vec<TensorFile>,
+    /// For each tensor, which of `files` has it.
+    pub(super) file_of: BTreeMap<String, usize>,
 }
 
-/// Opens all the files that an index names, and checks that each tensor is where it says.
-pub(crate) fn open(file: &Path, format: Format) -> Result<Weights, LoadError> {
+/// Opens the files that an index names with `open_file`, and checks that each tensor is in the file
+/// that the index says.
+pub(super) fn open(
+    file: &Path,
+    open_file: impl Fn(&Path) -> Result<TensorFile, LoadError>,
+) -> Result<IndexedFiles, LoadError> {
     let index: Index = read_json(file)?;
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut numbers = BTreeMap::new();
-    let mut parts = Vec::new();
-    let mut places = BTreeMap::new();
+    let mut files = Vec::new();
+    let mut file_of = BTreeMap::new();
     for (tensor, name) in &index.weight_map {
         let number = match numbers.get(name) {
             Some(&number) => number,
             None => {
                 check_name(file, name)?;
-                if parts.len() == MAX_PARTS {
+                if files.len() == MAX_FILES {
                     return Err(LoadError::Setting {
                         file: file.to_owned(),
                         setting: "the number of files",
-                        found: MAX_PARTS + 1,
-                        wanted: format!("at most {MAX_PARTS}"),
+                        found: MAX_FILES + 1,
+                        wanted: format!("at most {MAX_FILES}"),
                     });
                 }
-                parts.push(format.open(&folder.join(name))?);
-                numbers.insert(name, parts.len() - 1);
-                parts.len() - 1
+                files.push(open_file(&folder.join(name))?);
+                numbers.insert(name, files.len() - 1);
+                files.len() - 1
             }
         };
-        // The file's own error says which file lacks it.
-        parts[number].shape(tensor)?;
-        places.insert(tensor.clone(), number);
+        // This error names the file, not the index.
+        files[number].shape(tensor)?;
+        file_of.insert(tensor.clone(), number);
     }
-    // What the index does not name belongs to the model all the same, as in transformers; of several
-    // by one name the last file's.
+    // As in transformers, tensors that the index does not name belong to the model, too; of several
+    // with the same name, that of the last file.
     for &number in numbers.values() {
-        for tensor in parts[number].names().filter(|name| !index.weight_map.contains_key(*name)) {
-            places.insert(tensor.to_owned(), number);
+        for tensor in files[number].names().filter(|name| !index.weight_map.contains_key(*name)) {
+            file_of.insert(tensor.to_owned(), number);
         }
     }
-    Ok(Weights { file: file.to_owned(), parts, places })
+    Ok(IndexedFiles { files, file_of })
 }
 
-/// A name that leads out of the folder is refused: the index may have come from anywhere.
+/// Refuses a name that leads out of the folder: the index may come from anywhere.
 fn check_name(file: &Path, name: &str) -> Result<(), LoadError> {
     let mut components = Path::new(name).components();
     if let (Some(Component::Normal(_)), None) = (components.next(), components.next()) {
@@ -64,8 +68,16 @@ fn check_name(file: &Path, name: &str) -> Result<(), LoadError> {
     }
     Err(LoadError::Unsupported {
         file: file.to_owned(),
-        what: "the file of weights",
+        what: "the weight file",
         found: name.to_owned(),
-        supported: "names of files beside it",
+        supported: "names of files in the same folder",
     })
+}
+
+/// Far more files than any model has.
+const MAX_FILES: usize = 4096;
+
+#[derive(Debug, Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
 }

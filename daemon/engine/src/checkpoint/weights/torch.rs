@@ -1,25 +1,27 @@
-//! What `torch.save` writes of a state dict: a ZIP archive since version 1.6, before that pickles
-//! with the tensors' memory behind them.
+//! The files that `torch.save` writes of a state dict: a ZIP archive since version 1.6; before that,
+//! pickles followed by the tensors' memory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
 use crate::checkpoint::load_error::{LoadError, TorchFault};
-use crate::checkpoint::weights::file::{Entry, TensorFile, element_bytes, len_u64};
-use crate::checkpoint::weights::pickle::{PickleFault, Storage, TorchTensor, Unpickler, Value};
-use crate::checkpoint::weights::strided::Strides;
+use crate::checkpoint::weights::entry::{TensorEntry, element_bytes, len_u64};
+use crate::checkpoint::weights::file::TensorFile;
+use crate::checkpoint::weights::pickle::{PickleFault, Unpickler};
+use crate::checkpoint::weights::pickle_values::{PickleValue, Storage, TorchTensor};
+use crate::checkpoint::weights::strides::Strides;
 use crate::checkpoint::weights::zip::{Archive, Span, read};
 
-/// A state dict is a hundred bytes a tensor.
+/// A state dict has about a hundred bytes a tensor.
 const MAX_PICKLE_BYTES: u64 = 4 << 20;
 
-/// How a file of the older kind begins: a pickle of the number that torch knows it by.
+/// A file in the old format begins with this: a pickle of torch's magic number.
 const OLD_MAGIC: [u8; 15] =
     [0x80, 2, 0x8A, 10, 0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19, b'.'];
 
 /// Opens a file and checks that every tensor lies in it.
-pub(crate) fn open(path: &Path) -> Result<TensorFile, LoadError> {
+pub(super) fn open(path: &Path) -> Result<TensorFile, LoadError> {
     let file = TensorFile::open(path)?;
     let mut magic = [0; OLD_MAGIC.len()];
     if file.len() >= len_u64(magic.len()) {
@@ -35,7 +37,7 @@ pub(crate) fn open(path: &Path) -> Result<TensorFile, LoadError> {
     Ok(file.with_tensors(tensors))
 }
 
-type Tensors = BTreeMap<String, Entry>;
+type Tensors = BTreeMap<String, TensorEntry>;
 
 fn archived_tensors(file: &TensorFile) -> Result<Tensors, LoadError> {
     let archive = Archive::open(file)?;
@@ -72,8 +74,8 @@ fn old_tensors(file: &TensorFile) -> Result<Tensors, LoadError> {
     }
     let (state, keys) = (next()?, next()?);
     let mut at = len_u64(pickles.position());
-    let Value::Texts(keys) = keys else { return Err(fault(file, TorchFault::NoStateDict)) };
-    // Of all memory that was told of, whether or not it is that of a tensor with a name.
+    let PickleValue::Texts(keys) = keys else { return Err(fault(file, TorchFault::NoStateDict)) };
+    // Of all storages that the pickles mention, whether or not a named tensor uses them.
     let size = |storage: &Rc<Storage>| {
         let Storage { class, key, len } = &**storage;
         (Rc::clone(key), len.saturating_mul(element_bytes(dtype_of(class))))
@@ -81,7 +83,7 @@ fn old_tensors(file: &TensorFile) -> Result<Tensors, LoadError> {
     let sizes: BTreeMap<Rc<str>, u64> = pickles.storages().iter().map(size).collect();
     let mut spans = BTreeMap::new();
     for key in keys.borrow().iter() {
-        // Each is preceded by its number of elements.
+        // The number of elements precedes each storage.
         let start = at.saturating_add(8);
         let Some(&len) = sizes.get(key) else {
             return Err(fault(file, TorchFault::Archive("it holds memory of no tensor")));
@@ -96,13 +98,15 @@ fn old_tensors(file: &TensorFile) -> Result<Tensors, LoadError> {
     placed(file, &state, |storage| Ok(spans.get(&storage.key).copied()))
 }
 
-/// Where the tensors of a state dict lie, given where their storages do.
+/// Where the tensors of a state dict lie; `span` says where a storage lies.
 fn placed(
     file: &TensorFile,
-    state: &Value,
+    state: &PickleValue,
     span: impl Fn(&Storage) -> Result<Option<Span>, LoadError>,
 ) -> Result<Tensors, LoadError> {
-    let Value::Tensors(state) = state else { return Err(fault(file, TorchFault::NoStateDict)) };
+    let PickleValue::Tensors(state) = state else {
+        return Err(fault(file, TorchFault::NoStateDict));
+    };
     let state = state.borrow();
     let mut tensors = Tensors::new();
     for (name, tensor) in state.iter() {
@@ -124,7 +128,7 @@ fn placed(
         let strides = match is_row_major(tensor) {
             true => None,
             false => Some(Strides::of(&tensor.shape, &tensor.strides).ok_or_else(|| {
-                wrong("has values that share their memory; save the model as safetensors")
+                wrong("has values that overlap in memory; save the model as safetensors")
             })?),
         };
         let count = tensor.shape.iter().try_fold(1, |n: u64, &size| n.checked_mul(len_u64(size)));
@@ -136,7 +140,7 @@ fn placed(
         match (offset, len_bytes, end) {
             (Some(offset), Some(len_bytes), Some(end)) if end <= span.len => {
                 let (start, shape) = (span.start + offset, tensor.shape.clone());
-                let entry = Entry { dtype: dtype.into(), shape, strides, start, len_bytes };
+                let entry = TensorEntry { dtype: dtype.into(), shape, strides, start, len_bytes };
                 tensors.insert(name.to_string(), entry);
             }
             _ => return Err(wrong("is larger than its memory in the file")),
@@ -160,7 +164,7 @@ fn is_row_major(tensor: &TorchTensor) -> bool {
             }))
 }
 
-/// The element type of a storage, as safetensors spells it; empty for one that is not known.
+/// The element type of a storage, as safetensors spells it; empty for an unknown one.
 fn dtype_of(class: &str) -> &'static str {
     match class {
         "FloatStorage" => "F32",

@@ -48,7 +48,7 @@ impl ModernBert {
         settings.even_heads("hidden_size", settings.parts("hidden_size", width, heads)?)?;
         let global_base =
             settings.rotary_base_of("full_attention", "global_rope_theta", 160_000.0)?;
-        let pool = match settings.text("classifier_pooling").unwrap_or("cls") {
+        let pool = match settings.text("classifier_pooling")?.unwrap_or("cls") {
             "cls" => Pool::First,
             "mean" => Pool::Mean,
             other => return Err(settings.unsupported("classifier_pooling", other, "cls, mean")),

@@ -1,4 +1,5 @@
-//! The layer between attentions: wider, with an activation, perhaps gated, and narrow again.
+//! The feed-forward part of a layer: a wide product with an activation, perhaps gated, and a narrow
+//! product.
 
 use std::ops::Range;
 
@@ -6,66 +7,66 @@ use crate::kernels::packed::PANEL;
 use crate::kernels::vectorize::vectorize;
 use crate::layers::activation::{Activation, Epilogue, Gelu, GeluTanh, Plain, Relu, Silu, Tanh};
 use crate::seq2seq::matrix::Matrix;
-use crate::seq2seq::norm::Norm;
+use crate::seq2seq::norm::RowNorm;
 
-/// Values between a product and its gate that stay in the second-level cache.
+/// Values of a product that wait for their gate: few enough to stay in the second-level cache.
 const WIDE_LEN: usize = 32 << 10;
 
-/// See the module.
+/// The weights of a feed-forward.
 #[derive(Debug)]
-pub(crate) struct FeedForward {
-    pub(crate) norm: Norm,
-    /// From rows to inner values. Gated: panels of what is activated and panels of what it is
-    /// multiplied with take turns, so that both are computed by the same thread.
-    pub(crate) up: Matrix,
-    pub(crate) is_gated: bool,
-    pub(crate) activation: Activation,
-    pub(crate) down: Matrix,
+pub(super) struct FeedForwardWeights {
+    pub(super) norm: RowNorm,
+    /// From rows to inner values. If it is gated, panels of activated values and panels of their gates
+    /// alternate, so that the same thread computes both.
+    pub(super) up: Matrix,
+    pub(super) is_gated: bool,
+    pub(super) activation: Activation,
+    pub(super) down: Matrix,
 }
 
-impl FeedForward {
-    /// Inner values.
-    pub(crate) fn inner(&self) -> usize {
+impl FeedForwardWeights {
+    /// How many inner values a row has.
+    pub(super) fn inner(&self) -> usize {
         self.down.inputs()
     }
 
-    /// In how many pieces the inner values can be computed.
-    pub(crate) fn pieces(&self) -> usize {
+    /// Panels of inner values; each can be computed by itself.
+    pub(super) fn panels(&self) -> usize {
         self.inner().div_ceil(PANEL)
     }
 
-    /// The inner values of some pieces.
-    pub(crate) fn columns(&self, pieces: &Range<usize>) -> Range<usize> {
-        (pieces.start * PANEL).min(self.inner())..(pieces.end * PANEL).min(self.inner())
+    /// The inner values of some panels.
+    pub(super) fn columns(&self, panels: &Range<usize>) -> Range<usize> {
+        (panels.start * PANEL).min(self.inner())..(panels.end * PANEL).min(self.inner())
     }
 
-    /// Writes the inner values of some pieces for `count` rows; `wide` is for what comes before, which
-    /// is made and used a few pieces at a time, so that it stays near.
-    pub(crate) fn widen(
+    /// Writes the inner values of some panels for `count` rows. `wide` is a buffer for values and their
+    /// gates, of which a few panels are computed at a time so that they stay in the cache.
+    pub(super) fn widen(
         &self,
         x: &[f32],
         count: usize,
-        pieces: Range<usize>,
+        panels: Range<usize>,
         wide: &mut Vec<f32>,
         out: &mut [f32],
     ) {
-        let columns = self.columns(&pieces).len();
+        let columns = self.columns(&panels).len();
         if columns == 0 || count == 0 {
             return;
         }
         if !self.is_gated {
-            self.up.part(x, count, pieces, out);
+            self.up.part(x, count, panels, out);
             self.activate(Values::Plain(out));
             return;
         }
         let at_once = (WIDE_LEN / (count * 2 * PANEL)).max(1);
-        for start in pieces.clone().step_by(at_once) {
-            let end = pieces.end.min(start + at_once);
-            let panels = 2 * start..2 * end;
-            let width = self.up.columns(&panels).len();
+        for start in panels.clone().step_by(at_once) {
+            let end = panels.end.min(start + at_once);
+            let up_panels = 2 * start..2 * end;
+            let width = self.up.columns(&up_panels).len();
             wide.resize(count * width, 0.0);
-            self.up.part(x, count, panels, wide);
-            let first = self.columns(&(pieces.start..start)).len();
+            self.up.part(x, count, up_panels, wide);
+            let first = self.columns(&(panels.start..start)).len();
             let len = self.columns(&(start..end)).len();
             let rows = out.chunks_exact_mut(columns).map(|row| &mut row[first..first + len]);
             for (wide, out) in wide.chunks_exact(width).zip(rows) {
@@ -86,11 +87,11 @@ impl FeedForward {
     }
 }
 
-/// What an activation is applied to.
+/// The values that an activation is applied to.
 enum Values<'a> {
-    /// Where they lie.
+    /// In place.
     Plain(&'a mut [f32]),
-    /// One row: a panel of what is activated, a panel of what it is multiplied with, and so on.
+    /// One row of `wide`, in which panels of values and panels of their gates alternate.
     Gated { wide: &'a [f32], out: &'a mut [f32] },
 }
 
