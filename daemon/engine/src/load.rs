@@ -13,8 +13,8 @@ use crate::checkpoint::modules::SavedAs;
 use crate::checkpoint::sentence::SentenceSettings;
 use crate::checkpoint::text_limits::TextLimits;
 use crate::checkpoint::weights::Weights;
+use crate::encoder::architecture::Architecture;
 use crate::encoder::architectures as architecture;
-use crate::encoder::architectures::Architecture;
 use crate::encoder::network::Network;
 use crate::encoder::transformer::Transformer;
 use crate::heads::classifier::{RankLayout, load_ranker_as};
@@ -76,7 +76,7 @@ pub fn load_folder_with_ranker(
     let (raw, network) = side_by_side(|| parts.tokenizer(), network);
     let (network, classifier) = network?;
     let model = parts.transformer(&head, settings, raw?, network, held_as)?;
-    let limits = layout.limits(path, &parts.architecture.facts())?;
+    let limits = layout.limits(path, &parts.architecture.spec())?;
     let file = parts.folder.join("tokenizer.json");
     let encoder = model.encoder.of_other_limits(limits, &file)?;
     let card = ModelSpec {
@@ -120,14 +120,14 @@ impl TransformerParts {
         }
         let architecture = architecture::read_folder(folder)?;
         let own_file_counts = SavedAs::of(path)? == SavedAs::SentenceTransformer;
-        let limits = TextLimits::read(folder, &architecture.facts(), own_file_counts)?;
+        let limits = TextLimits::read(folder, &architecture.spec(), own_file_counts)?;
         let weights = Weights::of_folder(folder)?;
         Ok(Self { architecture, limits, weights, folder: folder.to_owned() })
     }
 
     /// Reads the tokenizer and then hashes the weights, while another thread reads the tensors.
     fn tokenizer(&self) -> Result<(RawTokenizer, [u8; 32]), LoadError> {
-        let raw = RawTokenizer::of_folder(&self.folder, self.architecture.facts().name)?;
+        let raw = RawTokenizer::of_folder(&self.folder, self.architecture.spec().name)?;
         Ok((raw, self.weights.digest()?))
     }
 
@@ -140,7 +140,7 @@ impl TransformerParts {
         held_as: WeightType,
     ) -> Result<Transformer, LoadError> {
         let Self { architecture, limits, .. } = self;
-        let facts = architecture.facts();
+        let facts = architecture.spec();
         let pools_prompt = layout.pools_prompt;
         let head = Head::load(layout, facts.widths.hidden)?;
         let fingerprint = ModelFingerprint::new(facts.name)

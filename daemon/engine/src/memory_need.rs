@@ -35,7 +35,7 @@ pub fn folder_need(
     };
     let (folder, scratch, gpu_scratch) = match layout {
         Layout::Transformer { folder, .. } => {
-            let facts = architecture::read_folder(&folder)?.facts();
+            let facts = architecture::read_folder(&folder)?.spec();
             let token = facts.widths.total().saturating_mul(4);
             // Twice: keys, values and scores take less than the activations.
             let activations = token.saturating_mul(2 * batch_tokens as u64);

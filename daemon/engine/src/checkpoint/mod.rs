@@ -13,7 +13,6 @@ pub(crate) mod load_error;
 mod module_configs;
 pub(crate) mod modules;
 pub(crate) mod raw_config;
-pub(crate) mod reader;
 pub(crate) mod sentence;
 pub(crate) mod t5_config;
 pub(crate) mod tensor_reader;

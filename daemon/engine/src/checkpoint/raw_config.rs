@@ -269,4 +269,3 @@ impl<'a> RawConfig<'a> {
         LoadError::Json { file: self.file.to_owned(), source }
     }
 }
-pub(crate) use self::RawConfig as Settings;

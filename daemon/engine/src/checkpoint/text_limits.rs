@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::checkpoint::folder::read_json_if_there;
 use crate::checkpoint::load_error::LoadError;
-use crate::encoder::architectures::Facts;
+use crate::encoder::architecture::EncoderSpec;
 use crate::tokenizer::TruncationSide;
 
 /// How a transformer's texts are cut and lower-cased.
@@ -53,7 +53,7 @@ impl TextLimits {
     /// by sentence-transformers as what it is loaded as, so its own file counts.
     pub(crate) fn read(
         folder: &Path,
-        facts: &Facts,
+        facts: &EncoderSpec,
         own_file_counts: bool,
     ) -> Result<Self, LoadError> {
         let sentence = if own_file_counts { SentenceConfig::read(folder)? } else { None };

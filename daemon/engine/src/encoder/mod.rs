@@ -1,6 +1,12 @@
-//! Encoders: the network they all are, and one file for each architecture.
+//! Encoders: from token ids to a row for each token.
+//!
+//! [`network::Network`] computes; each file below [`architectures`] says which network a
 
+pub(crate) mod architecture;
 pub(crate) mod architectures;
+pub(crate) mod block;
+pub(crate) mod head_names;
 pub(crate) mod network;
 pub(crate) mod transformer;
+pub(crate) mod widths;
 pub(crate) mod workspace;

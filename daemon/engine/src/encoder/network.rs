@@ -1,137 +1,69 @@
-//! What all encoders are made of: an embedding and a stack of blocks of attention and feed-forward.
+//! The network that all encoders are: an embedding and a stack of blocks.
 //!
-//! Architectures differ in where they normalise, in how they tell places apart, and in what a token
-//! looks at. Each is a [`Network`] with those parts chosen; see [`crate::encoder::architectures`].
+//! Architectures differ in where they normalise, in how they encode positions, and in which tokens a
+//! token attends to. Each is a [`Network`] with those parts chosen; see
+//! [`architectures`](crate::encoder::architectures).
+
+use std::sync::Arc;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 
 use crate::api::embedding::Sequence;
+use crate::encoder::block::{Block, FeedForward, Norms, SelfAttention};
+use crate::encoder::widths::Widths;
 use crate::encoder::workspace::{Workspace, view};
-use crate::layers::attention::Attention;
 use crate::layers::elementwise::{add, multiply};
 use crate::layers::embedding::Embedding;
 use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
 use crate::layers::relative_bias::RelativeBias;
-use crate::layers::rms_norm::HeadNorm;
-use crate::layers::rotary::{Rotary, Turned, Turns};
+use crate::layers::rotary::{Rotary, RotaryTable, RotatedHeads};
 
 /// An encoder without its tokenizer.
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) embedding: Embedding,
-    pub(crate) blocks: Vec<Block>,
+    /// From embedding rows to the residual stream, where their widths differ.
+    pub(crate) projection: Option<Linear>,
+    /// In the order they run. One block may occur several times, and is in memory once.
+    pub(crate) blocks: Vec<Arc<Block>>,
     /// Added to the scores of all blocks.
     pub(crate) bias: Option<RelativeBias>,
-    /// By number, as blocks name them.
+    /// Blocks refer to them by index.
     pub(crate) rotaries: Vec<Rotary>,
-    /// Behind the last block.
+    /// After the last block.
     pub(crate) last_norm: Option<Norm>,
     pub(crate) widths: Widths,
-    /// Bytes that the weights hold in memory.
+    /// Bytes that the weights take in memory.
     pub(crate) weight_bytes: u64,
 }
 
-/// Values of one token in the activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Widths {
-    /// In the residual stream.
-    pub(crate) hidden: usize,
-    /// In the queries, keys and values.
-    pub(crate) qkv: usize,
-    /// In the context that attention makes.
-    pub(crate) context: usize,
-    /// Between the layers of the feed-forward.
-    pub(crate) inner: usize,
-    /// Whether that is gated, and so computed twice.
-    pub(crate) gated: bool,
-}
-
-impl Widths {
-    /// The buffers of [`Network::forward`]: the residual stream, what is read from it or joins it,
-    /// the widest product, and the gate.
-    fn buffers(self) -> [usize; 4] {
-        let joining = self.hidden.max(self.context);
-        let widest = self.qkv.max(self.inner).max(self.hidden);
-        [self.hidden, joining, widest, if self.gated { self.inner } else { 0 }]
-    }
-
-    /// All of them together.
-    pub(crate) fn total(self) -> u64 {
-        self.buffers().iter().map(|&width| width as u64).fold(0, u64::saturating_add)
-    }
-}
-
-/// Attention and feed-forward.
-#[derive(Debug)]
-pub(crate) struct Block {
-    pub(crate) attention: SelfAttention,
-    pub(crate) feed: FeedForward,
-    pub(crate) norms: Norms,
-}
-
-/// Attention with its weights.
-#[derive(Debug)]
-pub(crate) struct SelfAttention {
-    pub(crate) qkv: Linear,
-    pub(crate) head_norm: Option<HeadNorm>,
-    /// Which of [`Network::rotaries`] turns queries and keys.
-    pub(crate) rotary: Option<usize>,
-    pub(crate) shape: Attention,
-    pub(crate) output: Linear,
-}
-
-/// Two linear layers with an activation between, perhaps gated.
-#[derive(Debug)]
-pub(crate) struct FeedForward {
-    pub(crate) up: Linear,
-    /// Multiplies what comes out of `up`.
-    pub(crate) gate: Option<Linear>,
-    pub(crate) down: Linear,
-}
-
-/// Where a block normalises.
-#[derive(Debug)]
-pub(crate) enum Norms {
-    /// What it adds to the residual stream, together with that: as BERT does.
-    After {
-        /// Behind attention.
-        attention: Norm,
-        /// Behind the feed-forward.
-        feed: Norm,
-    },
-    /// What it reads from the residual stream.
-    Before {
-        /// In front of attention.
-        attention: Option<Norm>,
-        /// What attention adds.
-        attended: Option<Norm>,
-        /// In front of the feed-forward.
-        feed: Norm,
-        /// What the feed-forward adds.
-        fed: Option<Norm>,
-    },
-}
-
-/// The buffers that a block computes in, and what it needs to know of the batch.
-struct Pass<'a> {
-    network: &'a Network,
-    lengths: &'a [usize],
-    turns: &'a [std::sync::Arc<Turns>],
-    tokens: usize,
-    hidden: Tensor,
-    joining: Tensor,
-    wide: Tensor,
-    gate: Tensor,
-}
-
 impl Network {
-    /// Where its weights are, and its activations.
+    /// A network of these parts, without any of the optional ones.
+    pub(crate) fn of(
+        embedding: Embedding,
+        blocks: Vec<Block>,
+        widths: Widths,
+        weight_bytes: u64,
+    ) -> Self {
+        Self {
+            embedding,
+            projection: None,
+            blocks: blocks.into_iter().map(Arc::new).collect(),
+            bias: None,
+            rotaries: Vec::new(),
+            last_norm: None,
+            widths,
+            weight_bytes,
+        }
+    }
+
+    /// The device of its weights and activations.
     pub(crate) fn device(&self) -> &Device {
         self.embedding.tokens.device()
     }
 
-    /// The last hidden rows of all tokens, in the workspace.
+    /// The last hidden rows of all tokens, in the workspace: `[tokens, hidden]`.
     pub(crate) fn forward(
         &self,
         sequences: &[&Sequence],
@@ -140,14 +72,15 @@ impl Network {
         let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
         let tokens = lengths.iter().sum();
         let longest = lengths.iter().max().copied().unwrap_or(0);
-        let turns: Vec<_> = self.rotaries.iter().map(|rotary| rotary.turns(longest)).collect();
+        let rotations: Vec<_> = self.rotaries.iter().map(|rotary| rotary.table(longest)).collect();
         let [hidden, joining, wide, gate] =
             workspace.buffers(tokens, self.widths.buffers(), self.device())?;
         let hidden = view(&hidden, tokens, self.widths.hidden)?;
-        let (lengths, turns) = (&lengths[..], &turns[..]);
-        let pass = Pass { network: self, lengths, turns, tokens, hidden, joining, wide, gate };
+        let (lengths, rotations) = (&lengths[..], &rotations[..]);
+        let pass =
+            ForwardPass { network: self, lengths, rotations, tokens, hidden, joining, wide, gate };
 
-        self.embedding.forward(sequences, &pass.hidden)?;
+        pass.embed(sequences)?;
         for block in &self.blocks {
             pass.block(block, workspace)?;
         }
@@ -158,18 +91,46 @@ impl Network {
     }
 }
 
-impl Pass<'_> {
+/// One batch on its way through the network: the buffers, and the lengths of the sequences.
+struct ForwardPass<'a> {
+    network: &'a Network,
+    lengths: &'a [usize],
+    rotations: &'a [Arc<RotaryTable>],
+    tokens: usize,
+    hidden: Tensor,
+    joining: Tensor,
+    wide: Tensor,
+    gate: Tensor,
+}
+
+impl ForwardPass<'_> {
+    /// Writes the embedding rows to `hidden`.
+    fn embed(&self, sequences: &[&Sequence]) -> TensorResult<()> {
+        let Network { embedding, projection, widths, .. } = self.network;
+        let Some(projection) = projection else {
+            return embedding.forward(sequences, &self.hidden);
+        };
+        let embedded = view(&self.joining, self.tokens, widths.embedding)?;
+        embedding.forward(sequences, &embedded)?;
+        projection.forward(&embedded, &self.hidden)
+    }
+
     fn block(&self, block: &Block, workspace: &mut Workspace) -> TensorResult<()> {
-        let Block { attention, feed, norms } = block;
+        let Block { attention, feed_forward, norms } = block;
         let hidden = &self.hidden;
         match norms {
-            Norms::After { attention: attention_norm, feed: feed_norm } => {
+            Norms::After { attention: attention_norm, feed_forward: feed_norm } => {
                 let attended = self.attend(attention, hidden, workspace)?;
                 attention_norm.add(&attended, hidden)?;
-                let fed = self.feed(feed, hidden)?;
+                let fed = self.feed_forward(feed_forward, hidden)?;
                 feed_norm.add(&fed, hidden)
             }
-            Norms::Before { attention: attention_norm, attended: after, feed: feed_norm, fed } => {
+            Norms::Before {
+                attention: attention_norm,
+                attended: attended_norm,
+                feed_forward: feed_norm,
+                fed: fed_norm,
+            } => {
                 let normed = view(&self.joining, self.tokens, self.network.widths.hidden)?;
                 let read = match attention_norm {
                     None => hidden,
@@ -179,21 +140,21 @@ impl Pass<'_> {
                     }
                 };
                 let attended = self.attend(attention, read, workspace)?;
-                if let Some(norm) = after {
+                if let Some(norm) = attended_norm {
                     norm.apply(&attended)?;
                 }
                 add(hidden, &attended)?;
                 feed_norm.write(hidden, &normed)?;
-                let joining = self.feed(feed, &normed)?;
-                if let Some(norm) = fed {
-                    norm.apply(&joining)?;
+                let fed = self.feed_forward(feed_forward, &normed)?;
+                if let Some(norm) = fed_norm {
+                    norm.apply(&fed)?;
                 }
-                add(hidden, &joining)
+                add(hidden, &fed)
             }
         }
     }
 
-    /// What attention makes of rows that lie in `hidden` or `joining`, in `wide`.
+    /// The output of attention, in `wide`. The `rows` are in `hidden` or `joining`.
     fn attend(
         &self,
         layer: &SelfAttention,
@@ -206,10 +167,10 @@ impl Pass<'_> {
         if let Some(norm) = &layer.head_norm {
             norm.forward(&qkv)?;
         }
-        if let Some(turns) = layer.rotary.and_then(|number| self.turns.get(number)) {
+        if let Some(table) = layer.rotary.and_then(|index| self.rotations.get(index)) {
             let heads = shape.heads + shape.key_heads;
-            let turned = Turned { heads, head_width: shape.head_width };
-            turns.forward(&qkv, turned, self.lengths)?;
+            let rotated = RotatedHeads { heads, head_width: shape.head_width };
+            table.forward(&qkv, rotated, self.lengths)?;
         }
         let context = view(&self.joining, self.tokens, shape.width())?;
         let bias = self.network.bias.as_ref();
@@ -219,8 +180,8 @@ impl Pass<'_> {
         Ok(attended)
     }
 
-    /// What the feed-forward makes of rows that lie in `hidden` or `joining`, in `joining`.
-    fn feed(&self, layer: &FeedForward, rows: &Tensor) -> TensorResult<Tensor> {
+    /// The output of the feed-forward, in `joining`. The `rows` are in `hidden` or `joining`.
+    fn feed_forward(&self, layer: &FeedForward, rows: &Tensor) -> TensorResult<Tensor> {
         let inner = view(&self.wide, self.tokens, layer.up.outputs())?;
         layer.up.forward(rows, &inner)?;
         if let Some(gate) = &layer.gate {

@@ -1,13 +1,13 @@
-//! Activations of one worker, kept from batch to batch.
+//! The activations of one worker, kept from batch to batch.
 
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::layers::attention::AttentionScratch;
 
-/// What a network computes in. It grows to the largest batch seen.
+/// The buffers that a network computes in. They grow to the largest batch seen.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
-    /// For how many rows there is room.
+    /// Rows that fit.
     rows: usize,
     /// Flat, so that rows of any width fit.
     buffers: Vec<Tensor>,
@@ -15,8 +15,7 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Buffers for so many rows of these widths, which are the same at each call, and so
-    /// is the device.
+    /// One buffer for `rows` rows of each width. Every call must pass the same widths and device.
     pub(crate) fn buffers<const N: usize>(
         &mut self,
         rows: usize,
@@ -24,7 +23,7 @@ impl Workspace {
         device: &Device,
     ) -> Result<[Tensor; N]> {
         if rows > self.rows || self.buffers.len() != N {
-            // Given up first, so that old and new never stand side by side.
+            // Freed first, so that the old and the new ones are never in memory together.
             self.buffers.clear();
             self.rows = 0;
             for width in widths {
@@ -36,7 +35,7 @@ impl Workspace {
     }
 }
 
-/// The front of a buffer as rows.
+/// The first `rows * width` values of a buffer, as `[rows, width]`.
 pub(crate) fn view(buffer: &Tensor, rows: usize, width: usize) -> Result<Tensor> {
     buffer.narrow(0, 0, rows * width)?.reshape((rows, width))
 }

@@ -15,11 +15,14 @@ use crate::api::embedding::{
 use crate::checkpoint::folder::{read_json, read_json_if_there};
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::modules::{SavedAs, check_bare};
+use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::sentence::SentenceSettings;
+use crate::checkpoint::tensor_reader::TensorReader;
 use crate::checkpoint::text_limits::TextLimits;
 use crate::checkpoint::weights::Weights;
-use crate::encoder::architectures as architecture;
-use crate::encoder::architectures::{Architecture, ClassifierNames, Facts, Pool, Reader, Settings};
+use crate::encoder::architecture::{Architecture, EncoderSpec};
+use crate::encoder::architectures;
+use crate::encoder::head_names::{ClassifierNames, ClassifierPooling};
 use crate::encoder::network::Network;
 use crate::encoder::workspace::{Workspace, view};
 use crate::layers::activation::Activation;
@@ -64,10 +67,10 @@ pub fn load_ranker(path: &Path) -> Result<RankHead, LoadError> {
 /// As [`load_ranker`].
 pub fn load_ranker_as(path: &Path, held_as: WeightType) -> Result<RankHead, LoadError> {
     let file = path.join("config.json");
-    let architecture = architecture::read(&read_json(&file)?, &file)?;
+    let architecture = architectures::read(&read_json(&file)?, &file)?;
     let layout = RankLayout::read(path, &*architecture)?;
-    let facts = architecture.facts();
-    let limits = layout.limits(path, &facts)?;
+    let spec = architecture.spec();
+    let limits = layout.limits(path, &spec)?;
     let weights = Weights::of_folder(path)?;
     let (tokenizer, parts) = side_by_side(
         || RawTokenizer::open(&path.join("tokenizer.json")),
@@ -75,9 +78,9 @@ pub fn load_ranker_as(path: &Path, held_as: WeightType) -> Result<RankHead, Load
     );
     let (network, classifier) = parts?;
     let style = Style::of(limits, true);
-    let encoder = tokenizer?.fit(facts.vocabulary, limits.max_tokens, style, String::new())?;
+    let encoder = tokenizer?.fit(spec.vocabulary, limits.max_tokens, style, String::new())?;
     let card = ModelSpec {
-        architecture: facts.name.to_owned(),
+        architecture: spec.name.to_owned(),
         max_tokens: limits.max_tokens,
         weight_bytes: network.weight_bytes,
         ..ModelSpec::default()
@@ -99,12 +102,12 @@ impl RankLayout {
     pub(crate) fn read(path: &Path, architecture: &dyn Architecture) -> Result<Self, LoadError> {
         let file = path.join("config.json");
         let config: Value = read_json(&file)?;
-        let settings = Settings { file: &file, json: &config };
+        let settings = RawConfig { file: &file, json: &config };
         let names =
             architecture.classifier().filter(|_| has_head(&config, HEAD)).ok_or_else(|| {
                 let found = config["architectures"][0].as_str().unwrap_or("(none)");
                 let supported =
-                    "…ForSequenceClassification of BERT, RoBERTa, DistilBERT, MPNet, ModernBERT";
+                    "…ForSequenceClassification of BERT, RoBERTa, DistilBERT, ELECTRA, ALBERT, MPNet, ModernBERT";
                 settings.unsupported("the head", found, supported)
             })?;
         let saved_as = SavedAs::of(path)?;
@@ -119,8 +122,8 @@ impl RankLayout {
     }
 
     /// How pairs are cut.
-    pub(crate) fn limits(&self, path: &Path, facts: &Facts) -> Result<TextLimits, LoadError> {
-        TextLimits::read(path, facts, self.saved_as == SavedAs::CrossEncoder)
+    pub(crate) fn limits(&self, path: &Path, spec: &EncoderSpec) -> Result<TextLimits, LoadError> {
+        TextLimits::read(path, spec, self.saved_as == SavedAs::CrossEncoder)
     }
 
     /// Reads the network and the head.
@@ -130,10 +133,10 @@ impl RankLayout {
         weights: &Weights,
         held_as: WeightType,
     ) -> Result<(Network, Classifier), LoadError> {
-        let mut reader = Reader::new(weights, &Device::Cpu).holding(held_as);
+        let mut reader = TensorReader::new(weights, &Device::Cpu).holding(held_as);
         let network = architecture.network(&mut reader)?;
         reader.leave();
-        let width = architecture.facts().widths.hidden;
+        let width = architecture.spec().widths.hidden;
         let mut classifier = Classifier::read(&mut reader, self.names, width, self.labels.len())?;
         reader.tell_unread();
         classifier.weight_bytes = reader.bytes() - network.weight_bytes;
@@ -159,7 +162,7 @@ impl RankLayout {
 
 /// The names of the labels by their number. A configuration that names none has two, unless it says
 /// how many.
-fn labels(settings: Settings<'_>) -> Result<Vec<String>, LoadError> {
+fn labels(settings: RawConfig<'_>) -> Result<Vec<String>, LoadError> {
     let Some(names) = settings.json["id2label"].as_object() else {
         let count = settings.size_or("num_labels", 2)?;
         if count > MOST_LABELS {
@@ -181,7 +184,7 @@ fn labels(settings: Settings<'_>) -> Result<Vec<String>, LoadError> {
 /// 6 it writes that where it has a file of its own; a class that is not of torch it does not trust.
 fn activation(
     path: &Path,
-    settings: Settings<'_>,
+    settings: RawConfig<'_>,
     labels: usize,
     saved_as: SavedAs,
 ) -> Result<ScoreActivation, LoadError> {
@@ -214,7 +217,7 @@ fn activation(
 /// What makes the values of the labels from token rows.
 #[derive(Debug)]
 pub(crate) struct Classifier {
-    pool: Pool,
+    pooling: ClassifierPooling,
     dense: Linear,
     norm: Option<Norm>,
     output: Linear,
@@ -223,7 +226,7 @@ pub(crate) struct Classifier {
 
 impl Classifier {
     fn read(
-        reader: &mut Reader<'_>,
+        reader: &mut TensorReader<'_>,
         names: ClassifierNames,
         width: usize,
         labels: usize,
@@ -235,7 +238,7 @@ impl Classifier {
             norm = Some(reader.layer_norm(names.name, width, names.bias, names.epsilon)?);
         }
         Ok(Self {
-            pool: names.pool,
+            pooling: names.pooling,
             dense: reader.linear(dense, width, names.dense_bias, names.activation)?,
             norm,
             output: reader.linear(output, width, true.into(), Activation::None)?,
@@ -259,9 +262,9 @@ impl Classifier {
         let span = |sequence: &&Sequence| -> Range<usize> {
             let start = end;
             end += sequence.ids.len();
-            match self.pool {
-                Pool::First => start..end.min(start + 1),
-                Pool::Mean => start..end,
+            match self.pooling {
+                ClassifierPooling::First => start..end.min(start + 1),
+                ClassifierPooling::Mean => start..end,
             }
         };
         let spans: Vec<Range<usize>> = batch.iter().map(span).collect();

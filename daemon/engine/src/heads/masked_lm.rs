@@ -12,10 +12,12 @@ use crate::api::embedding::{ComputeError, ModelSpec, Sequence};
 use crate::api::generation::{MaskFiller, MaskScores, MaskedModel};
 use crate::checkpoint::folder::{read_json, read_json_if_there};
 use crate::checkpoint::load_error::LoadError;
+use crate::checkpoint::raw_config::RawConfig;
+use crate::checkpoint::tensor_reader::TensorReader;
 use crate::checkpoint::text_limits::TextLimits;
 use crate::checkpoint::weights::Weights;
-use crate::encoder::architectures as architecture;
-use crate::encoder::architectures::{MaskNames, Reader, Settings};
+use crate::encoder::architectures;
+use crate::encoder::head_names::MaskHeadNames;
 use crate::encoder::network::Network;
 use crate::encoder::workspace::{Workspace, view};
 use crate::heads::classifier::has_head;
@@ -60,21 +62,22 @@ pub(crate) fn scores_bytes(vocabulary: usize) -> u64 {
 pub fn load_masked(path: &Path) -> Result<Arc<dyn MaskedModel>, LoadError> {
     let file = path.join("config.json");
     let config: Value = read_json(&file)?;
-    let settings = Settings { file: &file, json: &config };
-    let architecture = architecture::read(&config, &file)?;
-    let facts = architecture.facts();
+    let settings = RawConfig { file: &file, json: &config };
+    let architecture = architectures::read(&config, &file)?;
+    let spec = architecture.spec();
     let names = architecture.mask_head().filter(|_| has_mask_head(&config)).ok_or_else(|| {
         let found = config["architectures"][0].as_str().unwrap_or("(none)");
-        let supported = "…ForMaskedLM of BERT, RoBERTa, DistilBERT, MPNet, ModernBERT";
+        let supported =
+            "…ForMaskedLM of BERT, RoBERTa, DistilBERT, ELECTRA, ALBERT, MPNet, ModernBERT";
         settings.unsupported("the head", found, supported)
     })?;
     let is_tied = config["tie_word_embeddings"] != false;
-    let limits = TextLimits::read(path, &facts, false)?;
+    let limits = TextLimits::read(path, &spec, false)?;
     let weights = Weights::of_folder(path)?;
     let (tokenizer, parts) = side_by_side(
         || RawTokenizer::open(&path.join("tokenizer.json")),
         || {
-            let mut reader = Reader::new(&weights, &Device::Cpu);
+            let mut reader = TensorReader::new(&weights, &Device::Cpu);
             let network = architecture.network(&mut reader)?;
             reader.leave();
             let head = MaskHead::read(&mut reader, names, &network, is_tied)?;
@@ -86,14 +89,14 @@ pub fn load_masked(path: &Path) -> Result<Arc<dyn MaskedModel>, LoadError> {
     let tokenizer = tokenizer?;
     let mask = read_mask(path, &tokenizer)?;
     let style = Style::of(limits, true);
-    let encoder = tokenizer.fit(facts.vocabulary, limits.max_tokens, style, String::new())?;
+    let encoder = tokenizer.fit(spec.vocabulary, limits.max_tokens, style, String::new())?;
     let Some(mask_id) = encoder.token_id(&mask) else {
         let file = path.join("tokenizer.json");
-        let settings = Settings { file: &file, ..settings };
+        let settings = RawConfig { file: &file, ..settings };
         return Err(settings.unsupported("the mask token", &mask, "a token of the vocabulary"));
     };
     let card = ModelSpec {
-        architecture: facts.name.to_owned(),
+        architecture: spec.name.to_owned(),
         max_tokens: limits.max_tokens,
         weight_bytes,
         ..ModelSpec::default()
@@ -136,12 +139,13 @@ struct MaskHead {
 
 impl MaskHead {
     fn read(
-        reader: &mut Reader<'_>,
-        names: MaskNames,
+        reader: &mut TensorReader<'_>,
+        names: MaskHeadNames,
         network: &Network,
         is_tied: bool,
     ) -> Result<Self, LoadError> {
-        let width = network.widths.hidden;
+        // The head writes rows as the token table has them, which may be narrower than those it reads.
+        let (hidden, width) = (network.widths.hidden, network.widths.embedding);
         let tokens = &network.embedding.tokens;
         let vocabulary = tokens.elem_count() / width;
         let table = if is_tied {
@@ -159,7 +163,7 @@ impl MaskHead {
         let dense = &[(names.dense.to_owned(), width)];
         let norm = names.norm;
         Ok(Self {
-            dense: reader.linear(dense, width, names.dense_bias, names.activation)?,
+            dense: reader.linear(dense, hidden, names.dense_bias, names.activation)?,
             norm: reader.layer_norm(norm.name, width, norm.bias, norm.epsilon)?,
             scores: TableProduct { table, bias },
         })
@@ -172,10 +176,10 @@ impl MaskHead {
         rows: &[Range<usize>],
         workspace: &mut Workspace,
     ) -> TensorResult<Tensor> {
-        let (count, width) = (rows.len(), self.dense.outputs());
+        let (count, read, width) = (rows.len(), hidden.dim(1)?, self.dense.outputs());
         let vocabulary = self.scores.table.dim(0)?;
-        let buffers = workspace.buffers(count, [width, width, vocabulary], hidden.device())?;
-        let masks = view(&buffers[0], count, width)?;
+        let buffers = workspace.buffers(count, [read, width, vocabulary], hidden.device())?;
+        let masks = view(&buffers[0], count, read)?;
         let inner = view(&buffers[1], count, width)?;
         let scores = view(&buffers[2], count, vocabulary)?;
         span_means(hidden, rows, &masks)?;
@@ -265,7 +269,7 @@ impl MaskFiller for MaskContext {
             let vocabulary = scores.dim(1)?;
             read_values(&scores, |scores| {
                 for (spot, scores) in spots.iter().zip(scores.chunks_exact(vocabulary)) {
-                    let candidates = likeliest(scores, top_k, &mut self.order);
+                    let candidates = top_k_tokens(scores, top_k, &mut self.order);
                     let position = spot.position;
                     filled[spot.sequence].push(MaskScores { position, candidates });
                 }
@@ -277,7 +281,7 @@ impl MaskFiller for MaskContext {
 }
 
 /// The tokens of the highest scores with their probabilities among all, the likeliest first.
-fn likeliest(scores: &[f32], top_k: usize, order: &mut Vec<u32>) -> Vec<(u32, f32)> {
+fn top_k_tokens(scores: &[f32], top_k: usize, order: &mut Vec<u32>) -> Vec<(u32, f32)> {
     let score = |&token: &u32| scores[token as usize];
     let by_score =
         |a: &u32, b: &u32| -> Ordering { score(b).total_cmp(&score(a)).then_with(|| a.cmp(b)) };
@@ -300,18 +304,18 @@ fn likeliest(scores: &[f32], top_k: usize, order: &mut Vec<u32>) -> Vec<(u32, f3
 
 #[cfg(test)]
 mod tests {
-    use super::likeliest;
+    use super::top_k_tokens;
 
     #[test]
     fn the_likeliest_tokens_come_first_with_their_share_of_all() {
         let scores = [0.0, 2f32.ln(), 4f32.ln(), 2f32.ln(), f32::MIN];
         let order = &mut vec![9; 9];
-        let best = likeliest(&scores, 3, order);
+        let best = top_k_tokens(&scores, 3, order);
         assert_eq!(best.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [2, 1, 3]);
         for ((_, got), want) in best.iter().zip([4.0 / 9.0, 2.0 / 9.0, 2.0 / 9.0]) {
             assert!((got - want).abs() < 1e-6, "{got} is not {want}");
         }
-        assert_eq!(likeliest(&scores, 99, order).len(), 5);
-        assert_eq!(likeliest(&scores, 0, order), []);
+        assert_eq!(top_k_tokens(&scores, 99, order).len(), 5);
+        assert_eq!(top_k_tokens(&scores, 0, order), []);
     }
 }

@@ -4,59 +4,21 @@
 //! scores, their softmax and the weighted values are computed while the scores are in the cache.
 //! Memory grows with the length of a sequence, never with its square.
 
-use std::cell::RefCell;
 use std::ops::Range;
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use crate::kernels::math::softmax;
 use crate::kernels::packed::{PANEL, Panels, Product, pack_rows, pack_transposed, packed_len};
 use crate::kernels::vectorize::vectorize;
 use crate::layers::activation::Plain;
+use crate::layers::attention_shape::Attention;
+use crate::layers::in_place::in_place_from;
 use crate::layers::portable;
 use crate::layers::relative_bias::RelativeBias;
-use crate::layers::storage::{values, values_mut};
 
 /// Queries whose scores are kept at once.
 const QUERIES: usize = 48;
-
-/// The shape of multi-head self-attention. It has no weights.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Attention {
-    /// Heads of the queries.
-    pub(crate) heads: usize,
-    /// Heads of the keys and values; each is shared by as many heads of queries.
-    pub(crate) key_heads: usize,
-    pub(crate) head_width: usize,
-    /// Multiplies the scores before their softmax.
-    pub(crate) scale: f32,
-    pub(crate) reach: Reach,
-}
-
-/// Which tokens of its sequence a token looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// All of them.
-    All,
-    /// Itself and those in front of it.
-    Before,
-    /// Those at most so many places away, on either side.
-    Near(usize),
-}
-
-impl Reach {
-    /// The keys that the queries of a range look at in all, in a sequence of `len`.
-    #[inline(always)]
-    fn keys(self, queries: Range<usize>, len: usize) -> Range<usize> {
-        match self {
-            Self::All => 0..len,
-            Self::Before => 0..queries.end,
-            Self::Near(far) => {
-                queries.start.saturating_sub(far)..queries.end.saturating_add(far).min(len)
-            }
-        }
-    }
-}
 
 /// Memory that attention needs beside its operands. Belongs to one worker; grows as needed.
 #[derive(Debug, Default)]
@@ -67,12 +29,6 @@ pub(crate) struct AttentionScratch {
 }
 
 impl Attention {
-    /// Attention as BERT has it: every head has its own keys, and every token sees all others.
-    pub(crate) fn full(heads: usize, head_width: usize) -> Self {
-        let scale = 1.0 / as_f32(head_width).sqrt();
-        Self { heads, key_heads: heads, head_width, scale, reach: Reach::All }
-    }
-
     /// Writes the context of every token to `context` (`[tokens, heads * head_width]`), from the
     /// product `qkv` (`[tokens, (heads + 2 * key_heads) * head_width]`: all queries, all keys, all
     /// values).
@@ -89,18 +45,21 @@ impl Attention {
         if portable::is_for(context.device()) {
             return portable::attention(self, qkv, context, lengths, bias);
         }
-        let scratch = RefCell::new(scratch);
-        context.inplace_op2(qkv, &Attend { shape: self, lengths, bias, scratch })
-    }
-
-    /// Values of a token's context.
-    pub(crate) fn width(self) -> usize {
-        self.heads * self.head_width
-    }
-
-    /// Values of a token's queries, keys and values.
-    pub(crate) fn qkv_width(self) -> usize {
-        (self.heads + 2 * self.key_heads) * self.head_width
+        let (width, stride) = (self.width(), self.qkv_width());
+        let count: usize = lengths.iter().sum();
+        if context.dims2()? != (count, width) || qkv.dims2()? != (count, stride) {
+            let (from, to) = (qkv.shape(), context.shape());
+            bail!("attention {width} wide over {count} tokens: got {from:?} -> {to:?}");
+        }
+        in_place_from("attention", context, qkv, |mut context, mut qkv| {
+            for &len in lengths.iter().filter(|&&len| len > 0) {
+                let (rows, rest) = qkv.split_at(len * stride);
+                let (written, unwritten) = context.split_at_mut(len * width);
+                self.sequence(rows, written, bias, scratch);
+                (qkv, context) = (rest, unwritten);
+            }
+            Ok(())
+        })
     }
 
     /// Attends within one sequence: `qkv` and `context` hold its tokens only.
@@ -206,55 +165,14 @@ impl AttentionScratch {
     }
 }
 
-/// Attention together with the sequences that it is to compute.
-struct Attend<'a> {
-    shape: Attention,
-    lengths: &'a [usize],
-    bias: Option<&'a RelativeBias>,
-    scratch: RefCell<&'a mut AttentionScratch>,
-}
-
-impl InplaceOp2 for Attend<'_> {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        out: &mut CpuStorage,
-        to: &Layout,
-        qkv: &CpuStorage,
-        from: &Layout,
-    ) -> Result<()> {
-        let (width, stride) = (self.shape.width(), self.shape.qkv_width());
-        let count: usize = self.lengths.iter().sum();
-        if to.shape().dims2()? != (count, width) || from.shape().dims2()? != (count, stride) {
-            bail!("attention {width} wide over {count} tokens: got {from:?} -> {to:?}");
-        }
-        let (mut qkv, mut context) = (values(qkv, from)?, values_mut(out, to)?);
-        let mut scratch = self.scratch.borrow_mut();
-        for &len in self.lengths.iter().filter(|&&len| len > 0) {
-            let (rows, rest) = qkv.split_at(len * stride);
-            let (written, unwritten) = context.split_at_mut(len * width);
-            self.shape.sequence(rows, written, self.bias, &mut scratch);
-            (qkv, context) = (rest, unwritten);
-        }
-        Ok(())
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a head is far below 2^24 values wide")]
-fn as_f32(width: usize) -> f32 {
-    width as f32
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::cast_possible_truncation, reason = "test values are rounded to f32")]
 
     use candle_core::{DType, Device, Tensor};
 
-    use super::{Attention, AttentionScratch, Reach};
+    use super::{Attention, AttentionScratch};
+    use crate::layers::attention_shape::Reach;
     use crate::layers::relative_bias::{Buckets, RelativeBias};
 
     /// The context of one token, as the formula spells it, in f64.

@@ -1,56 +1,34 @@
 //! Sums and products of activations, value by value.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
+use crate::layers::in_place::in_place_from;
 use crate::layers::portable;
-use crate::layers::storage::{values, values_mut};
 
 /// `x += y`.
 pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<()> {
     if portable::is_for(x.device()) {
         return portable::add(x, y);
     }
-    x.inplace_op2(y, &Elementwise::Add)
+    each("add", x, y, |x, y| *x += y)
 }
 
-/// `x *= y`: how a gate closes.
+/// `x *= y`: how a gate is applied.
 pub(crate) fn multiply(x: &Tensor, y: &Tensor) -> Result<()> {
     if portable::is_for(x.device()) {
         return portable::multiply(x, y);
     }
-    x.inplace_op2(y, &Elementwise::Multiply)
+    each("multiply", x, y, |x, y| *x *= y)
 }
 
-enum Elementwise {
-    Add,
-    Multiply,
-}
-
-impl InplaceOp2 for Elementwise {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Add => "add",
-            Self::Multiply => "multiply",
-        }
+fn each(name: &'static str, x: &Tensor, y: &Tensor, combine: impl Fn(&mut f32, f32)) -> Result<()> {
+    if x.shape() != y.shape() {
+        bail!("{name}: got {:?} -> {:?}", y.shape(), x.shape());
     }
-
-    fn cpu_fwd(
-        &self,
-        x: &mut CpuStorage,
-        to: &Layout,
-        y: &CpuStorage,
-        from: &Layout,
-    ) -> Result<()> {
-        if to.shape() != from.shape() {
-            bail!("{}: got {from:?} -> {to:?}", self.name());
-        }
-        let pairs = values_mut(x, to)?.iter_mut().zip(values(y, from)?);
-        match self {
-            Self::Add => pairs.for_each(|(x, y)| *x += y),
-            Self::Multiply => pairs.for_each(|(x, y)| *x *= y),
-        }
+    in_place_from(name, x, y, |x, y| {
+        x.iter_mut().zip(y).for_each(|(x, &y)| combine(x, y));
         Ok(())
-    }
+    })
 }
 
 #[cfg(test)]

@@ -81,6 +81,11 @@ fn rows_at(
 }
 
 impl Embedding {
+    /// Rows of this table as they are.
+    pub(crate) fn of_tokens(tokens: Tensor) -> Self {
+        Self { tokens, scale: 1.0, segments: None, positions: None, norm: None }
+    }
+
     /// Writes the rows of packed sequences to `hidden`.
     pub(crate) fn forward(&self, sequences: &[&Sequence], hidden: &Tensor) -> Result<()> {
         if portable::is_for(hidden.device()) {

@@ -1,12 +1,13 @@
 //! `activation(x · Wᵀ + b)`, over packed weights.
 
-use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 
 use crate::api::embedding::WeightType;
 use crate::kernels::packed::{PANEL, Product, pack_transposed, packed_len, unpack_transposed};
 use crate::layers::activation::{Activation, Gelu, GeluTanh, Plain, Relu, Silu, Tanh};
+use crate::layers::in_place::in_place_from;
 use crate::layers::portable;
-use crate::layers::storage::{narrowed, values, values_mut, with_panels, with_values};
+use crate::layers::storage::{narrowed, with_panels, with_values};
 
 /// A linear layer with the activation that follows it.
 #[derive(Debug)]
@@ -36,7 +37,14 @@ impl Linear {
     /// Writes `activation(x · Wᵀ + b)` of the rows of `x` to the rows of `out`.
     pub(crate) fn forward(&self, x: &Tensor, out: &Tensor) -> Result<()> {
         match &self.weight {
-            Weight::Panels(panels) => out.inplace_op2(x, &PackedLinear { layer: self, panels }),
+            Weight::Panels(panels) => {
+                let (inputs, outputs, (count, found)) = (self.inputs, self.outputs, x.dims2()?);
+                if found != inputs || out.dims2()? != (count, outputs) {
+                    let (from, to) = (x.shape(), out.shape());
+                    bail!("linear {inputs} -> {outputs}: got {from:?} -> {to:?}");
+                }
+                in_place_from("linear", out, x, |out, x| self.packed(panels, x, count, out))
+            }
             Weight::Rows(rows) => portable::linear(x, rows, &self.bias, self.activation, out),
         }
     }
@@ -82,33 +90,6 @@ impl Linear {
                 Ok(())
             })
         })
-    }
-}
-
-/// The layer on the CPU.
-struct PackedLinear<'a> {
-    layer: &'a Linear,
-    panels: &'a Tensor,
-}
-
-impl InplaceOp2 for PackedLinear<'_> {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        out: &mut CpuStorage,
-        to: &Layout,
-        x: &CpuStorage,
-        from: &Layout,
-    ) -> Result<()> {
-        let &Linear { inputs, outputs, .. } = self.layer;
-        let (count, found) = from.shape().dims2()?;
-        if found != inputs || to.shape().dims2()? != (count, outputs) {
-            bail!("linear {inputs} -> {outputs}: got {from:?} -> {to:?}");
-        }
-        self.layer.packed(self.panels, values(x, from)?, count, values_mut(out, to)?)
     }
 }
 

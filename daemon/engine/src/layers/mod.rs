@@ -8,8 +8,10 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod attention_shape;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
+pub(crate) mod in_place;
 pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod portable;

@@ -1,12 +1,13 @@
 //! Residual addition and normalisation in one pass over the row.
 
-use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use crate::kernels::math::sum_by;
 use crate::kernels::vectorize::vectorize;
+use crate::layers::in_place::{in_place, in_place_from};
 use crate::layers::portable;
-use crate::layers::rms_norm::RmsNorm;
-use crate::layers::storage::{values, values_mut, with_values};
+use crate::layers::rms_norm::{RmsNorm, width_as_f32};
+use crate::layers::storage::with_values;
 
 /// Layer normalisation with scale and shift.
 #[derive(Debug)]
@@ -29,25 +30,33 @@ impl Norm {
     /// `hidden = norm(hidden + residual)`, row by row.
     pub(crate) fn add(&self, residual: &Tensor, hidden: &Tensor) -> Result<()> {
         if portable::is_for(hidden.device()) {
-            return portable::add_norm(self, residual, hidden);
+            return portable::write(hidden, &self.portable(&hidden.add(residual)?)?);
         }
-        hidden.inplace_op2(residual, &AddNorm(self))
+        self.check(hidden, residual)?;
+        in_place_from("add-norm", hidden, residual, |rows, residual| {
+            self.rows(rows, Some(residual))
+        })
     }
 
     /// `out = norm(x)`, row by row.
     pub(crate) fn write(&self, x: &Tensor, out: &Tensor) -> Result<()> {
         if portable::is_for(out.device()) {
-            return portable::norm(self, x, out);
+            return portable::write(out, &self.portable(x)?);
         }
-        out.inplace_op2(x, &WriteNorm(self))
+        self.check(out, x)?;
+        in_place_from("write-norm", out, x, |rows, x| {
+            rows.copy_from_slice(x);
+            self.rows(rows, None)
+        })
     }
 
     /// `x = norm(x)`, row by row.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<()> {
         if portable::is_for(x.device()) {
-            return portable::norm(self, x, x);
+            return portable::write(x, &self.portable(x)?);
         }
-        x.inplace_op1(&ApplyNorm(self))
+        self.check(x, x)?;
+        in_place("norm", x, |rows| self.rows(rows, None))
     }
 
     /// Normalises rows that lie in memory, after the residual was added to them.
@@ -58,69 +67,24 @@ impl Norm {
         }
     }
 
-    fn check(&self, to: &Layout, from: &Layout) -> Result<()> {
+    /// By tensor operations.
+    fn portable(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Layer(norm) => portable::layer_norm(x, &norm.weight, &norm.bias, norm.epsilon),
+            Self::Rms(norm) => portable::rms_norm(x, &norm.weight, norm.epsilon),
+        }
+    }
+
+    fn check(&self, to: &Tensor, from: &Tensor) -> Result<()> {
         let weight = match self {
             Self::Layer(norm) => &norm.weight,
             Self::Rms(norm) => &norm.weight,
         };
         let (_, width) = to.shape().dims2()?;
         if to.shape() != from.shape() || weight.dims1()? != width {
-            bail!("norm of {:?}: got {from:?} -> {to:?}", weight.shape());
+            bail!("norm of {:?}: got {:?} -> {:?}", weight.shape(), from.shape(), to.shape());
         }
         Ok(())
-    }
-}
-
-struct AddNorm<'a>(&'a Norm);
-
-struct WriteNorm<'a>(&'a Norm);
-
-struct ApplyNorm<'a>(&'a Norm);
-
-impl InplaceOp2 for AddNorm<'_> {
-    fn name(&self) -> &'static str {
-        "add-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        out: &mut CpuStorage,
-        to: &Layout,
-        x: &CpuStorage,
-        from: &Layout,
-    ) -> Result<()> {
-        self.0.check(to, from)?;
-        self.0.rows(values_mut(out, to)?, Some(values(x, from)?))
-    }
-}
-
-impl InplaceOp2 for WriteNorm<'_> {
-    fn name(&self) -> &'static str {
-        "write-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        out: &mut CpuStorage,
-        to: &Layout,
-        x: &CpuStorage,
-        from: &Layout,
-    ) -> Result<()> {
-        self.0.check(to, from)?;
-        let rows = values_mut(out, to)?;
-        rows.copy_from_slice(values(x, from)?);
-        self.0.rows(rows, None)
-    }
-}
-
-impl InplaceOp1 for ApplyNorm<'_> {
-    fn name(&self) -> &'static str {
-        "norm"
-    }
-
-    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        self.0.check(layout, layout)?;
-        self.0.rows(values_mut(x, layout)?, None)
     }
 }
 
@@ -160,12 +124,6 @@ pub(crate) fn normalize(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: 
     for ((x, w), b) in row.iter_mut().zip(weight).zip(bias) {
         *x = (*x - mean) * scale * w + b;
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a row is far below 2^24 values wide")]
-#[inline(always)]
-pub(crate) fn width_as_f32(width: usize) -> f32 {
-    width as f32
 }
 
 #[cfg(test)]

@@ -19,8 +19,6 @@ use candle_core::{D, Device, Result, Tensor};
 use candle_nn::ops;
 
 use crate::layers::activation::Activation;
-use crate::layers::norm::Norm;
-use crate::layers::rms_norm::{HeadNorm, RmsNorm};
 
 /// Whether layers over tensors of a device are computed here.
 pub(crate) fn is_for(device: &Device) -> bool {
@@ -60,41 +58,22 @@ pub(crate) fn activated(
     }
 }
 
-/// `out = norm(x)`, row by row.
-pub(crate) fn norm(norm: &Norm, x: &Tensor, out: &Tensor) -> Result<()> {
-    write(out, &normalized(norm, x)?)
+/// Layer normalisation of each row.
+///
+/// Candle's kernel computes the variance as the difference of two means: exact enough unless a row's
+/// mean is large beside its deviation, which trained models do not have.
+pub(crate) fn layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    epsilon: f32,
+) -> Result<Tensor> {
+    ops::layer_norm(x, weight, bias, epsilon)
 }
 
-/// `hidden = norm(hidden + residual)`, row by row.
-pub(crate) fn add_norm(norm: &Norm, residual: &Tensor, hidden: &Tensor) -> Result<()> {
-    write(hidden, &normalized(norm, &hidden.add(residual)?)?)
-}
-
-/// By candle's kernels, which take the variance as the difference of two means: exact enough where a
-/// row's mean is not large beside its deviation, as it is in trained models.
-fn normalized(norm: &Norm, x: &Tensor) -> Result<Tensor> {
-    match norm {
-        Norm::Layer(norm) => ops::layer_norm(x, &norm.weight, &norm.bias, norm.epsilon),
-        Norm::Rms(norm) => rms(norm, x),
-    }
-}
-
-fn rms(norm: &RmsNorm, x: &Tensor) -> Result<Tensor> {
-    ops::rms_norm(x, &norm.weight, norm.epsilon)
-}
-
-/// Normalises each head of the queries and of the keys by itself.
-pub(crate) fn head_norm(norm: &HeadNorm, qkv: &Tensor) -> Result<()> {
-    let tokens = qkv.dim(0)?;
-    let mut at = 0;
-    for (norm, heads) in [(&norm.queries, norm.heads), (&norm.keys, norm.key_heads)] {
-        let head_width = norm.weight.dims1()?;
-        let part = qkv.narrow(1, at, heads * head_width)?.contiguous()?;
-        let normed = rms(norm, &part.reshape((tokens * heads, head_width))?)?;
-        qkv.slice_set(&normed.reshape((tokens, heads * head_width))?, 1, at)?;
-        at += heads * head_width;
-    }
-    Ok(())
+/// Root-mean-square normalisation of each row.
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f32) -> Result<Tensor> {
+    ops::rms_norm(x, weight, epsilon)
 }
 
 /// `x += y`.
@@ -113,7 +92,7 @@ pub(crate) fn rows(table: &Tensor, places: Vec<u32>) -> Result<Tensor> {
     table.index_select(&Tensor::from_vec(places, count, table.device())?, 0)
 }
 
-/// Turns pairs of values of the first `heads` heads of each row; `cosines` and `sines` are
+/// Rotates pairs of values of the first `heads` heads of each row; `cosines` and `sines` are
 /// `[tokens, pairs]`.
 pub(crate) fn rotary(
     rows: &Tensor,
@@ -123,15 +102,15 @@ pub(crate) fn rotary(
     sines: &Tensor,
 ) -> Result<()> {
     let (tokens, pairs) = cosines.dims2()?;
-    let turned = rows.narrow(1, 0, heads * head_width)?.contiguous()?;
-    let turned = turned.reshape((tokens, heads, head_width))?;
-    let (first, second) = (turned.narrow(2, 0, pairs)?, turned.narrow(2, pairs, pairs)?);
+    let rotated = rows.narrow(1, 0, heads * head_width)?.contiguous()?;
+    let rotated = rotated.reshape((tokens, heads, head_width))?;
+    let (first, second) = (rotated.narrow(2, 0, pairs)?, rotated.narrow(2, pairs, pairs)?);
     let (cosines, sines) = (cosines.unsqueeze(1)?, sines.unsqueeze(1)?);
     let x = first.broadcast_mul(&cosines)?.sub(&second.broadcast_mul(&sines)?)?;
     let y = second.broadcast_mul(&cosines)?.add(&first.broadcast_mul(&sines)?)?;
-    let rest = turned.narrow(2, 2 * pairs, head_width - 2 * pairs)?;
-    let turned = Tensor::cat(&[x, y, rest], D::Minus1)?;
-    rows.slice_set(&turned.reshape((tokens, heads * head_width))?, 1, 0)
+    let rest = rotated.narrow(2, 2 * pairs, head_width - 2 * pairs)?;
+    let rotated = Tensor::cat(&[x, y, rest], D::Minus1)?;
+    rows.slice_set(&rotated.reshape((tokens, heads * head_width))?, 1, 0)
 }
 
 /// Puts values into a tensor that the caller owns.

@@ -1,12 +1,12 @@
 //! Normalisation by the root of the mean square, of whole rows and of heads.
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use crate::kernels::math::sum_by;
 use crate::kernels::vectorize::vectorize;
-use crate::layers::norm::width_as_f32;
+use crate::layers::in_place::in_place;
 use crate::layers::portable;
-use crate::layers::storage::{values_mut, with_values};
+use crate::layers::storage::with_values;
 
 /// `x / sqrt(mean(x²) + epsilon) · weight`.
 #[derive(Debug)]
@@ -58,34 +58,46 @@ pub(crate) struct HeadNorm {
 }
 
 impl HeadNorm {
-    /// Changes `qkv` as [`Attention`](crate::layers::attention::Attention) takes it.
+    /// Changes `qkv` as [`Attention`](crate::layers::attention_shape::Attention) takes it.
     pub(crate) fn forward(&self, qkv: &Tensor) -> Result<()> {
         if portable::is_for(qkv.device()) {
-            return portable::head_norm(self, qkv);
+            return self.forward_portable(qkv);
         }
-        qkv.inplace_op1(self)
-    }
-}
-
-impl InplaceOp1 for HeadNorm {
-    fn name(&self) -> &'static str {
-        "head-norm"
-    }
-
-    fn cpu_fwd(&self, qkv: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let (_, stride) = layout.shape().dims2()?;
+        let (_, stride) = qkv.dims2()?;
         let head_width = self.queries.weight.dims1()?;
         let (queries, keys) = (self.heads * head_width, self.key_heads * head_width);
         if self.keys.weight.dims1()? != head_width || stride != queries + 2 * keys {
-            bail!("head norm of {} + 2 x {}: got {layout:?}", self.heads, self.key_heads);
+            bail!("head norm of {} + 2 x {}: got {:?}", self.heads, self.key_heads, qkv.shape());
         }
-        for row in values_mut(qkv, layout)?.chunks_exact_mut(stride) {
-            let (query, rest) = row.split_at_mut(queries);
-            self.queries.rows(query, None)?;
-            self.keys.rows(&mut rest[..keys], None)?;
+        in_place("head-norm", qkv, |rows| {
+            for row in rows.chunks_exact_mut(stride) {
+                let (query, rest) = row.split_at_mut(queries);
+                self.queries.rows(query, None)?;
+                self.keys.rows(&mut rest[..keys], None)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn forward_portable(&self, qkv: &Tensor) -> Result<()> {
+        let tokens = qkv.dim(0)?;
+        let mut at = 0;
+        for (norm, heads) in [(&self.queries, self.heads), (&self.keys, self.key_heads)] {
+            let head_width = norm.weight.dims1()?;
+            let part = qkv.narrow(1, at, heads * head_width)?.contiguous()?;
+            let part = part.reshape((tokens * heads, head_width))?;
+            let normed = portable::rms_norm(&part, &norm.weight, norm.epsilon)?;
+            qkv.slice_set(&normed.reshape((tokens, heads * head_width))?, 1, at)?;
+            at += heads * head_width;
         }
         Ok(())
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a row is far below 2^24 values wide")]
+#[inline(always)]
+pub(crate) fn width_as_f32(width: usize) -> f32 {
+    width as f32
 }
 
 #[cfg(test)]

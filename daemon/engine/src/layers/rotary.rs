@@ -1,4 +1,4 @@
-//! Rotary positions: pairs of values of a head are turned by an angle that grows with the place.
+//! Rotary positions: pairs of values of a head are rotated by an angle that grows with the place.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -13,95 +13,100 @@ use crate::layers::storage::values_mut;
 pub(crate) struct Rotary {
     /// Angle from one place to the next, for each pair of values.
     steps: Vec<f32>,
-    turns: Mutex<Arc<Turns>>,
+    table: Mutex<Arc<RotaryTable>>,
 }
 
 /// Cosines and sines for the places that are in use.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
-    /// Pairs of values that are turned.
+pub(crate) struct RotaryTable {
+    /// Pairs of values that are rotated.
     pairs: usize,
     /// For each place, a cosine and a sine for each pair.
     cosines: Vec<f32>,
     sines: Vec<f32>,
     /// The same as tensors, `[places, pairs]`, once they were needed: all that they turn is on one
     /// device.
-    tables: OnceLock<[Tensor; 2]>,
+    tensors: OnceLock<[Tensor; 2]>,
 }
 
-/// What of a row is turned: the first `width` values of each of the first `heads` heads.
+/// What of a row is rotated: the first `width` values of each of the first `heads` heads.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Turned {
+pub(crate) struct RotatedHeads {
     pub(crate) heads: usize,
     pub(crate) head_width: usize,
 }
 
 impl Rotary {
-    /// Turns the first `width` values of a head; the slowest pair by almost `1 / base` a place.
+    /// RotaryTable the first `width` values of a head; the slowest pair by almost `1 / base` a place.
     pub(crate) fn new(base: f32, width: usize) -> Self {
         // In f32 and in this order, as the models were trained.
         let step = |pair: usize| 1.0 / base.powf(as_f32(2 * pair) / as_f32(width));
-        Self { steps: (0..width / 2).map(step).collect(), turns: Mutex::default() }
+        Self { steps: (0..width / 2).map(step).collect(), table: Mutex::default() }
     }
 
-    /// What turns sequences of up to `places` tokens.
-    pub(crate) fn turns(&self, places: usize) -> Arc<Turns> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What table sequences of up to `places` tokens.
+    pub(crate) fn table(&self, places: usize) -> Arc<RotaryTable> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let pairs = self.steps.len();
-        if turns.cosines.len() < places * pairs {
+        if table.cosines.len() < places * pairs {
             // Some in advance, so that texts that grow by a token each do not compute it all anew.
             let places = places.next_power_of_two();
             let angles =
                 || (0..places).flat_map(|at| self.steps.iter().map(move |step| as_f32(at) * step));
             let cosines = angles().map(f32::cos).collect();
             let sines = angles().map(f32::sin).collect();
-            *turns = Arc::new(Turns { pairs, cosines, sines, tables: OnceLock::new() });
+            *table = Arc::new(RotaryTable { pairs, cosines, sines, tensors: OnceLock::new() });
         }
-        Arc::clone(&turns)
+        Arc::clone(&table)
     }
 }
 
-impl Turns {
-    /// Turns heads of packed sequences of these lengths, in place.
-    pub(crate) fn forward(&self, rows: &Tensor, turned: Turned, lengths: &[usize]) -> Result<()> {
-        let turn = Turn { turns: self, turned, lengths };
+impl RotaryTable {
+    /// RotaryTable heads of packed sequences of these lengths, in place.
+    pub(crate) fn forward(
+        &self,
+        rows: &Tensor,
+        rotated: RotatedHeads,
+        lengths: &[usize],
+    ) -> Result<()> {
+        let rotation = Rotation { table: self, rotated, lengths };
         if portable::is_for(rows.device()) {
-            turn.check(rows.layout())?;
-            let [cosines, sines] = self.tables(rows.device())?;
+            rotation.check(rows.layout())?;
+            let [cosines, sines] = self.tensors(rows.device())?;
             let mut places = Vec::with_capacity(rows.dim(0)?);
             for &len in lengths {
                 places.extend(0..u32::try_from(len)?);
             }
             let cosines = portable::rows(cosines, places.clone())?;
             let sines = portable::rows(sines, places)?;
-            return portable::rotary(rows, turned.heads, turned.head_width, &cosines, &sines);
+            return portable::rotary(rows, rotated.heads, rotated.head_width, &cosines, &sines);
         }
-        rows.inplace_op1(&turn)
+        rows.inplace_op1(&rotation)
     }
 
-    fn tables(&self, device: &Device) -> Result<&[Tensor; 2]> {
-        if let Some(tables) = self.tables.get() {
+    fn tensors(&self, device: &Device) -> Result<&[Tensor; 2]> {
+        if let Some(tables) = self.tensors.get() {
             return Ok(tables);
         }
         let shape = (self.cosines.len() / self.pairs.max(1), self.pairs);
         let table = |values: &[f32]| Tensor::from_slice(values, shape, device);
         let tables = [table(&self.cosines)?, table(&self.sines)?];
-        Ok(self.tables.get_or_init(|| tables))
+        Ok(self.tensors.get_or_init(|| tables))
     }
 }
 
-struct Turn<'a> {
-    turns: &'a Turns,
-    turned: Turned,
+struct Rotation<'a> {
+    table: &'a RotaryTable,
+    rotated: RotatedHeads,
     lengths: &'a [usize],
 }
 
-impl Turn<'_> {
+impl Rotation<'_> {
     /// Answers the values of a row.
     fn check(&self, layout: &Layout) -> Result<usize> {
         let (count, stride) = layout.shape().dims2()?;
-        let Turned { heads, head_width } = self.turned;
-        let Turns { pairs, cosines, .. } = self.turns;
+        let RotatedHeads { heads, head_width } = self.rotated;
+        let RotaryTable { pairs, cosines, .. } = self.table;
         let longest = self.lengths.iter().max().copied().unwrap_or(0);
         let is_empty = count == 0 && longest == 0;
         if !is_empty
@@ -116,14 +121,14 @@ impl Turn<'_> {
     }
 }
 
-impl InplaceOp1 for Turn<'_> {
+impl InplaceOp1 for Rotation<'_> {
     fn name(&self) -> &'static str {
         "rotary"
     }
 
     fn cpu_fwd(&self, rows: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let Turned { heads, head_width } = self.turned;
-        let Turns { pairs, cosines, sines, .. } = self.turns;
+        let RotatedHeads { heads, head_width } = self.rotated;
+        let RotaryTable { pairs, cosines, sines, .. } = self.table;
         let stride = self.check(layout)?;
         if self.lengths.iter().all(|&len| len == 0) {
             return Ok(());
@@ -156,19 +161,19 @@ mod tests {
 
     use candle_core::{Device, Tensor};
 
-    use super::{Rotary, Turned};
+    use super::{Rotary, RotatedHeads};
 
     #[test]
-    fn pairs_are_turned_by_place_and_what_lies_beside_is_left_alone() {
+    fn pairs_are_rotated_by_place_and_what_lies_beside_is_left_alone() {
         let rotary = Rotary::new(100.0, 4);
         let row = [1f32, 0.0, 0.0, 1.0, 7.0, 1.0, 0.0, 0.0, 0.0, 7.0, 3.0, 3.0];
         let rows = Tensor::new(&[row, row, row], &Device::Cpu).unwrap();
-        let turned = Turned { heads: 2, head_width: 5 };
-        rotary.turns(2).forward(&rows, turned, &[1, 2]).unwrap();
+        let rotated = RotatedHeads { heads: 2, head_width: 5 };
+        rotary.table(2).forward(&rows, rotated, &[1, 2]).unwrap();
         let rows = rows.to_vec2::<f32>().unwrap();
         assert_eq!(rows[0], row);
         assert_eq!(rows[1], row, "a sequence starts anew");
-        // One place on: the first pair is turned by 1, the second by 1 / sqrt(100).
+        // One place on: the first pair is rotated by 1, the second by 1 / sqrt(100).
         let (a, b) = (1f32.sin_cos(), 0.1f32.sin_cos());
         let want = [a.1, -b.0, a.0, b.1, 7.0, a.1, 0.0, a.0, 0.0, 7.0, 3.0, 3.0];
         for (got, want) in rows[2].iter().zip(want) {
@@ -179,10 +184,10 @@ mod tests {
     #[test]
     fn angles_are_computed_once_for_all_lengths_that_they_reach() {
         let rotary = Rotary::new(100.0, 4);
-        let turns = rotary.turns(5);
-        assert!(Arc::ptr_eq(&turns, &rotary.turns(8)));
-        assert!(!Arc::ptr_eq(&turns, &rotary.turns(9)));
+        let table = rotary.table(5);
+        assert!(Arc::ptr_eq(&table, &rotary.table(8)));
+        assert!(!Arc::ptr_eq(&table, &rotary.table(9)));
         let rows = Tensor::zeros((9, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
-        assert!(turns.forward(&rows, Turned { heads: 1, head_width: 4 }, &[9]).is_err());
+        assert!(table.forward(&rows, RotatedHeads { heads: 1, head_width: 4 }, &[9]).is_err());
     }
 }

@@ -2,38 +2,19 @@
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
-use crate::layers::storage::{values, values_mut};
+use crate::layers::in_place::in_place_from;
 
 /// Writes to each row of `out` the mean of a span of the rows of `hidden`; zeros for an empty one.
 pub(crate) fn span_means(hidden: &Tensor, spans: &[Range<usize>], out: &Tensor) -> Result<()> {
-    out.inplace_op2(hidden, &SpanMeans { spans })
-}
-
-struct SpanMeans<'a> {
-    spans: &'a [Range<usize>],
-}
-
-impl InplaceOp2 for SpanMeans<'_> {
-    fn name(&self) -> &'static str {
-        "span-means"
+    let (count, width) = hidden.dims2()?;
+    let is_within = |span: &Range<usize>| span.start <= span.end && span.end <= count;
+    if out.dims2()? != (spans.len(), width) || !spans.iter().all(is_within) {
+        bail!("spans {spans:?}: got {:?} -> {:?}", hidden.shape(), out.shape());
     }
-
-    fn cpu_fwd(
-        &self,
-        out: &mut CpuStorage,
-        to: &Layout,
-        hidden: &CpuStorage,
-        from: &Layout,
-    ) -> Result<()> {
-        let (count, width) = from.shape().dims2()?;
-        let is_within = |span: &Range<usize>| span.start <= span.end && span.end <= count;
-        if to.shape().dims2()? != (self.spans.len(), width) || !self.spans.iter().all(is_within) {
-            bail!("spans {:?}: got {from:?} -> {to:?}", self.spans);
-        }
-        let (hidden, out) = (values(hidden, from)?, values_mut(out, to)?);
-        for (row, span) in out.chunks_exact_mut(width).zip(self.spans) {
+    in_place_from("span-means", out, hidden, |out, hidden| {
+        for (row, span) in out.chunks_exact_mut(width).zip(spans) {
             row.fill(0.0);
             for token in hidden[span.start * width..span.end * width].chunks_exact(width) {
                 row.iter_mut().zip(token).for_each(|(x, t)| *x += t);
@@ -44,7 +25,7 @@ impl InplaceOp2 for SpanMeans<'_> {
             }
         }
         Ok(())
-    }
+    })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a text has far fewer than 2^24 tokens")]

@@ -1,10 +1,11 @@
 //! Scores of all tokens: a product with the table that tokens are looked up in, where it lies.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use crate::kernels::packed::{PANEL, Panels, Product, pack_transposed};
 use crate::layers::activation::Plain;
-use crate::layers::storage::{values, values_mut, with_values};
+use crate::layers::in_place::in_place_from;
+use crate::layers::storage::with_values;
 
 /// `x · tableᵀ + bias`. The table stays row by row as a lookup needs it, and is packed panel by
 /// panel on its way through the cache: rarely multiplied with, it need not be in memory twice.
@@ -19,7 +20,18 @@ pub(crate) struct TableProduct {
 impl TableProduct {
     /// Writes a score for each token, for each row of `x`.
     pub(crate) fn forward(&self, x: &Tensor, out: &Tensor) -> Result<()> {
-        out.inplace_op2(x, self)
+        let ((tokens, width), (count, found)) = (self.table.dims2()?, x.dims2()?);
+        if found != width || out.dims2()? != (count, tokens) {
+            let (from, to) = (x.shape(), out.shape());
+            bail!("product with a table of {tokens} x {width}: got {from:?} -> {to:?}");
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        in_place_from("table-product", out, x, |out, x| match &self.bias {
+            None => self.rows(x, width, out, None),
+            Some(bias) => with_values(bias, |bias| self.rows(x, width, out, Some(bias))),
+        })
     }
 
     fn rows(&self, x: &[f32], width: usize, out: &mut [f32], bias: Option<&[f32]>) -> Result<()> {
@@ -48,33 +60,6 @@ impl TableProduct {
             }
             Ok(())
         })
-    }
-}
-
-impl InplaceOp2 for TableProduct {
-    fn name(&self) -> &'static str {
-        "table-product"
-    }
-
-    fn cpu_fwd(
-        &self,
-        out: &mut CpuStorage,
-        to: &Layout,
-        x: &CpuStorage,
-        from: &Layout,
-    ) -> Result<()> {
-        let ((tokens, width), (count, found)) = (self.table.dims2()?, from.shape().dims2()?);
-        if found != width || to.shape().dims2()? != (count, tokens) {
-            bail!("product with a table of {tokens} x {width}: got {from:?} -> {to:?}");
-        }
-        if count == 0 {
-            return Ok(());
-        }
-        let (x, out) = (values(x, from)?, values_mut(out, to)?);
-        match &self.bias {
-            None => self.rows(x, width, out, None),
-            Some(bias) => with_values(bias, |bias| self.rows(x, width, out, Some(bias))),
-        }
     }
 }
 

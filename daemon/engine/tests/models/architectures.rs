@@ -24,6 +24,8 @@ fn settings_that_would_change_the_rows_are_refused_with_what_is_supported() {
         ("roberta-mean-norm", "position_embedding_type", json!("relative_key"), "absolute"),
         ("roberta-mean-norm", "is_decoder", json!(true), "of an encoder"),
         ("distilbert-mean", "activation", json!("mish"), "gelu"),
+        ("electra-mean", "position_embedding_type", json!("relative_key"), "absolute"),
+        ("albert-mean", "hidden_act", json!("mish"), "gelu_new"),
         ("modernbert-cls", "classifier_pooling", json!("max"), "cls, mean"),
         ("modernbert-cls", "hidden_activation", json!("mish"), "gelu"),
         ("qwen3-last", "use_sliding_window", json!(true), "false"),
@@ -46,6 +48,10 @@ fn sizes_that_cannot_be_are_refused_before_memory_is_asked_for() {
     for (name, setting, value) in [
         ("roberta-mean-norm", "pad_token_id", json!(65)),
         ("distilbert-mean", "n_heads", json!(5)),
+        ("electra-mean", "num_attention_heads", json!(5)),
+        ("albert-mean", "num_hidden_layers", json!(1 << 28)),
+        ("albert-mean", "inner_group_num", json!(1 << 28)),
+        ("albert-mean", "num_hidden_groups", json!(4)),
         ("mpnet-mean-norm", "relative_attention_num_buckets", json!(30)),
         ("sentence-t5", "relative_attention_max_distance", json!(8)),
         ("modernbert-cls", "num_attention_heads", json!(32)),
@@ -63,6 +69,8 @@ fn sizes_that_cannot_be_are_refused_before_memory_is_asked_for() {
         ("qwen3-last", "intermediate_size"),
         ("modernbert-cls", "intermediate_size"),
         ("distilbert-mean", "hidden_dim"),
+        ("electra-mean", "embedding_size"),
+        ("albert-mean", "embedding_size"),
     ] {
         let error = error_with(name, setting, json!(1 << 28));
         assert!(matches!(error, LoadError::TensorShape { .. }), "{name} {setting}: {error:?}");
@@ -95,6 +103,9 @@ fn a_layer_that_the_configuration_does_not_tell_of_is_refused() {
     for (name, setting) in [
         ("roberta-mean-norm", "num_hidden_layers"),
         ("distilbert-mean", "n_layers"),
+        ("electra-mean", "num_hidden_layers"),
+        ("albert-mean", "num_hidden_groups"),
+        ("albert-mean", "inner_group_num"),
         ("mpnet-mean-norm", "num_hidden_layers"),
         ("modernbert-cls", "num_hidden_layers"),
         ("qwen3-last", "num_hidden_layers"),
@@ -129,6 +140,8 @@ fn names_with_the_prefix_of_a_whole_model_are_understood() {
     for (name, prefix) in [
         ("roberta-mean-norm", "roberta."),
         ("distilbert-mean", "distilbert."),
+        ("electra-mean", "electra."),
+        ("albert-mean", "albert."),
         ("mpnet-mean-norm", "mpnet."),
         ("modernbert-cls", "model."),
         ("qwen3-last", "model."),
@@ -142,4 +155,17 @@ fn names_with_the_prefix_of_a_whole_model_are_understood() {
         let whole = load_folder(folder.path()).unwrap();
         assert_close(&embed(&whole, &texts()), &embed(&load(name), &texts()), 0.0);
     }
+}
+
+/// Layers of ALBERT share their blocks: more of them take no more memory.
+#[test]
+fn shared_weights_are_held_once() {
+    let [three, twelve] = [3, 12].map(|layers| {
+        let folder = copy_of("albert-mean");
+        put(&folder, "num_hidden_layers", json!(layers));
+        let model = load_folder(folder.path()).unwrap();
+        (model.spec().weight_bytes, embed(&model, &texts()))
+    });
+    assert_eq!(three.0, twelve.0);
+    assert_ne!(three.1, twelve.1);
 }

@@ -30,6 +30,8 @@ fn a_row_does_not_depend_on_its_company() {
         "roberta-mean-norm",
         "xlmr-mean-e5",
         "distilbert-mean",
+        "electra-mean",
+        "albert-mean",
         "mpnet-mean-norm",
         "modernbert-cls",
         "qwen3-last",

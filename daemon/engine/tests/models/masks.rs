@@ -73,6 +73,16 @@ fn distilbert_fills_masks_like_transformers() {
 }
 
 #[test]
+fn electra_fills_masks_like_transformers() {
+    check("electra-mlm");
+}
+
+#[test]
+fn albert_fills_masks_like_transformers() {
+    check("albert-mlm");
+}
+
+#[test]
 fn modernbert_fills_masks_like_transformers() {
     check("modernbert-mlm");
 }

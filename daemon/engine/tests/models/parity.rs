@@ -47,6 +47,10 @@ equals_sentence_transformers! {
     roberta: "roberta-mean-norm",
     xlm_r: "xlmr-mean-e5",
     distilbert: "distilbert-mean",
+    /// Embeddings narrower than the blocks.
+    electra: "electra-mean",
+    /// Three layers of two groups, each of two blocks.
+    albert: "albert-mean",
     mpnet: "mpnet-mean-norm",
     modernbert: "modernbert-cls",
     /// The last token of a model that looks back alone.

@@ -51,6 +51,12 @@ fn a_cross_encoder_equals_transformers() {
 }
 
 #[test]
+fn cross_encoders_of_electra_and_albert_equal_transformers() {
+    check("electra-cross-encoder");
+    check("albert-cross-encoder");
+}
+
+#[test]
 fn a_classifier_of_three_labels_equals_transformers() {
     check("classifier-3");
     let head = load_ranker(&data("classifier-3")).unwrap();

@@ -1,20 +1,21 @@
-//! DistilBERT: BERT's blocks under other names, without segments.
+//! DistilBERT: BERT's shape under other names, without segments.
 
+use crate::checkpoint::layer_reader::Bias;
 use crate::checkpoint::load_error::LoadError;
-use crate::checkpoint::raw_config::Settings;
-use crate::checkpoint::reader::{Bias, Reader};
-use crate::encoder::architectures::post_norm::{Names, PostNorm};
-use crate::encoder::architectures::{
-    Architecture, ClassifierNames, Facts, HeadNormNames, MaskNames, Pool,
+use crate::checkpoint::raw_config::RawConfig;
+use crate::checkpoint::tensor_reader::TensorReader;
+use crate::encoder::architecture::{Architecture, EncoderSpec};
+use crate::encoder::architectures::post_norm::{PostNormEncoder, PostNormNames, TOKEN_TABLE};
+use crate::encoder::head_names::{
+    ClassifierNames, ClassifierPooling, HeadNormNames, MaskHeadNames,
 };
 use crate::encoder::network::Network;
 use crate::layers::activation::Activation;
-use crate::layers::embedding::{Embedding, Positions};
 
-/// Fixed, where other models have a setting.
+/// Fixed in the reference, where other models have a setting.
 const EPSILON: f32 = 1e-12;
 
-const NAMES: Names = Names {
+const NAMES: PostNormNames = PostNormNames {
     qkv: ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
     attended: "attention.out_lin",
     attended_norm: "sa_layer_norm",
@@ -23,77 +24,47 @@ const NAMES: Names = Names {
     norm: "output_layer_norm",
 };
 
-/// What its `config.json` says.
+/// Its settings.
 #[derive(Debug)]
 pub(crate) struct DistilBert {
-    vocabulary: usize,
-    layers: usize,
-    block: PostNorm,
-    positions: usize,
+    encoder: PostNormEncoder,
 }
 
 impl DistilBert {
-    pub(crate) fn read(settings: Settings<'_>) -> Result<Self, LoadError> {
-        let width = settings.size("dim")?;
-        let heads = settings.size("n_heads")?;
-        settings.parts("dim", width, heads)?;
-        let block = PostNorm {
+    pub(crate) fn read(config: RawConfig<'_>) -> Result<Self, LoadError> {
+        let width = config.size("dim")?;
+        let heads = config.size("n_heads")?;
+        config.parts("dim", width, heads)?;
+        let encoder = PostNormEncoder {
+            vocabulary: config.size("vocab_size")?,
+            embedding_width: width,
             width,
             heads,
-            inner: settings.size("hidden_dim")?,
-            activation: settings.activation_or("activation", Activation::Gelu)?,
+            inner: config.size("hidden_dim")?,
+            layers: config.size("n_layers")?,
+            activation: config.activation_or("activation", Activation::Gelu)?,
             epsilon: EPSILON,
+            position_rows: config.size("max_position_embeddings")?,
+            segments: None,
+            padding: None,
         };
-        Ok(Self {
-            vocabulary: settings.size("vocab_size")?,
-            layers: settings.size("n_layers")?,
-            block,
-            positions: settings.size("max_position_embeddings")?,
-        })
+        Ok(Self { encoder })
     }
 }
 
 impl Architecture for DistilBert {
-    fn facts(&self) -> Facts {
-        Facts {
-            name: "distilbert",
-            vocabulary: self.vocabulary,
-            positions: self.positions,
-            positions_end: true,
-            widths: self.block.widths(),
-        }
+    fn spec(&self) -> EncoderSpec {
+        self.encoder.spec("distilbert")
     }
 
-    fn network(&self, reader: &mut Reader<'_>) -> Result<Network, LoadError> {
-        reader.enter(&["distilbert."], "embeddings.word_embeddings.weight");
-        let width = self.block.width;
-        let table = |part: &str| format!("embeddings.{part}_embeddings.weight");
-        let embedding = Embedding {
-            tokens: reader.table(&table("word"), &[self.vocabulary, width])?,
-            scale: 1.0,
-            segments: None,
-            positions: Some(Positions {
-                rows: reader.tensor(&table("position"), &[self.positions, width])?,
-                padding: None,
-            }),
-            norm: Some(reader.layer_norm("embeddings.LayerNorm", width, Bias::Each, EPSILON)?),
-        };
-        let blocks = self.block.blocks(reader, "transformer.layer", self.layers, NAMES)?;
-        reader.check_extra(&["embeddings.", "transformer."])?;
-        Ok(Network {
-            embedding,
-            blocks,
-            bias: None,
-            rotaries: vec![],
-            last_norm: None,
-            widths: self.block.widths(),
-            weight_bytes: reader.bytes(),
-        })
+    fn network(&self, reader: &mut TensorReader<'_>) -> Result<Network, LoadError> {
+        reader.enter(&["distilbert."], TOKEN_TABLE);
+        self.encoder.network(reader, "transformer.layer", &NAMES)
     }
 
     fn classifier(&self) -> Option<ClassifierNames> {
         Some(ClassifierNames {
-            pool: Pool::First,
+            pooling: ClassifierPooling::First,
             dense: "pre_classifier",
             dense_bias: Bias::Each,
             activation: Activation::Relu,
@@ -102,11 +73,11 @@ impl Architecture for DistilBert {
         })
     }
 
-    fn mask_head(&self) -> Option<MaskNames> {
-        Some(MaskNames {
+    fn mask_head(&self) -> Option<MaskHeadNames> {
+        Some(MaskHeadNames {
             dense: "vocab_transform",
             dense_bias: Bias::Each,
-            activation: self.block.activation,
+            activation: self.encoder.activation,
             norm: HeadNormNames { name: "vocab_layer_norm", bias: Bias::Each, epsilon: EPSILON },
             decoder: "vocab_projector.weight",
             bias: Some("vocab_projector.bias"),

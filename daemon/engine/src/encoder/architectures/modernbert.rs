@@ -1,19 +1,23 @@
-//! ModernBERT: blocks that normalise what they read, rotary places, and attention that looks at the
-//! near tokens alone in most blocks.
+//! ModernBERT: blocks that normalise their input, rotary positions, and in most blocks attention to
+//! near tokens only.
 
+use crate::checkpoint::layer_reader::Bias;
 use crate::checkpoint::load_error::LoadError;
-use crate::checkpoint::raw_config::Settings;
-use crate::checkpoint::reader::{Bias, Reader};
-use crate::encoder::architectures::{
-    Architecture, ClassifierNames, Facts, HeadNormNames, MaskNames, Pool,
+use crate::checkpoint::raw_config::RawConfig;
+use crate::checkpoint::tensor_reader::TensorReader;
+use crate::encoder::architecture::{Architecture, EncoderSpec};
+use crate::encoder::block::{Block, FeedForward, Norms, SelfAttention};
+use crate::encoder::head_names::{
+    ClassifierNames, ClassifierPooling, HeadNormNames, MaskHeadNames,
 };
-use crate::encoder::network::{Block, FeedForward, Network, Norms, SelfAttention, Widths};
+use crate::encoder::network::Network;
+use crate::encoder::widths::Widths;
 use crate::layers::activation::Activation;
-use crate::layers::attention::{Attention, Reach};
+use crate::layers::attention_shape::{Attention, Reach};
 use crate::layers::embedding::Embedding;
 use crate::layers::rotary::Rotary;
 
-/// What its `config.json` says.
+/// Its settings.
 #[derive(Debug)]
 pub(crate) struct ModernBert {
     vocabulary: usize,
@@ -27,62 +31,62 @@ pub(crate) struct ModernBert {
     norm_bias: Bias,
     attention_bias: Bias,
     feed_bias: Bias,
-    /// Every so many blocks one looks at all tokens; the first one does.
+    /// One in this many blocks attends to all tokens, from the first one on.
     global_every: usize,
-    /// Which ones do, where that is said of each.
+    /// Which blocks do, where the configuration lists each.
     global_blocks: Option<Vec<bool>>,
-    /// How far the others look, on either side.
+    /// How far the others attend, to either side.
     near: usize,
     global_base: f32,
     local_base: f32,
-    pool: Pool,
+    pooling: ClassifierPooling,
     head_bias: Bias,
     head_activation: Activation,
     decoder_bias: bool,
 }
 
 impl ModernBert {
-    pub(crate) fn read(settings: Settings<'_>) -> Result<Self, LoadError> {
-        let width = settings.size("hidden_size")?;
-        let heads = settings.size("num_attention_heads")?;
-        settings.even_heads("hidden_size", settings.parts("hidden_size", width, heads)?)?;
+    pub(crate) fn read(config: RawConfig<'_>) -> Result<Self, LoadError> {
+        let width = config.size("hidden_size")?;
+        let heads = config.size("num_attention_heads")?;
+        config.even_heads("hidden_size", config.parts("hidden_size", width, heads)?)?;
         let global_base =
-            settings.rotary_base_of("full_attention", "global_rope_theta", 160_000.0)?;
-        let pool = match settings.text("classifier_pooling")?.unwrap_or("cls") {
-            "cls" => Pool::First,
-            "mean" => Pool::Mean,
-            other => return Err(settings.unsupported("classifier_pooling", other, "cls, mean")),
+            config.rotary_base_of("full_attention", "global_rope_theta", 160_000.0)?;
+        let pooling = match config.text("classifier_pooling")?.unwrap_or("cls") {
+            "cls" => ClassifierPooling::First,
+            "mean" => ClassifierPooling::Mean,
+            other => return Err(config.unsupported("classifier_pooling", other, "cls, mean")),
         };
-        let head_activation = settings.activation_or("classifier_activation", Activation::Gelu)?;
-        // Those that are said to have none of their own share the other's.
+        let head_activation = config.activation_or("classifier_activation", Activation::Gelu)?;
+        // An explicit null means that local blocks share the global base.
         let local_is_null =
-            settings.json.get("local_rope_theta").is_some_and(serde_json::Value::is_null);
+            config.json.get("local_rope_theta").is_some_and(serde_json::Value::is_null);
         let local_base = if local_is_null { global_base } else { 10_000.0 };
         Ok(Self {
-            vocabulary: settings.size("vocab_size")?,
+            vocabulary: config.size("vocab_size")?,
             width,
-            layers: settings.size("num_hidden_layers")?,
+            layers: config.size("num_hidden_layers")?,
             heads,
-            inner: settings.size("intermediate_size")?,
-            activation: settings.activation_or("hidden_activation", Activation::Gelu)?,
-            positions: settings.size("max_position_embeddings")?,
-            epsilon: settings.positive_or("norm_eps", 1e-5)?,
-            norm_bias: settings.flag_or("norm_bias", false)?.into(),
-            attention_bias: settings.flag_or("attention_bias", false)?.into(),
-            feed_bias: settings.flag_or("mlp_bias", false)?.into(),
-            global_every: settings.size_or("global_attn_every_n_layers", 3)?,
-            global_blocks: settings.global_blocks()?,
-            near: settings.size_or("local_attention", 128)? / 2,
+            inner: config.size("intermediate_size")?,
+            activation: config.activation_or("hidden_activation", Activation::Gelu)?,
+            positions: config.size("max_position_embeddings")?,
+            epsilon: config.positive_or("norm_eps", 1e-5)?,
+            norm_bias: config.flag_or("norm_bias", false)?.into(),
+            attention_bias: config.flag_or("attention_bias", false)?.into(),
+            feed_bias: config.flag_or("mlp_bias", false)?.into(),
+            global_every: config.size_or("global_attn_every_n_layers", 3)?,
+            global_blocks: config.global_blocks()?,
+            near: config.size_or("local_attention", 128)? / 2,
             global_base,
-            local_base: settings.rotary_base_of(
+            local_base: config.rotary_base_of(
                 "sliding_attention",
                 "local_rope_theta",
                 local_base,
             )?,
-            pool,
-            head_bias: settings.flag_or("classifier_bias", false)?.into(),
+            pooling,
+            head_bias: config.flag_or("classifier_bias", false)?.into(),
             head_activation,
-            decoder_bias: settings.flag_or("decoder_bias", true)?,
+            decoder_bias: config.flag_or("decoder_bias", true)?,
         })
     }
 
@@ -90,14 +94,18 @@ impl ModernBert {
         HeadNormNames { name: "head.norm", bias: self.norm_bias, epsilon: self.epsilon }
     }
 
-    fn block(&self, reader: &mut Reader<'_>, i: usize) -> Result<Block, LoadError> {
+    fn shape(&self) -> Attention {
+        Attention::full(self.heads, self.width / self.heads)
+    }
+
+    fn block(&self, reader: &mut TensorReader<'_>, i: usize) -> Result<Block, LoadError> {
         let (width, inner) = (self.width, self.inner);
         let name = |part: &str| format!("layers.{i}.{part}");
         let is_global = match &self.global_blocks {
             Some(blocks) => blocks[i],
             None => i.is_multiple_of(self.global_every),
         };
-        let shape = Attention::full(self.heads, width / self.heads);
+        let shape = self.shape();
         let reach = if is_global { Reach::All } else { Reach::Near(self.near) };
         let bias = self.attention_bias;
         let attention = SelfAttention {
@@ -118,54 +126,43 @@ impl ModernBert {
             // The embedding is normalised already.
             attention: if i == 0 { None } else { Some(norm("attn_norm")?) },
             attended: None,
-            feed: norm("mlp_norm")?,
+            feed_forward: norm("mlp_norm")?,
             fed: None,
         };
-        Ok(Block { attention, feed: FeedForward { up, gate: Some(gate), down }, norms })
+        Ok(Block { attention, feed_forward: FeedForward { up, gate: Some(gate), down }, norms })
     }
 }
 
 impl Architecture for ModernBert {
-    fn facts(&self) -> Facts {
-        let (hidden, inner) = (self.width, self.inner);
-        Facts {
+    fn spec(&self) -> EncoderSpec {
+        EncoderSpec {
             name: "modernbert",
             vocabulary: self.vocabulary,
             positions: self.positions,
             positions_end: false,
-            widths: Widths { hidden, qkv: 3 * hidden, context: hidden, inner, gated: true },
+            widths: Widths::new(self.width, self.shape(), self.inner, true),
         }
     }
 
-    fn network(&self, reader: &mut Reader<'_>) -> Result<Network, LoadError> {
+    fn network(&self, reader: &mut TensorReader<'_>) -> Result<Network, LoadError> {
         let tokens = "embeddings.tok_embeddings.weight";
         reader.enter(&["model."], tokens);
         let (width, bias, epsilon) = (self.width, self.norm_bias, self.epsilon);
-        let embedding = Embedding {
-            tokens: reader.table(tokens, &[self.vocabulary, width])?,
-            scale: 1.0,
-            segments: None,
-            positions: None,
-            norm: Some(reader.layer_norm("embeddings.norm", width, bias, epsilon)?),
-        };
+        let table = reader.table(tokens, &[self.vocabulary, width])?;
+        let norm = Some(reader.layer_norm("embeddings.norm", width, bias, epsilon)?);
+        let embedding = Embedding { norm, ..Embedding::of_tokens(table) };
         let blocks = (0..self.layers).map(|i| self.block(reader, i)).collect::<Result<_, _>>()?;
         let last_norm = Some(reader.layer_norm("final_norm", width, bias, epsilon)?);
         reader.check_extra(&["embeddings.", "layers.", "final_norm."])?;
         let rotary = |base| Rotary::new(base, width / self.heads);
-        Ok(Network {
-            embedding,
-            blocks,
-            bias: None,
-            rotaries: vec![rotary(self.global_base), rotary(self.local_base)],
-            last_norm,
-            widths: self.facts().widths,
-            weight_bytes: reader.bytes(),
-        })
+        let rotaries = vec![rotary(self.global_base), rotary(self.local_base)];
+        let network = Network::of(embedding, blocks, self.spec().widths, reader.bytes());
+        Ok(Network { rotaries, last_norm, ..network })
     }
 
     fn classifier(&self) -> Option<ClassifierNames> {
         Some(ClassifierNames {
-            pool: self.pool,
+            pooling: self.pooling,
             dense: "head.dense",
             dense_bias: self.head_bias,
             activation: self.head_activation,
@@ -174,8 +171,8 @@ impl Architecture for ModernBert {
         })
     }
 
-    fn mask_head(&self) -> Option<MaskNames> {
-        Some(MaskNames {
+    fn mask_head(&self) -> Option<MaskHeadNames> {
+        Some(MaskHeadNames {
             dense: "head.dense",
             dense_bias: self.head_bias,
             activation: self.head_activation,

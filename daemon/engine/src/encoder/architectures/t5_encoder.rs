@@ -5,10 +5,12 @@ use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::t5_config::T5Config;
 use crate::checkpoint::tensor_reader::TensorReader;
-use crate::encoder::architectures::{Architecture, Facts};
-use crate::encoder::network::{Block, FeedForward, Network, Norms, SelfAttention, Widths};
+use crate::encoder::architecture::{Architecture, EncoderSpec};
+use crate::encoder::block::{Block, FeedForward, Norms, SelfAttention};
+use crate::encoder::network::Network;
+use crate::encoder::widths::Widths;
 use crate::layers::activation::Activation;
-use crate::layers::attention::{Attention, Reach};
+use crate::layers::attention_shape::{Attention, Reach};
 use crate::layers::embedding::Embedding;
 use crate::layers::norm::Norm;
 use crate::layers::relative_bias::RelativeBias;
@@ -61,7 +63,7 @@ impl T5Encoder {
         } else {
             ("1.DenseReluDense.wi", None)
         };
-        let feed = FeedForward {
+        let feed_forward = FeedForward {
             up: linear(&[up], width, inner, activation)?,
             gate,
             down: linear(&["1.DenseReluDense.wo"], inner, width, Activation::None)?,
@@ -69,10 +71,10 @@ impl T5Encoder {
         let norms = Norms::Before {
             attention: Some(self.norm(reader, &format!("{block}.layer.0.layer_norm"))?),
             attended: None,
-            feed: self.norm(reader, &format!("{block}.layer.1.layer_norm"))?,
+            feed_forward: self.norm(reader, &format!("{block}.layer.1.layer_norm"))?,
             fed: None,
         };
-        Ok(Block { attention, feed, norms })
+        Ok(Block { attention, feed_forward, norms })
     }
 
     fn norm(&self, reader: &mut TensorReader<'_>, name: &str) -> Result<Norm, LoadError> {
@@ -81,20 +83,14 @@ impl T5Encoder {
 }
 
 impl Architecture for T5Encoder {
-    fn facts(&self) -> Facts {
+    fn spec(&self) -> EncoderSpec {
         let shape = self.shape();
-        Facts {
+        EncoderSpec {
             name: self.name,
             vocabulary: self.config.vocabulary,
             positions: POSITIONS,
             positions_end: false,
-            widths: Widths {
-                hidden: self.config.width,
-                qkv: shape.qkv_width(),
-                context: shape.width(),
-                inner: self.config.inner,
-                gated: self.config.is_gated,
-            },
+            widths: Widths::new(self.config.width, shape, self.config.inner, self.config.is_gated),
         }
     }
 
@@ -102,13 +98,7 @@ impl Architecture for T5Encoder {
         let T5Config { vocabulary, width, layers, heads, buckets, .. } = self.config;
         // The table has either name in the file, or both.
         let table = reader.first_of(&["shared.weight", "encoder.embed_tokens.weight"]);
-        let embedding = Embedding {
-            tokens: reader.table(table, &[vocabulary, width])?,
-            scale: 1.0,
-            segments: None,
-            positions: None,
-            norm: None,
-        };
+        let embedding = Embedding::of_tokens(reader.table(table, &[vocabulary, width])?);
         let bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
         let bias = reader.values(bias, &[buckets.count, heads])?;
         let blocks = (0..layers)
@@ -116,14 +106,8 @@ impl Architecture for T5Encoder {
             .collect::<Result<_, _>>()?;
         let last_norm = Some(self.norm(reader, "encoder.final_layer_norm")?);
         reader.check_extra(&["encoder.block."])?;
-        Ok(Network {
-            embedding,
-            blocks,
-            bias: Some(RelativeBias::new(&bias, heads, buckets)),
-            rotaries: vec![],
-            last_norm,
-            widths: self.facts().widths,
-            weight_bytes: reader.bytes(),
-        })
+        let bias = Some(RelativeBias::new(&bias, heads, buckets));
+        let network = Network::of(embedding, blocks, self.spec().widths, reader.bytes());
+        Ok(Network { bias, last_norm, ..network })
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
-use crate::layers::attention::{Attention, Reach};
+use crate::layers::attention_shape::{Attention, Reach};
 use crate::layers::relative_bias::RelativeBias;
 
 /// Scores that are held at once, of all heads together: enough to keep a GPU busy, and 64 MiB.

@@ -2,7 +2,8 @@
 
 use crate::api::embedding::{Sequence, WeightType};
 use crate::layers::activation::Activation;
-use crate::layers::attention::{Attention, AttentionScratch, Reach};
+use crate::layers::attention::AttentionScratch;
+use crate::layers::attention_shape::{Attention, Reach};
 use crate::layers::elementwise::{add, multiply};
 use crate::layers::embedding::{Embedding, Positions};
 use crate::layers::linear::LinearBuilder;
@@ -10,7 +11,7 @@ use crate::layers::norm::{LayerNorm, Norm};
 use crate::layers::portable::forced;
 use crate::layers::relative_bias::{Buckets, RelativeBias};
 use crate::layers::rms_norm::{HeadNorm, RmsNorm};
-use crate::layers::rotary::{Rotary, Turned};
+use crate::layers::rotary::{Rotary, RotatedHeads};
 use crate::load_folder;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
@@ -84,14 +85,14 @@ fn rotary_positions_are_the_same_by_tensor_operations() {
     let rotary = Rotary::new(10_000.0, 8);
     let lengths = [3, 0, 9, 1];
     for head_width in [8, 12] {
-        let turned = Turned { heads: 3, head_width };
+        let rotated = RotatedHeads { heads: 3, head_width };
         same("rotary", &waves(13, 4 * head_width, 2.0), |rows| {
-            rotary.turns(9).forward(rows, turned, &lengths).unwrap();
+            rotary.table(9).forward(rows, rotated, &lengths).unwrap();
         });
     }
     let rows = waves(13, 32, 2.0);
-    let turned = Turned { heads: 3, head_width: 8 };
-    let beyond = forced::on(|| rotary.turns(9).forward(&rows, turned, &[13, 400]));
+    let rotated = RotatedHeads { heads: 3, head_width: 8 };
+    let beyond = forced::on(|| rotary.table(9).forward(&rows, rotated, &[13, 400]));
     assert!(beyond.is_err(), "lengths that do not add up");
 }
 

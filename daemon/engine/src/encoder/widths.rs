@@ -1,0 +1,41 @@
+//! How wide the activations of an encoder are.
+
+use crate::layers::attention_shape::Attention;
+
+/// Values of one token in each of the activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Widths {
+    /// In the rows of the token table.
+    pub(crate) embedding: usize,
+    /// In the residual stream.
+    pub(crate) hidden: usize,
+    /// In the queries, keys and values together.
+    pub(crate) qkv: usize,
+    /// In the context that attention computes.
+    pub(crate) context: usize,
+    /// Between the layers of the feed-forward.
+    pub(crate) inner: usize,
+    /// Whether the feed-forward is gated and so computes `inner` values twice.
+    pub(crate) gated: bool,
+}
+
+impl Widths {
+    /// Those of blocks with this attention, on embeddings as wide as the residual stream.
+    pub(crate) fn new(hidden: usize, attention: Attention, inner: usize, gated: bool) -> Self {
+        let (qkv, context) = (attention.qkv_width(), attention.width());
+        Self { embedding: hidden, hidden, qkv, context, inner, gated }
+    }
+
+    /// Widths of the buffers that a forward pass computes in: the residual stream, what is read from
+    /// it or added to it, the widest product, and the gate.
+    pub(crate) fn buffers(self) -> [usize; 4] {
+        let joining = self.hidden.max(self.context).max(self.embedding);
+        let widest = self.qkv.max(self.inner).max(self.hidden);
+        [self.hidden, joining, widest, if self.gated { self.inner } else { 0 }]
+    }
+
+    /// The sum of [`buffers`](Self::buffers).
+    pub(crate) fn total(self) -> u64 {
+        self.buffers().iter().map(|&width| width as u64).fold(0, u64::saturating_add)
+    }
+}
