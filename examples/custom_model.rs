@@ -34,7 +34,7 @@ impl EmbeddingModel for Hashing {
         &self.card
     }
 
-    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
+    fn tokenize(&self, text: &str) -> Result<Sequence, ComputeError> {
         let bucket = |word: &str| {
             let mut hasher = DefaultHasher::new();
             word.to_lowercase().hash(&mut hasher);

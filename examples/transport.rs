@@ -81,7 +81,7 @@ impl EmbeddingModel for InstantModel {
         &self.card
     }
 
-    fn encode(&self, _text: &str) -> Result<Sequence, ComputeError> {
+    fn tokenize(&self, _text: &str) -> Result<Sequence, ComputeError> {
         Ok(Sequence::default())
     }
 

@@ -227,7 +227,7 @@ fn sequences(model: &dyn EmbeddingModel, count: usize) -> Result<Vec<Sequence>, 
         let word = |at: usize| words[(i + at * at) % words.len()];
         (0..len).map(word).collect::<Vec<_>>().join(" ")
     };
-    (0..count).map(|i| model.encode(&text(i))).collect()
+    (0..count).map(|i| model.tokenize(&text(i))).collect()
 }
 
 fn compute(

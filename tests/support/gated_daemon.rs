@@ -35,7 +35,7 @@ impl EmbeddingModel for Gated {
         &self.card
     }
 
-    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
+    fn tokenize(&self, text: &str) -> Result<Sequence, ComputeError> {
         let id = match text {
             "panic" => PANIC,
             "fail" => FAIL,

@@ -1,10 +1,10 @@
 //! Texts per second of the engine alone: no socket, no queue, no cache.
 //!
-//! `cargo run --release -p emberd-daemon --example engine_speed -- MODEL CORPUS [WORKERS] [TOKENS] [PASSES]`
+//! `cargo run --release -p emberd-engine --example engine_speed -- MODEL CORPUS [WORKERS] [TOKENS] [PASSES]`
 //!
-//! `MODEL` is a folder, or `builtin`; `CORPUS` has a JSON object with a `text` on each line, and
-//! `TOKENS` is the budget of a batch. Prints one JSON object: start-up times, the median rate over
-//! the passes (tokenization included), and the latency of single short texts.
+//! `MODEL` is a folder, or `builtin`. Each line of `CORPUS` is a JSON object with a `text`. `TOKENS` is
+//! the largest batch. Prints one JSON object: start-up times, the median rate of the passes
+//! (tokenization included), and the latency of single short texts.
 
 #![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a benchmark prints figures")]
 
@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use emberd_engine::{ComputeContext, ComputeError, EmbeddingModel, Sequence};
-use emberd_engine::{builtin_static_minilm, load_folder};
+use emberd_engine::{
+    ComputeContext, ComputeError, EmbeddingModel, Sequence, builtin_static_minilm, load_folder,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -39,13 +40,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut tokens = 0;
     for _ in 0..passes {
         let start = Instant::now();
-        let sequences = encode_all(&*model, &texts, workers)?;
+        let sequences = tokenize_all(&*model, &texts, workers)?;
         let batches = form_batches(&sequences, budget);
         compute_all(&model, &batches, workers)?;
         rates.push(texts.len() as f64 / start.elapsed().as_secs_f64());
         tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
     }
-    let rate = middle(&mut rates);
+    let rate = median(&mut rates);
     let mut latencies = single_latencies(&model, &texts)?;
     println!(
         "{}",
@@ -53,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "workers": workers, "budget": budget, "texts": texts.len(), "tokens": tokens,
             "load_ms": millis(load), "first_embedding_ms": millis(first),
             "texts_s": rate, "tokens_s": rate * tokens as f64 / texts.len() as f64,
-            "p50_ms": middle(&mut latencies), "p99_ms": latencies[latencies.len() * 99 / 100],
+            "p50_ms": median(&mut latencies), "p99_ms": latencies[latencies.len() * 99 / 100],
         })
     );
     Ok(())
@@ -61,11 +62,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn embed(
     model: &dyn EmbeddingModel,
-    computer: &mut dyn ComputeContext,
+    context: &mut dyn ComputeContext,
     text: &str,
 ) -> Result<Vec<f32>, ComputeError> {
     let mut row = vec![0.0; model.spec().dimension];
-    computer.compute(&[&model.encode(text)?], &mut [&mut row])?;
+    context.compute(&[&model.tokenize(text)?], &mut [&mut row])?;
     Ok(row)
 }
 
@@ -78,7 +79,7 @@ fn read_texts(corpus: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     Ok(texts)
 }
 
-fn encode_all(
+fn tokenize_all(
     model: &dyn EmbeddingModel,
     texts: &[String],
     workers: usize,
@@ -87,18 +88,18 @@ fn encode_all(
     std::thread::scope(|scope| {
         let parts: Vec<_> = texts
             .chunks(share)
-            .map(|part| scope.spawn(move || part.iter().map(|text| model.encode(text)).collect()))
+            .map(|part| scope.spawn(move || part.iter().map(|text| model.tokenize(text)).collect()))
             .collect();
         let mut all = Vec::new();
         for part in parts {
-            let part: Result<Vec<_>, _> = part.join().expect("encoding does not panic");
+            let part: Result<Vec<_>, _> = part.join().expect("tokenizing does not panic");
             all.extend(part?);
         }
         Ok(all)
     })
 }
 
-/// Long ones first, so that the workers end together.
+/// Batches of sequences in descending length, so that the workers finish at the same time.
 fn form_batches(sequences: &[Sequence], budget: usize) -> Vec<Vec<&Sequence>> {
     let mut order: Vec<&Sequence> = sequences.iter().collect();
     order.sort_by_key(|sequence| std::cmp::Reverse(sequence.ids.len()));
@@ -125,12 +126,12 @@ fn compute_all(
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let work = || {
-            let mut computer = Arc::clone(model).compute_context();
+            let mut context = Arc::clone(model).compute_context();
             while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let dimension = model.spec().dimension;
                 let mut rows = vec![0.0; batch.len() * dimension];
                 let mut rows: Vec<&mut [f32]> = rows.chunks_exact_mut(dimension).collect();
-                computer.compute(batch, &mut rows)?;
+                context.compute(batch, &mut rows)?;
             }
             Ok(())
         };
@@ -139,22 +140,22 @@ fn compute_all(
     })
 }
 
-/// Milliseconds of each of the short texts, alone on one thread.
+/// Milliseconds for each of the short texts, one at a time on one thread.
 fn single_latencies(
     model: &Arc<dyn EmbeddingModel>,
     texts: &[String],
 ) -> Result<Vec<f64>, ComputeError> {
-    let mut computer = Arc::clone(model).compute_context();
+    let mut context = Arc::clone(model).compute_context();
     let mut times = Vec::new();
     for text in texts.iter().filter(|text| text.len() < 80).cycle().take(300) {
         let start = Instant::now();
-        embed(&**model, &mut *computer, text)?;
+        embed(&**model, &mut *context, text)?;
         times.push(millis(start.elapsed()));
     }
     Ok(times)
 }
 
-fn middle(values: &mut [f64]) -> f64 {
+fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

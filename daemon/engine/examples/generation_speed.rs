@@ -1,13 +1,13 @@
-//! What a step of an encoder-decoder costs, beside what memory allows: no socket, no queue.
+//! The time of a decoding step, compared with the speed of memory: no socket, no queue.
 //!
-//! `cargo run --release -p emberd-daemon --example generation_speed -- [THREADS] [PASSES] [FOLDER]`
+//! `cargo run --release -p emberd-engine --example generation_speed -- [THREADS] [PASSES] [FOLDER]`
 //!
 //! The model has random weights in the shape of flan-t5-small: 8 + 8 layers of 512, 6 heads of 64,
-//! 1024 gated, 32,128 tokens, not tied. It is written to `FOLDER`, or to a temporary one. Prints one JSON object:
-//! the best of all passes for encoding 128 tokens (once, and eight inputs together), and the middle
-//! step of 64 in the best pass for 1 to 8 answers, by the clock and in processor time of all
-//! threads (which tells something on a machine that others use too); and how fast the same threads
-//! read memory.
+//! 1024 gated, 32,128 tokens, not tied. It is written to `FOLDER`, or to a temporary folder.
+//!
+//! Prints one JSON object. For 1 to 8 sequences at once it has the best of all passes: the time of
+//! encoding 128 tokens each, and the median of 64 steps, both by the clock and in processor time of all
+//! threads (for a machine that is shared). It also has the speed at which the same threads read memory.
 
 #![expect(
     clippy::print_stdout,
@@ -23,9 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use emberd_engine::Decoder;
-use emberd_engine::Sequence;
-use emberd_engine::load_seq2seq;
+use emberd_engine::{Decoder, Sequence, load_seq2seq};
 use serde_json::{Map, Value, json};
 
 const INPUT_TOKENS: u32 = 128;
@@ -87,21 +85,21 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// Seconds of encoding so many inputs, by the clock and of processors; those of the middle step of
-/// their answers, and of processors of one step on average.
-fn generate(decoder: &mut dyn Decoder, answers: usize) -> Outcome<[f64; 4]> {
-    let inputs: Vec<Sequence> = (0..answers)
+/// Seconds of encoding `count` inputs, by the clock and of processor time; then the median seconds of a
+/// step for all of them, and its mean processor time.
+fn generate(decoder: &mut dyn Decoder, count: usize) -> Outcome<[f64; 4]> {
+    let inputs: Vec<Sequence> = (0..count)
         .map(|i| Sequence {
             ids: (0..INPUT_TOKENS).map(|t| (t * 7919 + i as u32 * 31) % 32_000).collect(),
             ..Sequence::default()
         })
         .collect();
     let (start, cpu) = (Instant::now(), cpu_seconds()?);
-    let sources = decoder.admit(&inputs.iter().collect::<Vec<_>>())?;
+    let encoded = decoder.admit(&inputs.iter().collect::<Vec<_>>())?;
     let (encoding, encoding_cpu) = (start.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
     let mut next = Vec::new();
-    for &source in &sources {
-        next.push((decoder.begin(source, OUTPUT_TOKENS)?, 0));
+    for &input in &encoded {
+        next.push((decoder.begin(input, OUTPUT_TOKENS)?, 0));
     }
     let mut logits = Vec::new();
     let mut times = Vec::new();
@@ -115,13 +113,13 @@ fn generate(decoder: &mut dyn Decoder, answers: usize) -> Outcome<[f64; 4]> {
         }
     }
     let step_cpu = (cpu_seconds()? - cpu) / OUTPUT_TOKENS as f64;
-    next.iter().for_each(|&(answer, _)| decoder.end(answer));
-    sources.into_iter().for_each(|source| decoder.forget(source));
+    next.iter().for_each(|&(hypothesis, _)| decoder.end(hypothesis));
+    encoded.into_iter().for_each(|input| decoder.forget(input));
     times.sort_by(f64::total_cmp);
     Ok([encoding, encoding_cpu, times[times.len() / 2], step_cpu])
 }
 
-/// Processor time that all threads of this process have used.
+/// Processor time of all threads of this process.
 fn cpu_seconds() -> Outcome<f64> {
     let mut nanoseconds = 0.0;
     for task in std::fs::read_dir("/proc/self/task")? {
@@ -131,14 +129,14 @@ fn cpu_seconds() -> Outcome<f64> {
     Ok(nanoseconds / 1e9)
 }
 
-/// Bytes of weights that a step goes through.
+/// Bytes of weights that a step reads.
 fn decoder_bytes() -> usize {
     let attention = 4 * INNER * WIDTH;
     let cross = 2 * INNER * WIDTH;
     4 * (LAYERS * (attention + cross + 3 * FEED * WIDTH) + VOCABULARY * WIDTH)
 }
 
-/// How fast threads read memory that no cache holds, each its own, in GB/s.
+/// The speed at which threads read memory outside their caches, each its own block, in GB/s.
 fn read_speed(threads: usize, passes: usize) -> f64 {
     let len = 32 << 20;
     let blocks: Vec<Vec<f32>> = (0..threads).map(|_| vec![1.0; len]).collect();
@@ -163,7 +161,7 @@ fn sum(values: &[f32]) -> f32 {
     lanes.iter().sum()
 }
 
-/// The most memory that this process ever had, in bytes.
+/// The peak memory of this process, in bytes.
 fn peak_bytes() -> Outcome<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");

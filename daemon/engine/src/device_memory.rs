@@ -1,16 +1,51 @@
-//! The memory of the device that tensors are on: what it has, and whether it was the cause.
+//! The memory of a device, and errors that are caused by a lack of it.
 
 use std::fmt;
 
 use candle_core::{Device, Error};
 
-use crate::api::embedding::ComputeError;
+/// The memory of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceMemory {
+    /// The device does not report it.
+    Unknown,
+    /// As reported by the device.
+    Known {
+        /// Bytes that no process uses.
+        free_bytes: u64,
+        /// Bytes in total.
+        total_bytes: u64,
+    },
+}
 
-/// What CUDA's driver and cuBLAS call it. Errors of theirs may come as text alone.
-const NAMES: [&str; 2] = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
+impl DeviceMemory {
+    /// The current memory of a device.
+    #[must_use]
+    pub fn of(device: &Device) -> Self {
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(cuda) = device
+            && let Ok((free, total)) = cuda.cuda_stream().context().mem_get_info()
+        {
+            return Self::Known { free_bytes: free as u64, total_bytes: total as u64 };
+        }
+        let _ = device;
+        Self::Unknown
+    }
+}
 
-/// Whether an operation failed since the device had no memory for it. The device can be used further:
-/// what was there is there, and less at a time may do.
+impl fmt::Display for DeviceMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("its memory is unknown"),
+            Self::Known { free_bytes, total_bytes } => {
+                write!(f, "{} of {} are free", shown(*free_bytes), shown(*total_bytes))
+            }
+        }
+    }
+}
+
+/// Whether an operation failed because the device had too little memory. The device stays usable: its
+/// tensors are intact, and a smaller batch may succeed.
 #[must_use]
 pub fn is_out_of_memory(error: &Error) -> bool {
     match error {
@@ -19,14 +54,17 @@ pub fn is_out_of_memory(error: &Error) -> bool {
         | Error::WithPath { inner, .. } => is_out_of_memory(inner),
         Error::Cuda(source) => is_of_cuda(&**source) || is_named(&source.to_string()),
         Error::WrappedContext { wrapped, .. } => is_named(&wrapped.to_string()),
-        Error::Wrapped(said) => is_named(&said.to_string()),
-        Error::Msg(said) => is_named(said),
+        Error::Wrapped(source) => is_named(&source.to_string()),
+        Error::Msg(text) => is_named(text),
         _ => false,
     }
 }
 
-fn is_named(said: &str) -> bool {
-    NAMES.iter().any(|name| said.contains(name))
+/// The names of the errors of CUDA's driver and of cuBLAS. Their errors may arrive as text.
+const NAMES: [&str; 2] = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
+
+fn is_named(text: &str) -> bool {
+    NAMES.iter().any(|name| text.contains(name))
 }
 
 #[cfg(feature = "cuda")]
@@ -48,60 +86,7 @@ fn is_of_cuda(_: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     false
 }
 
-/// What a device says of its memory, where it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceMemory {
-    /// It does not say.
-    Unknown,
-    /// It does.
-    Known {
-        /// What nobody has, in bytes.
-        free_bytes: u64,
-        /// All of it.
-        total_bytes: u64,
-    },
-}
-
-impl DeviceMemory {
-    /// Asks the device.
-    #[must_use]
-    pub fn of(device: &Device) -> Self {
-        #[cfg(feature = "cuda")]
-        if let Device::Cuda(cuda) = device
-            && let Ok((free, total)) = cuda.cuda_stream().context().mem_get_info()
-        {
-            return Self::Known { free_bytes: free as u64, total_bytes: total as u64 };
-        }
-        let _ = device;
-        Self::Unknown
-    }
-}
-
-impl fmt::Display for DeviceMemory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown => f.write_str("it does not tell what it has"),
-            Self::Known { free_bytes, total_bytes } => {
-                write!(f, "{} of {} are free", shown(*free_bytes), shown(*total_bytes))
-            }
-        }
-    }
-}
-
-/// The error of a computation over so many tokens on a device, with figures where it was a matter of
-/// memory.
-pub(crate) fn of_memory(error: ComputeError, device: &Device, tokens: usize) -> ComputeError {
-    match error {
-        ComputeError::Tensor(source) if is_out_of_memory(&source) => {
-            let memory = DeviceMemory::of(device);
-            ComputeError::OutOfMemory { tokens, memory, source: source.into() }
-        }
-        other => other,
-    }
-}
-
-/// Bytes as people read them.
-#[must_use]
+/// Bytes in a readable unit.
 fn shown(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
     let mib = bytes as f64 / f64::from(1 << 20);
@@ -110,27 +95,27 @@ fn shown(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{DeviceMemory, is_out_of_memory, of_memory};
-    use crate::api::embedding::ComputeError;
-    use candle_core::{Device, Error};
+    use candle_core::Error;
+
+    use super::{DeviceMemory, is_out_of_memory};
 
     #[test]
-    fn out_of_memory_is_told_apart_however_it_is_wrapped() {
-        let cuda = |said: &str| Error::Cuda(said.into());
-        let said = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+    fn out_of_memory_is_recognised_however_it_is_wrapped() {
+        let cuda = |text: &str| Error::Cuda(text.into());
+        let text = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
         let backtrace = |inner| Error::WithBacktrace {
             inner: Box::new(inner),
             backtrace: Box::new(std::backtrace::Backtrace::disabled()),
         };
         for error in [
-            cuda(said),
+            cuda(text),
             cuda("CublasError(CUBLAS_STATUS_ALLOC_FAILED)"),
             cuda("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\") when loading binary"),
-            backtrace(cuda(said)),
-            backtrace(cuda(said).context("a layer")).with_path("model.safetensors"),
-            Error::wrap(said),
-            Error::Msg(said.into()),
-            Error::WrappedContext { wrapped: said.into(), context: "a layer".into() },
+            backtrace(cuda(text)),
+            backtrace(cuda(text).context("a layer")).with_path("model.safetensors"),
+            Error::wrap(text),
+            Error::Msg(text.into()),
+            Error::WrappedContext { wrapped: text.into(), context: "a layer".into() },
         ] {
             assert!(is_out_of_memory(&error), "{error}");
         }
@@ -138,7 +123,7 @@ mod tests {
             cuda("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal access\")"),
             backtrace(cuda("CublasError(CUBLAS_STATUS_EXECUTION_FAILED)")),
             Error::Msg("no memory of this model".into()),
-            // What was done meanwhile is not what failed.
+            // The context is not the error.
             Error::Msg("a shape".into()).context("CUDA_ERROR_OUT_OF_MEMORY"),
             Error::UnwrapNone,
         ] {
@@ -147,13 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_a_computation_tells_what_there_was_to_compute() {
-        let error = Error::Msg("CUDA_ERROR_OUT_OF_MEMORY".into());
-        let error = of_memory(error.into(), &Device::Cpu, 4096);
-        assert!(matches!(error, ComputeError::OutOfMemory { tokens: 4096, .. }), "{error}");
-        assert!(error.to_string().contains("4096 tokens"), "{error}");
-        let other = of_memory(Error::Msg("a shape".into()).into(), &Device::Cpu, 4096);
-        assert!(matches!(other, ComputeError::Tensor(_)), "{other}");
+    fn figures_are_shown_in_readable_units() {
         let memory = DeviceMemory::Known { free_bytes: 512 << 20, total_bytes: 80 << 30 };
         assert_eq!(memory.to_string(), "512.0 MiB of 80.0 GiB are free");
     }

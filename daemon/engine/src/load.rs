@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use candle_core::Device;
 
-use crate::api::embedding::{EmbeddingModel, ModelSpec, RankHead, WeightType};
+use crate::api::embedding::EmbeddingModel;
+use crate::api::rank::RankHead;
+use crate::api::spec::ModelSpec;
+use crate::api::weight_type::WeightType;
 use crate::checkpoint::fingerprint::ModelFingerprint;
 use crate::checkpoint::layout::{HeadLayout, Layout, StaticLayout};
 use crate::checkpoint::load_error::LoadError;
@@ -21,7 +24,7 @@ use crate::heads::classifier::{RankLayout, load_ranker_as};
 use crate::heads::head::Head;
 use crate::heads::static_embedding::StaticModel;
 use crate::side_by_side::side_by_side;
-use crate::tokenizer::{RawTokenizer, Style};
+use crate::tokenizer::{TokenizeOptions, TokenizerFile};
 
 /// Loads an embedding model from a SentenceTransformers, transformers or model2vec folder.
 ///
@@ -78,7 +81,7 @@ pub fn load_folder_with_ranker(
     let model = parts.transformer(&head, settings, raw?, network, held_as)?;
     let limits = layout.limits(path, &parts.architecture.spec())?;
     let file = parts.folder.join("tokenizer.json");
-    let encoder = model.encoder.of_other_limits(limits, &file)?;
+    let encoder = model.encoder.with_limits(limits, &file)?;
     let card = ModelSpec {
         architecture: model.card.architecture.clone(),
         max_tokens: limits.max_tokens,
@@ -126,8 +129,8 @@ impl TransformerParts {
     }
 
     /// Reads the tokenizer and then hashes the weights, while another thread reads the tensors.
-    fn tokenizer(&self) -> Result<(RawTokenizer, [u8; 32]), LoadError> {
-        let raw = RawTokenizer::of_folder(&self.folder, self.architecture.spec().name)?;
+    fn tokenizer(&self) -> Result<(TokenizerFile, [u8; 32]), LoadError> {
+        let raw = TokenizerFile::of_folder(&self.folder, self.architecture.spec().name)?;
         Ok((raw, self.weights.digest()?))
     }
 
@@ -135,7 +138,7 @@ impl TransformerParts {
         &self,
         layout: &HeadLayout,
         settings: SentenceSettings,
-        (tokenizer, digest): (RawTokenizer, [u8; 32]),
+        (tokenizer, digest): (TokenizerFile, [u8; 32]),
         network: Network,
         held_as: WeightType,
     ) -> Result<Transformer, LoadError> {
@@ -153,7 +156,7 @@ impl TransformerParts {
             .part("computing type", b"f32")
             .part("weights held as", format!("{held_as:?}").as_bytes())
             .finish();
-        let style = Style::of(*limits, pools_prompt);
+        let style = TokenizeOptions::of(*limits, pools_prompt);
         let prompt = settings.default_prompt_text().to_owned();
         let encoder = tokenizer.fit(facts.vocabulary, limits.max_tokens, style, prompt)?;
         let card = ModelSpec {
@@ -178,6 +181,6 @@ fn load_static(
 ) -> Result<Arc<dyn EmbeddingModel>, LoadError> {
     let folder = &layout.folder;
     let weights = Weights::of_folder(folder)?;
-    let tokenizer = RawTokenizer::open(&folder.join("tokenizer.json"))?;
+    let tokenizer = TokenizerFile::open(&folder.join("tokenizer.json"))?;
     Ok(Arc::new(StaticModel::new(&weights, tokenizer, layout, settings)?))
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::api::embedding::WeightType;
+use crate::api::need::Need;
+use crate::api::weight_type::WeightType;
 use crate::checkpoint::folder::read_file;
 use crate::checkpoint::layout::Layout;
 use crate::checkpoint::load_error::LoadError;
@@ -11,7 +12,6 @@ use crate::encoder::architectures as architecture;
 use crate::heads::classifier::holds_rank_head;
 use crate::heads::masked_lm::{holds_masked_head, scores_bytes};
 use crate::layers::portable::SCORES;
-use crate::need::Need;
 use crate::tokenizer::memory_need::tokenizer_need;
 use crate::tokenizer::sentencepiece::T5Files;
 

@@ -12,7 +12,7 @@ pub use crate::batching::worker::WorkDone;
 use crate::batching::fair_queue::{FairQueue, Queued};
 use crate::batching::text_job::{Job, JobHandle, JobText, TextError, guarded};
 use crate::ground::connection_id::ConnectionId;
-use emberd_engine::{MaskFiller, MaskScores, MaskedModel, Sequence};
+use emberd_engine::{MaskContext, MaskScores, MaskedModel, Sequence};
 use emberd_protocol::{
     FilledMask, FilledText, MAX_BODY_BYTES, MaskCandidate, MasksFilled, TextBlock,
 };
@@ -159,7 +159,7 @@ struct MaskWorker {
     limits: BatchLimits,
     queue: Arc<FillQueue>,
     done: Arc<WorkDone>,
-    filler: Box<dyn MaskFiller>,
+    filler: Box<dyn MaskContext>,
 }
 
 impl MaskWorker {
@@ -202,7 +202,7 @@ impl MaskWorker {
         if masks.saturating_mul(top_k as usize) > MAX_BODY_BYTES / CANDIDATE_BYTES {
             return Err(TextError::TooLarge { limit: MAX_BODY_BYTES });
         }
-        guarded(|| Ok(self.model.encode(text.as_str(), self.max_tokens)?))
+        guarded(|| Ok(self.model.tokenize(text.as_str(), self.max_tokens)?))
     }
 
     fn compute(&mut self, mut batch: Vec<TokenizedMaskText>) {

@@ -22,11 +22,11 @@ impl TextInput {
     ) -> Result<Sequence, ComputeError> {
         let text = |at| texts.get(at).unwrap_or_default();
         match self {
-            Self::Single(None) => model.encode(text(position)),
-            Self::Single(Some(prompt)) => model.encode_prompted(prompt, text(position)),
-            Self::Pairs(Pairing::QueryFirst) => model.encode_pair(text(0), text(position + 1)),
+            Self::Single(None) => model.tokenize(text(position)),
+            Self::Single(Some(prompt)) => model.tokenize_with_prompt(prompt, text(position)),
+            Self::Pairs(Pairing::QueryFirst) => model.tokenize_pair(text(0), text(position + 1)),
             Self::Pairs(Pairing::Adjacent) => {
-                model.encode_pair(text(2 * position), text(2 * position + 1))
+                model.tokenize_pair(text(2 * position), text(2 * position + 1))
             }
         }
     }

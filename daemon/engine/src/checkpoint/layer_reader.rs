@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::api::embedding::WeightType;
+use crate::api::weight_type::WeightType;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::tensor_reader::TensorReader;
 use crate::layers::activation::Activation;

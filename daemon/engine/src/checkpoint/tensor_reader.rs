@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use candle_core::Device;
 
-use crate::api::embedding::WeightType;
+use crate::api::weight_type::WeightType;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::weights::Weights;
 

@@ -69,7 +69,7 @@ impl TextLimits {
             None => by_tokenizer.min(facts.positions),
         };
         let side = match sentence.side {
-            None => TruncationSide::said(&tokenizer["truncation_side"], &file)?,
+            None => TruncationSide::of_config(&tokenizer["truncation_side"], &file)?,
             side => side,
         };
         let tells_segments = match tokenizer["model_input_names"].as_array() {
@@ -130,7 +130,7 @@ impl SentenceConfig {
         Ok(Self {
             max_tokens: by_call.or(by_tokenizer).or_else(|| size(at("max_seq_length"))),
             lower_case: *at("do_lower_case") == true,
-            side: TruncationSide::said(&tokenizer["truncation_side"], file)?,
+            side: TruncationSide::of_config(&tokenizer["truncation_side"], file)?,
         })
     }
 }

@@ -23,7 +23,7 @@ use std::path::Path;
 use candle_core::Device;
 use serde_json::Value;
 
-use crate::api::embedding::WeightType;
+use crate::api::weight_type::WeightType;
 use crate::checkpoint::folder::read_json;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;

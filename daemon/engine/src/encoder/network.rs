@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 
-use crate::api::embedding::Sequence;
+use crate::api::sequence::Sequence;
 use crate::encoder::block::{Block, FeedForward, Norms, SelfAttention};
 use crate::encoder::widths::Widths;
 use crate::encoder::workspace::{Workspace, view};

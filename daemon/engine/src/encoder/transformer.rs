@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use crate::api::embedding::{
-    ComputeContext, ComputeError, EmbeddingModel, ModelSpec, Sequence, check_rows,
-};
-use crate::device_memory::of_memory;
+use crate::api::embedding::{ComputeContext, EmbeddingModel, check_rows};
+use crate::api::error::ComputeError;
+use crate::api::sequence::Sequence;
+use crate::api::spec::ModelSpec;
 use crate::encoder::network::Network;
 use crate::encoder::workspace::Workspace;
 use crate::heads::head::Head;
 use crate::heads::post_pooling::TailScratch;
-use crate::tokenizer::Encoder;
+use crate::tokenizer::TextTokenizer;
 
 /// An embedding model around a network.
 #[derive(Debug)]
 pub(crate) struct Transformer {
     /// A head that scores may share it, and the tokenizer.
     pub(crate) network: Arc<Network>,
-    pub(crate) encoder: Arc<Encoder>,
+    pub(crate) encoder: Arc<TextTokenizer>,
     pub(crate) head: Head,
     pub(crate) card: ModelSpec,
     pub(crate) fingerprint: [u8; 32],
@@ -28,12 +28,12 @@ impl EmbeddingModel for Transformer {
         &self.card
     }
 
-    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
-        self.encoder.encode(text)
+    fn tokenize(&self, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.tokenize(text)
     }
 
-    fn encode_prompted(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
-        self.encoder.encode_prompted(prompt, text)
+    fn tokenize_with_prompt(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.tokenize_with_prompt(prompt, text)
     }
 
     fn fingerprint(&self) -> Option<[u8; 32]> {
@@ -72,7 +72,7 @@ impl ComputeContext for TransformerComputer {
             hidden.and_then(|hidden| model.head.write_from(&hidden, batch, rows, &mut self.tail));
         written.map_err(|error| {
             let tokens = batch.iter().map(|sequence| sequence.ids.len()).sum();
-            of_memory(error, model.network.device(), tokens)
+            error.or_out_of_memory(model.network.device(), tokens)
         })
     }
 }

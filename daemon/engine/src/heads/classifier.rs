@@ -8,10 +8,12 @@ use candle_core::{Device, Result as TensorResult, Tensor};
 use emberd_protocol::ScoreActivation;
 use serde_json::Value;
 
-use crate::api::embedding::{
-    ComputeContext, ComputeError, EmbeddingModel, ModelSpec, RankHead, Sequence, WeightType,
-    check_rows,
-};
+use crate::api::embedding::{ComputeContext, EmbeddingModel, check_rows};
+use crate::api::error::ComputeError;
+use crate::api::rank::RankHead;
+use crate::api::sequence::Sequence;
+use crate::api::spec::ModelSpec;
+use crate::api::weight_type::WeightType;
 use crate::checkpoint::folder::{read_json, read_json_if_there};
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::modules::{SavedAs, check_bare};
@@ -31,7 +33,7 @@ use crate::layers::norm::Norm;
 use crate::layers::read_values;
 use crate::layers::spans::span_means;
 use crate::side_by_side::side_by_side;
-use crate::tokenizer::{Encoder, RawTokenizer, Style};
+use crate::tokenizer::{TextTokenizer, TokenizeOptions, TokenizerFile};
 
 /// More are a mistake: each is a name in the answer.
 const MOST_LABELS: usize = 100_000;
@@ -73,11 +75,11 @@ pub fn load_ranker_as(path: &Path, held_as: WeightType) -> Result<RankHead, Load
     let limits = layout.limits(path, &spec)?;
     let weights = Weights::of_folder(path)?;
     let (tokenizer, parts) = side_by_side(
-        || RawTokenizer::open(&path.join("tokenizer.json")),
+        || TokenizerFile::open(&path.join("tokenizer.json")),
         || layout.load(&*architecture, &weights, held_as),
     );
     let (network, classifier) = parts?;
-    let style = Style::of(limits, true);
+    let style = TokenizeOptions::of(limits, true);
     let encoder = tokenizer?.fit(spec.vocabulary, limits.max_tokens, style, String::new())?;
     let card = ModelSpec {
         architecture: spec.name.to_owned(),
@@ -148,7 +150,7 @@ impl RankLayout {
     pub(crate) fn head(
         self,
         network: Arc<Network>,
-        encoder: Arc<Encoder>,
+        encoder: Arc<TextTokenizer>,
         classifier: Classifier,
         mut card: ModelSpec,
     ) -> RankHead {
@@ -282,7 +284,7 @@ impl Classifier {
 #[derive(Debug)]
 struct Ranker {
     network: Arc<Network>,
-    encoder: Arc<Encoder>,
+    encoder: Arc<TextTokenizer>,
     classifier: Classifier,
     prompt: String,
     card: ModelSpec,
@@ -293,15 +295,15 @@ impl EmbeddingModel for Ranker {
         &self.card
     }
 
-    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
-        self.encoder.encode_untrimmed(text)
+    fn tokenize(&self, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.tokenize_untrimmed(text)
     }
 
-    fn encode_pair(&self, first: &str, second: &str) -> Result<Sequence, ComputeError> {
+    fn tokenize_pair(&self, first: &str, second: &str) -> Result<Sequence, ComputeError> {
         if self.prompt.is_empty() {
-            return self.encoder.encode_pair(first, second);
+            return self.encoder.tokenize_pair(first, second);
         }
-        self.encoder.encode_pair(&format!("{}{first}", self.prompt), second)
+        self.encoder.tokenize_pair(&format!("{}{first}", self.prompt), second)
     }
 
     fn compute_context(self: Arc<Self>) -> Box<dyn ComputeContext> {

@@ -2,7 +2,8 @@
 
 use candle_core::Tensor;
 
-use crate::api::embedding::{ComputeError, Sequence};
+use crate::api::error::ComputeError;
+use crate::api::sequence::Sequence;
 use crate::checkpoint::layout::HeadLayout;
 use crate::checkpoint::load_error::LoadError;
 use crate::heads::pooling::Pooling;

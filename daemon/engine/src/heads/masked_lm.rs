@@ -8,8 +8,10 @@ use std::sync::Arc;
 use candle_core::{Device, Result as TensorResult, Tensor};
 use serde_json::Value;
 
-use crate::api::embedding::{ComputeError, ModelSpec, Sequence};
-use crate::api::generation::{MaskFiller, MaskScores, MaskedModel};
+use crate::api::error::ComputeError;
+use crate::api::masks::{MaskContext, MaskScores, MaskedModel};
+use crate::api::sequence::Sequence;
+use crate::api::spec::ModelSpec;
 use crate::checkpoint::folder::{read_json, read_json_if_there};
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
@@ -29,7 +31,7 @@ use crate::layers::read_values;
 use crate::layers::spans::span_means;
 use crate::layers::table_product::TableProduct;
 use crate::side_by_side::side_by_side;
-use crate::tokenizer::{Encoder, RawTokenizer, Style};
+use crate::tokenizer::{TextTokenizer, TokenizeOptions, TokenizerFile};
 
 /// How transformers names models with such a head; one for sentences may stand beside it.
 const HEADS: [&str; 2] = ["ForMaskedLM", "ForPreTraining"];
@@ -75,7 +77,7 @@ pub fn load_masked(path: &Path) -> Result<Arc<dyn MaskedModel>, LoadError> {
     let limits = TextLimits::read(path, &spec, false)?;
     let weights = Weights::of_folder(path)?;
     let (tokenizer, parts) = side_by_side(
-        || RawTokenizer::open(&path.join("tokenizer.json")),
+        || TokenizerFile::open(&path.join("tokenizer.json")),
         || {
             let mut reader = TensorReader::new(&weights, &Device::Cpu);
             let network = architecture.network(&mut reader)?;
@@ -88,7 +90,7 @@ pub fn load_masked(path: &Path) -> Result<Arc<dyn MaskedModel>, LoadError> {
     let (network, head, weight_bytes) = parts?;
     let tokenizer = tokenizer?;
     let mask = read_mask(path, &tokenizer)?;
-    let style = Style::of(limits, true);
+    let style = TokenizeOptions::of(limits, true);
     let encoder = tokenizer.fit(spec.vocabulary, limits.max_tokens, style, String::new())?;
     let Some(mask_id) = encoder.token_id(&mask) else {
         let file = path.join("tokenizer.json");
@@ -109,7 +111,7 @@ pub fn load_masked(path: &Path) -> Result<Arc<dyn MaskedModel>, LoadError> {
 const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
 
 /// How the mask is spelled, by whichever file says it.
-fn read_mask(folder: &Path, tokenizer: &RawTokenizer) -> Result<String, LoadError> {
+fn read_mask(folder: &Path, tokenizer: &TokenizerFile) -> Result<String, LoadError> {
     for name in ["tokenizer_config.json", "special_tokens_map.json"] {
         let config: Value = read_json_if_there(&folder.join(name))?.unwrap_or_default();
         let token = &config["mask_token"];
@@ -194,7 +196,7 @@ impl MaskHead {
 #[derive(Debug)]
 struct MaskedTransformer {
     network: Network,
-    encoder: Encoder,
+    encoder: TextTokenizer,
     head: MaskHead,
     mask: String,
     mask_id: u32,
@@ -206,8 +208,8 @@ impl MaskedModel for MaskedTransformer {
         &self.card
     }
 
-    fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
-        self.encoder.encode_at_most(text, max_tokens)
+    fn tokenize(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
+        self.encoder.tokenize_at_most(text, max_tokens)
     }
 
     fn mask(&self) -> &str {
@@ -218,15 +220,15 @@ impl MaskedModel for MaskedTransformer {
         self.encoder.token_text(id)
     }
 
-    fn mask_context(self: Arc<Self>) -> Box<dyn MaskFiller> {
+    fn mask_context(self: Arc<Self>) -> Box<dyn MaskContext> {
         let (encoder, head) = <(Workspace, Workspace)>::default();
-        Box::new(MaskContext { model: self, encoder, head, order: Vec::new() })
+        Box::new(MaskWorker { model: self, encoder, head, order: Vec::new() })
     }
 }
 
 /// One worker's way through the network, and through the head.
 #[derive(Debug)]
-struct MaskContext {
+struct MaskWorker {
     model: Arc<MaskedTransformer>,
     encoder: Workspace,
     head: Workspace,
@@ -243,7 +245,7 @@ struct Spot {
     row: usize,
 }
 
-impl MaskFiller for MaskContext {
+impl MaskContext for MaskWorker {
     fn fill(
         &mut self,
         batch: &[&Sequence],

@@ -1,6 +1,6 @@
 //! From token rows to one row a text.
 
-use crate::api::embedding::Sequence;
+use crate::api::sequence::Sequence;
 use crate::kernels::math::sum_by;
 use crate::kernels::vectorize::vectorize;
 
@@ -170,7 +170,7 @@ fn count_as_f32(count: usize) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::{Mode, Pooling, normalize};
-    use crate::api::embedding::Sequence;
+    use crate::api::sequence::Sequence;
     use crate::layers::portable;
     use candle_core::{Device, Tensor};
 

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 
-use crate::api::embedding::WeightType;
+use crate::api::weight_type::WeightType;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::weights::Weights;
 use crate::heads::pooling::normalize;
+use crate::kernels::epilogue::Epilogue;
 use crate::kernels::math::tanh;
 use crate::kernels::vectorize::vectorize;
-use crate::layers::activation::{Activation, Epilogue, Gelu, Relu};
+use crate::layers::activation::{Activation, Gelu, Relu};
 use crate::layers::linear::{Linear, LinearBuilder};
 use crate::layers::norm::LayerNorm;
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::api::embedding::{
-    ComputeContext, ComputeError, EmbeddingModel, ModelSpec, Sequence, check_rows,
-};
+use crate::api::embedding::{ComputeContext, EmbeddingModel, check_rows};
+use crate::api::error::ComputeError;
+use crate::api::sequence::Sequence;
+use crate::api::spec::ModelSpec;
 use crate::checkpoint::fingerprint::ModelFingerprint;
 use crate::checkpoint::layout::StaticLayout;
 use crate::checkpoint::load_error::LoadError;
@@ -12,13 +13,13 @@ use crate::checkpoint::sentence::SentenceSettings;
 use crate::checkpoint::weights::Weights;
 use crate::heads::post_pooling::{Tail, TailScratch};
 use crate::heads::token_table::TokenTable;
-use crate::tokenizer::{Encoder, RawTokenizer, Style};
+use crate::tokenizer::{TextTokenizer, TokenizeOptions, TokenizerFile};
 
 /// A static model with its tokenizer.
 #[derive(Debug)]
 pub(crate) struct StaticModel {
     table: TokenTable,
-    encoder: Encoder,
+    encoder: TextTokenizer,
     tail: Tail,
     card: ModelSpec,
     fingerprint: [u8; 32],
@@ -28,7 +29,7 @@ impl StaticModel {
     /// Reads the table and fits the tokenizer to it.
     pub(crate) fn new(
         weights: &Weights,
-        tokenizer: RawTokenizer,
+        tokenizer: TokenizerFile,
         layout: &StaticLayout,
         settings: SentenceSettings,
     ) -> Result<Self, LoadError> {
@@ -45,7 +46,7 @@ impl StaticModel {
             .part("computing type", b"f32")
             .part("tail", tail.digest())
             .finish();
-        let style = Style {
+        let style = TokenizeOptions {
             special_tokens: false,
             lower_case: false,
             pools_prompt: true,
@@ -92,12 +93,12 @@ impl EmbeddingModel for StaticModel {
         &self.card
     }
 
-    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
-        self.encoder.encode(text)
+    fn tokenize(&self, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.tokenize(text)
     }
 
-    fn encode_prompted(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
-        self.encoder.encode_prompted(prompt, text)
+    fn tokenize_with_prompt(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
+        self.encoder.tokenize_with_prompt(prompt, text)
     }
 
     fn fingerprint(&self) -> Option<[u8; 32]> {

@@ -1,21 +1,22 @@
-//! Telling the processor what will be read soon.
+//! Hints to the processor about the values that are read next.
 
-/// Bytes of a line of the cache.
-const LINE: usize = 64;
-
-/// Asks for the values of a slice, from `from` on, to be brought near: as many as `count`, and none
-/// behind its end. Nothing is read, and nothing waits.
+/// Prefetches `count` values of a slice, from `from` on, into the nearest cache. Values past the end of
+/// the slice are left out. Never waits.
 #[inline(always)]
 pub(crate) fn prefetch(values: &[f32], from: usize, count: usize) {
     #[cfg(target_arch = "x86_64")]
     for at in (from..from + count).step_by(LINE / size_of::<f32>()) {
         if let Some(value) = values.get(at) {
             let line = std::ptr::from_ref(value).cast::<i8>();
-            // SAFETY: the address is that of a value that is there; and a prefetch reads nothing, and
-            // faults at no address.
+            // SAFETY: the pointer is that of a value in the slice. Besides, a prefetch is a hint: it
+            // does not fault at any address.
             unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (values, from, count);
 }
+
+/// Bytes of a cache line.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 64;

@@ -1,12 +1,7 @@
 //! Activation functions, applied to the tiles of a product while they are in registers.
 
+use crate::kernels::epilogue::Epilogue;
 use crate::kernels::math::{erfc_nonnegative, sigmoid, tanh};
-
-/// What is done to each value of a product before it is stored.
-pub(crate) trait Epilogue: Copy {
-    /// The value to store in place of `x`.
-    fn apply(self, x: f32) -> f32;
-}
 
 /// Stores the value as it is.
 #[derive(Debug, Clone, Copy)]

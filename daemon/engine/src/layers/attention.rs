@@ -9,7 +9,8 @@ use std::ops::Range;
 use candle_core::{Result, Tensor, bail};
 
 use crate::kernels::math::softmax;
-use crate::kernels::packed::{PANEL, Panels, Product, pack_rows, pack_transposed, packed_len};
+use crate::kernels::panels::{PANEL, Panels, pack_rows, pack_transposed, packed_len};
+use crate::kernels::product::Product;
 use crate::kernels::vectorize::vectorize;
 use crate::layers::activation::Plain;
 use crate::layers::attention_shape::Attention;

@@ -2,8 +2,8 @@
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
 
-use crate::api::embedding::Sequence;
-use crate::kernels::packed::Panels;
+use crate::api::sequence::Sequence;
+use crate::kernels::panels::Panels;
 use crate::layers::norm::Norm;
 use crate::layers::portable;
 use crate::layers::storage::{values_mut, with_panels, with_values};
@@ -202,7 +202,7 @@ mod tests {
     use candle_core::{DType, Device, Tensor};
 
     use super::{Embedding, Positions};
-    use crate::api::embedding::Sequence;
+    use crate::api::sequence::Sequence;
     use crate::layers::norm::{LayerNorm, Norm};
 
     fn layer(padding: Option<u32>) -> Embedding {

@@ -2,8 +2,9 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use crate::api::embedding::WeightType;
-use crate::kernels::packed::{PANEL, Product, pack_transposed, packed_len, unpack_transposed};
+use crate::api::weight_type::WeightType;
+use crate::kernels::panels::{PANEL, pack_transposed, packed_len, unpack_transposed};
+use crate::kernels::product::Product;
 use crate::layers::activation::{Activation, Gelu, GeluTanh, Plain, Relu, Silu, Tanh};
 use crate::layers::in_place::in_place_from;
 use crate::layers::portable;
@@ -22,7 +23,7 @@ pub(crate) struct Linear {
 /// As the device of its layer wants it.
 #[derive(Debug)]
 enum Weight {
-    /// Panels as [`crate::kernels::packed`] lays them out: `[panels, inputs, PANEL]`, of f32 or bf16.
+    /// Panels as [`crate::kernels::panels`] lays them out: `[panels, inputs, PANEL]`, of f32 or bf16.
     Panels(Tensor),
     /// `[outputs, inputs]`
     Rows(Tensor),

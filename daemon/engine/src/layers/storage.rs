@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::kernels::packed::Panels;
+use crate::kernels::panels::Panels;
 
 /// The values of an operand. Layers take row-major `f32` only.
 pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

@@ -2,7 +2,8 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use crate::kernels::packed::{PANEL, Panels, Product, pack_transposed};
+use crate::kernels::panels::{PANEL, Panels, pack_transposed};
+use crate::kernels::product::Product;
 use crate::layers::activation::Plain;
 use crate::layers::in_place::in_place_from;
 use crate::layers::storage::with_values;

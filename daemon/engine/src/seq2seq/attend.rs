@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::kernels::math::softmax;
-use crate::kernels::packed::{PANEL, Panels, Product, pack_transposed};
+use crate::kernels::panels::{PANEL, Panels, pack_transposed};
+use crate::kernels::product::Product;
 use crate::kernels::vectorize::vectorize;
 use crate::layers::activation::Plain;
 use crate::layers::relative_bias::RelativeBias;

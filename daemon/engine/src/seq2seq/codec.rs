@@ -5,15 +5,16 @@ use std::path::Path;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use crate::api::embedding::{ComputeError, Sequence};
+use crate::api::error::ComputeError;
+use crate::api::sequence::Sequence;
 use crate::checkpoint::load_error::LoadError;
 use crate::tokenizer::marian::MarianTokenizer;
-use crate::tokenizer::{RawTokenizer, TruncationSide, around};
+use crate::tokenizer::{TokenizerFile, TruncationSide, surrounding_special_tokens};
 
 /// A tokenizer as in its files, not yet fitted to a model.
 #[derive(Debug)]
 pub(super) enum RawCodec {
-    Library(Box<RawTokenizer>),
+    Library(Box<TokenizerFile>),
     Marian(Box<MarianTokenizer>),
 }
 
@@ -58,17 +59,17 @@ impl TextCodec {
         let cleans_up = config["clean_up_tokenization_spaces"] == true;
         let configured_side = |file: &Path| {
             let side = &config["truncation_side"];
-            TruncationSide::said(side, &file.with_file_name("tokenizer_config.json"))
+            TruncationSide::of_config(side, &file.with_file_name("tokenizer_config.json"))
         };
         let (file, largest, codec) = match raw {
             RawCodec::Library(raw) => {
-                let RawTokenizer { file, mut tokenizer, largest, .. } = *raw;
+                let TokenizerFile { file, mut tokenizer, largest, .. } = *raw;
                 let side =
                     configured_side(&file)?.unwrap_or_else(|| TruncationSide::of(&tokenizer));
                 let failed = |source| LoadError::Tokenizer { file: file.clone(), source };
                 tokenizer.with_padding(None);
                 tokenizer.with_truncation(None).map_err(failed)?;
-                let (before, after) = around(&tokenizer).map_err(failed)?;
+                let (before, after) = surrounding_special_tokens(&tokenizer).map_err(failed)?;
                 let bytes = byte_tokens(&tokenizer);
                 let splitter = Splitter::Library(Box::new(tokenizer));
                 (file, largest, Self { splitter, before, after, side, cleans_up, bytes })
@@ -89,7 +90,7 @@ impl TextCodec {
     }
 
     /// The tokens of a text, special ones included, cut to `max_tokens`.
-    pub(super) fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
+    pub(super) fn tokenize(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
         let added = self.before.len() + self.after.len();
         let max_text_tokens = max_tokens.saturating_sub(added);
         let mut bytes =
@@ -118,7 +119,7 @@ impl TextCodec {
         let run = ids.iter().rev().take_while(|id| is_byte(id)).count();
         let mut settled = text.len();
         if run > 0 {
-            let before = self.decode(&ids[..ids.len() - run])?;
+            let before = self.detokenize(&ids[..ids.len() - run])?;
             let pairs = before.char_indices().zip(text.chars());
             let other = pairs.into_iter().find(|((_, a), b)| a != b).map(|((at, _), _)| at);
             settled = other.unwrap_or(before.len()).min(text.len());
@@ -130,12 +131,12 @@ impl TextCodec {
     }
 
     /// The text of tokens; special ones are left out.
-    pub(super) fn decode(&self, ids: &[u32]) -> Result<String, ComputeError> {
+    pub(super) fn detokenize(&self, ids: &[u32]) -> Result<String, ComputeError> {
         let text = match &self.splitter {
             Splitter::Library(tokenizer) => {
                 tokenizer.decode(ids, true).map_err(ComputeError::Tokenizer)?
             }
-            Splitter::Marian(tokenizer) => tokenizer.decode(ids),
+            Splitter::Marian(tokenizer) => tokenizer.detokenize(ids),
         };
         Ok(if self.cleans_up { clean_up(text) } else { text })
     }
@@ -147,7 +148,7 @@ impl TextCodec {
                 let encoding = tokenizer.encode_fast(text, false);
                 Ok(encoding.map_err(ComputeError::Tokenizer)?.get_ids().to_vec())
             }
-            Splitter::Marian(tokenizer) => Ok(tokenizer.encode(text)),
+            Splitter::Marian(tokenizer) => Ok(tokenizer.tokenize(text)),
         }
     }
 }

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use crate::api::embedding::{ComputeError, Sequence};
+use crate::api::error::ComputeError;
 use crate::api::generation::{Decoder, EncoderOutputId, HypothesisId};
-use crate::kernels::team::lock;
-use crate::kernels::team::{Broken, Member, Task, Team};
+use crate::api::sequence::Sequence;
+use crate::kernels::barrier::Broken;
+use crate::kernels::sync::lock;
+use crate::kernels::team::{Member, Task, Team};
 use crate::seq2seq::encode::{EncodeScratch, Input, encode};
 use crate::seq2seq::exchange::Exchange;
 use crate::seq2seq::kv_cache::KvCache;

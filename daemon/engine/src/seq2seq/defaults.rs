@@ -10,7 +10,7 @@ use emberd_protocol::EarlyStopping;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::generation::{DrawLimits, GenerationDefaults, ScoreRules};
+use crate::api::generation_defaults::{GenerationDefaults, LogitsSettings, SamplingLimits};
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
 
@@ -58,8 +58,8 @@ pub(super) fn read(
         pad: raw.value("pad_token_id")?.unwrap_or(class.pad),
         forced_bos,
         forced_eos,
-        rules: score_rules(raw, &eos)?,
-        draw_limits: draw_limits(raw)?,
+        logits: logits_settings(raw, &eos)?,
+        sampling_limits: sampling_limits(raw)?,
         eos,
         max_new_tokens: match raw.value("max_new_tokens")? {
             Some(tokens) => Some(tokens),
@@ -88,14 +88,14 @@ pub(super) fn read(
     })
 }
 
-fn score_rules(raw: RawConfig<'_>, eos: &[u32]) -> Result<ScoreRules, LoadError> {
+fn logits_settings(raw: RawConfig<'_>, eos: &[u32]) -> Result<LogitsSettings, LoadError> {
     let mut bad_words: Vec<Vec<u32>> = raw.value("bad_words_ids")?.unwrap_or_default();
     // As in transformers, the end of a text is never a bad word.
     bad_words.retain(|word| !word.is_empty() && !eos.iter().any(|end| word[..] == [*end]));
     // Of several biases for the same tokens the last one counts.
     let biases: Vec<(Vec<u32>, f32)> = raw.value("sequence_bias")?.unwrap_or_default();
     let by_tokens: BTreeMap<Vec<u32>, f32> = biases.into_iter().collect();
-    let rules = ScoreRules {
+    let rules = LogitsSettings {
         bad_words,
         sequence_bias: by_tokens.into_iter().filter(|(tokens, _)| !tokens.is_empty()).collect(),
         suppressed: suppressed(raw, "suppress_tokens")?,
@@ -112,14 +112,14 @@ fn score_rules(raw: RawConfig<'_>, eos: &[u32]) -> Result<ScoreRules, LoadError>
     Ok(rules)
 }
 
-fn draw_limits(raw: RawConfig<'_>) -> Result<DrawLimits, LoadError> {
-    let limits = DrawLimits {
+fn sampling_limits(raw: RawConfig<'_>) -> Result<SamplingLimits, LoadError> {
+    let limits = SamplingLimits {
         min_p: raw.value("min_p")?.unwrap_or(0.0),
         typical_p: raw.value("typical_p")?.unwrap_or(1.0),
         epsilon_cutoff: raw.value("epsilon_cutoff")?.unwrap_or(0.0),
         eta_cutoff: raw.value("eta_cutoff")?.unwrap_or(0.0),
     };
-    let DrawLimits { min_p, typical_p, epsilon_cutoff, eta_cutoff } = limits;
+    let SamplingLimits { min_p, typical_p, epsilon_cutoff, eta_cutoff } = limits;
     check(raw, "min_p", min_p, (0.0..=1.0).contains(&min_p), "numbers from 0 to 1")?;
     check(raw, "typical_p", typical_p, typical_p > 0.0, "numbers above 0")?;
     let is_right = epsilon_cutoff >= 0.0;

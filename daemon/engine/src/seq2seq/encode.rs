@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use crate::kernels::packed::{Panels, Product, ROWS_AT_ONCE, packed_len};
+use crate::kernels::panels::{Panels, packed_len};
+use crate::kernels::product::{Product, ROWS_AT_ONCE};
 use crate::kernels::team::Member;
 use crate::layers::activation::Plain;
 use crate::seq2seq::attend::{pack_token, softmax_scores};

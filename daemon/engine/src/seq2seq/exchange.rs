@@ -49,7 +49,7 @@ impl<'a> MemberExchange<'a> {
         own.resize(len, 0.0);
         write(&mut own);
         drop(own);
-        self.member.meet();
+        self.member.wait();
         let read = |part: &'a RwLock<_>| part.read().unwrap_or_else(PoisonError::into_inner);
         Parts(set.iter().map(read).collect())
     }

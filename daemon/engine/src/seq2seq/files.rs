@@ -11,7 +11,7 @@ use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::weights::Weights;
 use crate::seq2seq::codec::RawCodec;
 use crate::seq2seq::family::{BartKind, Family};
-use crate::tokenizer::RawTokenizer;
+use crate::tokenizer::TokenizerFile;
 use crate::tokenizer::marian as marian_tokenizer;
 use crate::tokenizer::marian::MarianFiles;
 use crate::tokenizer::memory_need::tokenizer_need;
@@ -120,8 +120,8 @@ impl TokenizerFiles {
     /// Builds the tokenizer; `folder` is for messages.
     pub(super) fn read(&self, folder: &Path) -> Result<RawCodec, LoadError> {
         let raw = match self {
-            Self::Json(bytes) => RawTokenizer::parse(&folder.join("tokenizer.json"), bytes)?,
-            Self::T5(files) => RawTokenizer::of_t5(files)?,
+            Self::Json(bytes) => TokenizerFile::parse(&folder.join("tokenizer.json"), bytes)?,
+            Self::T5(files) => TokenizerFile::of_t5(files)?,
             Self::Marian(files) => return Ok(RawCodec::Marian(Box::new(files.tokenizer()?))),
         };
         Ok(RawCodec::Library(Box::new(raw)))

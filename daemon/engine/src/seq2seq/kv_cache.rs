@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::kernels::packed::{PANEL, packed_len};
+use crate::kernels::panels::{PANEL, packed_len};
 use crate::seq2seq::network::{AttentionHeads, Seq2SeqNetwork};
 
 /// Tokens of a block: one panel of keys.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::tensor_reader::TensorReader;
-use crate::kernels::packed::PANEL;
+use crate::kernels::panels::PANEL;
 use crate::seq2seq::matrix::{Matrix, Table};
 
 impl TensorReader<'_> {

@@ -33,8 +33,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::api::generation::Seq2SeqModel;
+use crate::api::need::Need;
 use crate::checkpoint::load_error::LoadError;
-use crate::need::Need;
 use crate::seq2seq::family::Family;
 use crate::seq2seq::files::ModelFiles;
 use crate::seq2seq::model::EncoderDecoder;

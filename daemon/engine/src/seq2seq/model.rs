@@ -3,11 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::api::embedding::{ComputeError, ModelSpec, Sequence};
-use crate::api::generation::{Decoder, GenerationDefaults, Seq2SeqModel};
+use crate::api::error::ComputeError;
+use crate::api::generation::{Decoder, Seq2SeqModel};
+use crate::api::generation_defaults::GenerationDefaults;
+use crate::api::need::Need;
+use crate::api::sequence::Sequence;
+use crate::api::spec::ModelSpec;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
-use crate::need::Need;
 use crate::seq2seq::codec::TextCodec;
 use crate::seq2seq::decoder::TeamDecoder;
 use crate::seq2seq::defaults;
@@ -89,16 +92,16 @@ impl Seq2SeqModel for EncoderDecoder {
         self.network.decoder.embedding.positions(self.network.width)
     }
 
-    fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
-        self.codec.encode(text, max_tokens)
+    fn tokenize(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
+        self.codec.tokenize(text, max_tokens)
     }
 
     fn settled_bytes(&self, ids: &[u32], text: &str) -> Result<usize, ComputeError> {
         self.codec.settled_bytes(ids, text)
     }
 
-    fn decode(&self, ids: &[u32]) -> Result<String, ComputeError> {
-        self.codec.decode(ids)
+    fn detokenize(&self, ids: &[u32]) -> Result<String, ComputeError> {
+        self.codec.detokenize(ids)
     }
 
     fn decoder(self: Arc<Self>, threads: usize) -> io::Result<Box<dyn Decoder>> {

@@ -1,60 +1,52 @@
-//! Where a long text may be cut so that its tokens are those of its pieces, one after the other.
+//! Splits a long text into chunks whose tokens, one chunk after the other, are those of the text.
 
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
-/// Text is read in pieces of about this size where that changes no token: the tokenizer keeps some
-/// hundred bytes for each byte that it looks at, and most of a very long text is cut off anyway.
-pub(crate) const PIECE_BYTES: usize = 16 << 10;
-
-/// Where no place to cut comes for so long, the next best one is taken. Where there is none at all,
-/// the rest up to the next one is not read: it belongs to a word so long that no token is its (BERT's
-/// limit is 100 characters).
-pub(crate) const LONGEST_WORD_BYTES: usize = 16 << 10;
-
-/// Whether a character is a blank that ends a word for certain. Others that count as white space,
-/// such as the vertical tab, are control characters too, which BERT's normalizer takes out without a
-/// gap.
-fn is_blank(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\n' | '\r') || (c.is_whitespace() && !c.is_control())
+/// Splits texts between words, for tokenizers that treat each word by itself.
+#[derive(Debug, Clone)]
+pub(super) struct Chunker {
+    /// [`CHUNK_BYTES`], except in tests.
+    pub(super) chunk_bytes: usize,
+    /// [`LONGEST_WORD_BYTES`], except in tests.
+    pub(super) longest_word_bytes: usize,
+    /// The [`MARKS`] that are in no special token.
+    pub(super) marks: Vec<char>,
+    /// The [`OTHER_MARKS`] that are in no special token.
+    other_marks: Vec<char>,
+    /// Whether each Chinese character is a word.
+    pub(super) splits_han: bool,
 }
 
-/// Marks that are words of their own for BERT, and that lower-casing does not look across (as it
-/// does across the full stop, in search of the end of a Greek word).
-pub(crate) const MARKS: [char; 8] = [',', ';', '!', '?', '(', ')', '/', '"'];
+/// The first chunk of a text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Chunk {
+    /// Bytes to tokenize. Fewer than `next` only within a word that is too long to be a token.
+    pub(super) len: usize,
+    /// Where the next chunk begins.
+    pub(super) next: usize,
+}
 
-/// Other marks that are words of their own for BERT. Lower-casing may look across them, which shows
-/// in nothing but a Greek letter before them.
+/// The approximate size of a chunk. The tokenizer keeps some hundred bytes for each byte of text, and
+/// most of a very long text is truncated anyway.
+pub(super) const CHUNK_BYTES: usize = 16 << 10;
+
+/// After this many bytes without a certain boundary, a likely one is used. Without any boundary, the
+/// rest of the word is skipped: a word this long has no token (BERT's limit is 100 characters).
+pub(super) const LONGEST_WORD_BYTES: usize = 16 << 10;
+
+/// Marks that are words of their own for BERT, and that lower-casing does not look across. (It looks
+/// across a full stop, to find the end of a Greek word.)
+pub(super) const MARKS: [char; 8] = [',', ';', '!', '?', '(', ')', '/', '"'];
+
+/// Other marks that are words of their own for BERT. Lower-casing may look across them, which affects
+/// nothing but a Greek letter in front of them.
 const OTHER_MARKS: &str =
     ".:-_'@#$%&*+=<>[]{}|~^`\\、。，．：；！？「」『』（）【】《》〈〉・…—–―‘’“”«»·،؛؟।";
 
-/// Where a text may be cut so that its tokens are those of its pieces.
-#[derive(Debug, Clone)]
-pub(crate) struct Cuts {
-    /// [`PIECE_BYTES`], but for tests.
-    pub(crate) piece_bytes: usize,
-    /// [`LONGEST_WORD_BYTES`], but for tests.
-    pub(crate) longest_word_bytes: usize,
-    /// Those of [`MARKS`] that no special token has within.
-    pub(crate) marks: Vec<char>,
-    /// Those of [`OTHER_MARKS`].
-    other_marks: Vec<char>,
-    /// Whether each Chinese character is a word.
-    pub(crate) splits_han: bool,
-}
-
-/// The first piece of a text.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    /// What is read of it.
-    pub(crate) read: usize,
-    /// Where the next one begins.
-    pub(crate) end: usize,
-}
-
-impl Cuts {
-    /// `None` unless the tokens of a text are those of its words, one after the other, whatever is
-    /// beside them: so it is with BERT's, unless a special token has a blank within.
-    pub(crate) fn of(tokenizer: &Tokenizer) -> Option<Self> {
+impl Chunker {
+    /// `None` unless each word of a text is tokenized independently of the words around it. This holds
+    /// for BERT's pre-tokenizer, unless a special token contains white space.
+    pub(super) fn of(tokenizer: &Tokenizer) -> Option<Self> {
         let is_bert =
             matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)));
         let added = tokenizer.get_added_tokens_decoder();
@@ -70,7 +62,7 @@ impl Cuts {
             _ => false,
         };
         Some(Self {
-            piece_bytes: PIECE_BYTES,
+            chunk_bytes: CHUNK_BYTES,
             longest_word_bytes: LONGEST_WORD_BYTES,
             marks: MARKS.into_iter().filter(is_free).collect(),
             other_marks: OTHER_MARKS.chars().filter(is_free).collect(),
@@ -78,9 +70,10 @@ impl Cuts {
         })
     }
 
-    /// The first piece of a text: up to a blank, or behind a character that is a word by itself.
-    pub(crate) fn first(&self, text: &str) -> Piece {
-        let from = text.ceil_char_boundary(self.piece_bytes.max(1));
+    /// The first chunk of a text. It ends at white space, or behind a character that is a word by
+    /// itself.
+    pub(super) fn first(&self, text: &str) -> Chunk {
+        let from = text.ceil_char_boundary(self.chunk_bytes.max(1));
         let most = text.floor_char_boundary(from.saturating_add(self.longest_word_bytes));
         let mut next_best = None;
         let mut end = text.len();
@@ -89,7 +82,7 @@ impl Cuts {
             if at >= most && next_best.is_some() {
                 break;
             }
-            if is_blank(c) {
+            if ends_word(c) {
                 end = at;
                 next_best = None;
                 break;
@@ -106,11 +99,17 @@ impl Cuts {
         if let Some(next_best) = next_best.filter(|_| end > most) {
             end = next_best;
         }
-        Piece { read: end.min(most.max(from)), end }
+        Chunk { len: end.min(most.max(from)), next: end }
     }
 }
 
-/// The block of Chinese characters that every tokenizer of BERT's kind takes one by one.
+/// Whether a character is white space that certainly ends a word. Other white space, such as the
+/// vertical tab, is a control character as well, which BERT's normalizer removes without a gap.
+fn ends_word(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r') || (c.is_whitespace() && !c.is_control())
+}
+
+/// The block of Chinese characters that every BERT tokenizer splits into single characters.
 fn is_han(c: char) -> bool {
     ('\u{4E00}'..='\u{9FFF}').contains(&c)
 }

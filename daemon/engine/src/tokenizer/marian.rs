@@ -1,8 +1,8 @@
-//! The tokenizer of a Marian folder as it is published: two models of sentencepiece, of the texts
-//! that are read and of those that are written, and one list of numbers for the pieces of both.
+//! The tokenizer of a published Marian folder: a sentencepiece model for the source language, one for
+//! the target language, and one list of ids for the pieces of both.
 //!
-//! Texts are split as `MarianTokenizer` does it where `sacremoses` is not installed, which would
-//! change their marks before.
+//! Texts are split as `MarianTokenizer` splits them without `sacremoses`, which would normalise their
+//! punctuation first.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,14 +13,10 @@ use crate::checkpoint::folder::read_file;
 use crate::checkpoint::load_error::LoadError;
 use crate::tokenizer::sentencepiece::{SPACE, Segmenter, SentencePieceModel, SpecialTokens};
 
-/// Tokens of a text where `tokenizer_config.json` says nothing.
+/// Tokens of a text by default; `tokenizer_config.json` may set another limit.
 pub(crate) const MAX_TOKENS: usize = 512;
 
-/// What both tables take for each byte of `vocab.json`: each piece is in one with its number, and its
-/// text in the other, each an allocation of its own.
-const VOCABULARY_TIMES_FILE: u64 = 10;
-
-/// The files, read and not yet understood.
+/// The bytes of the files, not yet parsed.
 #[derive(Debug)]
 pub(crate) struct MarianFiles {
     folder: PathBuf,
@@ -30,26 +26,30 @@ pub(crate) struct MarianFiles {
     special_tokens: SpecialTokens,
 }
 
-/// Texts to numbers and back.
+/// Converts texts to token ids and back.
 #[derive(Debug)]
 pub(crate) struct MarianTokenizer {
     /// `vocab.json`, for messages.
     pub(crate) file: PathBuf,
     segmenter: Segmenter,
     ids: HashMap<Box<str>, u32>,
-    /// What each number is decoded to, where that is anything.
+    /// The decoded text of each id, unless it is empty.
     texts: HashMap<u32, Box<str>>,
-    /// What is a token wherever it stands in a text, with its number.
+    /// Tokens that are recognised anywhere in a text, with their ids.
     special: Vec<(Box<str>, u32)>,
     unknown: u32,
-    /// Goes behind each text.
+    /// The token at the end of each text.
     pub(crate) end: u32,
-    /// The largest number of a token.
+    /// The largest token id.
     pub(crate) largest: u32,
 }
 
+/// Memory of both tables in multiples of `vocab.json`: one has each piece with its id, the other its
+/// text, each an allocation of its own.
+const VOCABULARY_TIMES_FILE: u64 = 10;
+
 impl MarianFiles {
-    /// Those of a folder; `None` where it has none of them.
+    /// Reads the files of a folder; `None` if it has none of them.
     pub(crate) fn of_folder(folder: &Path, config: &Value) -> Result<Option<Self>, LoadError> {
         let files = ["source.spm", "target.spm", "vocab.json"].map(|name| folder.join(name));
         if !files.iter().any(|file| file.exists()) {
@@ -75,14 +75,14 @@ impl MarianFiles {
         }))
     }
 
-    /// What the tokenizer takes in memory.
+    /// Memory of the tokenizer, in bytes.
     pub(crate) fn need(&self) -> u64 {
         let source = (self.source.len() as u64).saturating_mul(Segmenter::TIMES_FILE);
         let vocabulary = (self.vocabulary.len() as u64).saturating_mul(VOCABULARY_TIMES_FILE);
         source.saturating_add(vocabulary)
     }
 
-    /// Reads them.
+    /// Parses the files.
     pub(crate) fn tokenizer(&self) -> Result<MarianTokenizer, LoadError> {
         let file = self.folder.join("vocab.json");
         let failed =
@@ -92,21 +92,22 @@ impl MarianFiles {
         let [unknown, end, _] = ["unk_token", "eos_token", "pad_token"].map(|name| {
             let token = self.special_tokens.named(name).unwrap_or_default();
             let id = ids.get(token).copied();
-            id.ok_or_else(|| failed(format!("the {name} {token:?} is not in it")))
+            id.ok_or_else(|| failed(format!("it has no entry for the {name} {token:?}")))
         });
         let (unknown, end) = (unknown?, end?);
 
         let special = self.special(&ids)?;
         let texts = self.texts(&ids, &special)?;
         let source = self.folder.join("source.spm");
-        let model = SentencePieceModel::parse(&self.source).map_err(|fault| fault.of(&source))?;
+        let model =
+            SentencePieceModel::parse(&self.source).map_err(|fault| fault.in_file(&source))?;
         let segmenter = Segmenter::new(&model, &source)?;
         let largest = ids.values().chain(special.iter().map(|(_, id)| id)).copied().max();
         let largest = largest.unwrap_or_default();
         Ok(MarianTokenizer { file, segmenter, ids, texts, special, unknown, end, largest })
     }
 
-    /// What is a token wherever it stands in a text, with its number.
+    /// The tokens that are recognised anywhere in a text, with their ids.
     fn special(&self, ids: &HashMap<Box<str>, u32>) -> Result<Vec<(Box<str>, u32)>, LoadError> {
         let added: HashMap<&str, u32> =
             self.special_tokens.added.iter().map(|(id, token)| (&*token.content, *id)).collect();
@@ -120,39 +121,40 @@ impl MarianFiles {
                     file: self.folder.join("tokenizer_config.json"),
                     what: "the added token",
                     found: token.content.clone(),
-                    supported: "special tokens that take nothing beside them",
+                    supported: "special tokens without lstrip, rstrip and single_word",
                 });
             }
         }
-        let number = |token: &&str| added.get(token).or_else(|| ids.get(*token)).copied();
+        let id_of = |token: &&str| added.get(token).or_else(|| ids.get(*token)).copied();
         special
             .into_iter()
             .filter(|token| !token.is_empty())
             .map(|token| {
-                let id = number(&token).ok_or_else(|| LoadError::Tokenizer {
+                let id = id_of(&token).ok_or_else(|| LoadError::Tokenizer {
                     file: self.folder.join("vocab.json"),
-                    source: format!("the special token {token:?} is not in it").into(),
+                    source: format!("it has no entry for the special token {token:?}").into(),
                 })?;
                 Ok((token.into(), id))
             })
             .collect()
     }
 
-    /// What each number is decoded to, where that is anything.
+    /// The decoded text of each id, unless it is empty.
     fn texts(
         &self,
         ids: &HashMap<Box<str>, u32>,
         special: &[(Box<str>, u32)],
     ) -> Result<HashMap<u32, Box<str>>, LoadError> {
         let target = self.folder.join("target.spm");
-        let model = SentencePieceModel::parse(&self.target).map_err(|fault| fault.of(&target))?;
+        let model =
+            SentencePieceModel::parse(&self.target).map_err(|fault| fault.in_file(&target))?;
         let decoded: HashMap<&str, &str> = model.decoded(&target)?.collect();
         let mut texts = HashMap::with_capacity(ids.len());
         for (piece, id) in ids {
             let text = decoded.get(&**piece).copied().unwrap_or(piece).replace(SPACE, " ");
             if texts.insert(*id, text.into()).is_some() {
                 let (file, source) =
-                    (self.folder.join("vocab.json"), format!("two pieces are {id}"));
+                    (self.folder.join("vocab.json"), format!("two pieces have the id {id}"));
                 return Err(LoadError::Tokenizer { file, source: source.into() });
             }
         }
@@ -164,15 +166,15 @@ impl MarianFiles {
 }
 
 impl MarianTokenizer {
-    /// The tokens of a text, without the one that ends it.
-    pub(crate) fn encode(&self, text: &str) -> Vec<u32> {
+    /// The token ids of a text, without the end token.
+    pub(crate) fn tokenize(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
         let (mut from, mut at) = (0, 0);
         while let Some(c) = text[at..].chars().next() {
             let special = self.special.iter().filter(|(token, _)| text[at..].starts_with(&**token));
             match special.max_by_key(|(token, _)| token.len()) {
                 Some((token, id)) => {
-                    self.encode_part(&text[from..at], &mut ids);
+                    self.tokenize_part(&text[from..at], &mut ids);
                     ids.push(*id);
                     at += token.len();
                     from = at;
@@ -180,14 +182,14 @@ impl MarianTokenizer {
                 None => at += c.len_utf8(),
             }
         }
-        self.encode_part(&text[from..], &mut ids);
+        self.tokenize_part(&text[from..], &mut ids);
         ids
     }
 
-    /// Appends the tokens of a text between special tokens.
-    fn encode_part(&self, text: &str, ids: &mut Vec<u32>) {
+    /// Appends the tokens of a text without special tokens.
+    fn tokenize_part(&self, text: &str, ids: &mut Vec<u32>) {
         let id = |piece: &str| self.ids.get(piece).copied().unwrap_or(self.unknown);
-        // The language to translate into, such as `>>fra<<`.
+        // The target language, such as `>>fra<<`.
         let code = text.strip_prefix(">>").and_then(|rest| Some(rest.find("<<")? + 4));
         let (code, text) = text.split_at(code.unwrap_or_default());
         if !code.is_empty() {
@@ -196,11 +198,11 @@ impl MarianTokenizer {
         self.segmenter.segment(text, |piece| ids.push(id(piece)));
     }
 
-    /// The text of tokens, without special ones.
-    pub(crate) fn decode(&self, ids: &[u32]) -> String {
+    /// The text of tokens, without special tokens.
+    pub(crate) fn detokenize(&self, ids: &[u32]) -> String {
         let texts = ids.iter().filter_map(|id| self.texts.get(id));
         let text: String = texts.map(|text| &**text).collect();
-        // What Python takes for a blank.
+        // The white space that Python strips.
         let is_blank = |c: char| c.is_whitespace() || ('\u{1C}'..='\u{1F}').contains(&c);
         text.trim_matches(is_blank).to_owned()
     }

@@ -1,25 +1,22 @@
-//! Two texts as one sequence.
+//! How two texts become one sequence.
 
 use tokenizers::Tokenizer;
 
-use crate::api::embedding::{ComputeError, Sequence};
-use crate::tokenizer::Encoder;
-
-/// The special tokens of a pair.
+/// The special tokens around and between the texts of a pair.
 #[derive(Debug, Clone)]
-pub(crate) struct PairTemplate {
+pub(super) struct PairTemplate {
     before: Vec<u32>,
-    /// Between the texts, at first those that count as the first one's.
+    /// The tokens of the first text's segment come first.
     between: Vec<u32>,
     after: Vec<u32>,
-    /// How many of `between` are of the first one's segment; `None` where all of a pair is of one.
+    /// How many of `between` are in the first text's segment; `None` if a pair has a single segment.
     first_share: Option<usize>,
-    is_told: bool,
+    uses_segments: bool,
 }
 
 impl PairTemplate {
-    /// As the tokenizer puts two texts together.
-    pub(crate) fn of(tokenizer: &Tokenizer) -> tokenizers::Result<Self> {
+    /// The template that a tokenizer uses for pairs.
+    pub(super) fn of(tokenizer: &Tokenizer) -> tokenizers::Result<Self> {
         let pair = tokenizer.encode(("a", "b"), true)?;
         let (ids, segments) = (pair.get_ids(), pair.get_type_ids());
         let text = |number| {
@@ -36,67 +33,45 @@ impl PairTemplate {
         let share = segments[between.clone()].iter().take_while(|&&s| s == segments[first.start]);
         Ok(Self {
             first_share: (!is_one).then(|| share.count()),
-            is_told: true,
+            uses_segments: true,
             before: ids[..first.start].to_vec(),
             between: ids[between].to_vec(),
             after: ids[second.end..].to_vec(),
         })
     }
 
-    /// The same, whether segments differ or not: a model that is not told of segments has but one. What
-    /// the tokenizer itself says is kept, to be told another time.
-    pub(crate) fn telling(self, tells_segments: bool) -> Self {
-        Self { is_told: tells_segments, ..self }
+    /// The same template for a model with or without segment ids. Without them a pair has a single
+    /// segment; the tokenizer's own division is kept, in case another model uses it.
+    pub(super) fn with_segments(self, uses_segments: bool) -> Self {
+        Self { uses_segments, ..self }
     }
 
-    fn len(&self) -> usize {
+    /// The number of special tokens.
+    pub(super) fn len(&self) -> usize {
         self.before.len() + self.between.len() + self.after.len()
     }
-}
 
-impl Encoder {
-    /// The tokens of two texts as one sequence. Where they are too many, the longer text is cut
-    /// first. Unlike single texts they are read with the blanks around them.
-    pub(crate) fn encode_pair(&self, first: &str, second: &str) -> Result<Sequence, ComputeError> {
-        let template = self.pair.as_ref().ok_or(ComputeError::NoPairs)?;
-        let most = self.before.len() + self.max_tokens + self.after.len();
-        let room = most.saturating_sub(template.len());
-        let read = |text, most| {
-            let mut ids = Vec::new();
-            let is_cut = self.append(text, most, &mut ids)?;
-            Ok::<_, ComputeError>((ids, is_cut))
-        };
-        // One more than there is room for: so much tells which texts are too long.
-        let (mut a, a_is_cut) = read(first, room + 1)?;
-        let (mut b, b_is_cut) = read(second, room + 1)?;
-        let mut lengths = (a.len(), b.len());
-        if lengths.0.min(lengths.1) > room && room % 2 == 1 {
-            // The odd token is the longer text's, which shows at its end only.
-            lengths = (read(first, usize::MAX)?.0.len(), read(second, usize::MAX)?.0.len());
-        }
-        let (a_len, b_len) = shares(lengths, room);
-        let truncated = a_is_cut || b_is_cut || a_len < a.len() || b_len < b.len();
-        self.side.keep(&mut a, 0, a_len);
-        self.side.keep(&mut b, 0, b_len);
-        let PairTemplate { before, between, after, first_share, is_told } = template;
-        let ids = [before, &a, between, &b, after].map(Vec::as_slice).concat();
-        let first_len = match first_share.filter(|_| *is_told) {
-            Some(share) => before.len() + a.len() + share,
+    /// The tokens of a pair, and how many of them are in the first text's segment.
+    pub(super) fn join(&self, first: &[u32], second: &[u32]) -> (Vec<u32>, usize) {
+        let Self { before, between, after, first_share, uses_segments } = self;
+        let ids = [before, first, between, second, after].concat();
+        let first_len = match first_share.filter(|_| *uses_segments) {
+            Some(share) => before.len() + first.len() + share,
             None => ids.len(),
         };
-        Ok(Sequence { ids, truncated, first_len, ..Sequence::default() })
+        (ids, first_len)
     }
 }
 
-/// How many tokens each of two texts keeps: transformers' `longest_first`.
-fn shares(lengths: (usize, usize), room: usize) -> (usize, usize) {
+/// How many of `most` tokens each of two texts keeps: transformers' `longest_first`.
+pub(super) fn shares(lengths: (usize, usize), most: usize) -> (usize, usize) {
     let (a, b) = lengths;
-    if a + b <= room {
+    if a + b <= most {
         return lengths;
     }
     let (short, is_swapped) = (a.min(b), a > b);
     let (short, long) =
-        if short <= room / 2 { (short, room - short) } else { (room / 2, room - room / 2) };
+        if short <= most / 2 { (short, most - short) } else { (most / 2, most - most / 2) };
     if is_swapped { (long, short) } else { (short, long) }
 }
 

@@ -18,8 +18,8 @@ pub(crate) enum TruncationSide {
 }
 
 impl TruncationSide {
-    /// What a file says, if it does.
-    pub(crate) fn said(side: &Value, file: &Path) -> Result<Option<Self>, LoadError> {
+    /// The value of a configuration file; `None` if it has none. `file` is for messages.
+    pub(crate) fn of_config(side: &Value, file: &Path) -> Result<Option<Self>, LoadError> {
         match side.as_str() {
             None => Ok(None),
             Some("right") => Ok(Some(Self::Right)),
@@ -33,7 +33,7 @@ impl TruncationSide {
         }
     }
 
-    /// What a `tokenizer.json` says: it counts where nothing else does.
+    /// The value of a `tokenizer.json`: it counts if no configuration file has one.
     pub(crate) fn of(tokenizer: &Tokenizer) -> Self {
         match tokenizer.get_truncation().map(|truncation| truncation.direction) {
             Some(TruncationDirection::Left) => Self::Left,
@@ -41,7 +41,7 @@ impl TruncationSide {
         }
     }
 
-    /// The part of a text in which its tokens are looked for: as many bytes from the end that stays.
+    /// At most `bytes` bytes of a text, from the end that is kept.
     pub(crate) fn part(self, text: &str, bytes: usize) -> &str {
         match self {
             Self::Right => &text[..text.floor_char_boundary(bytes)],
@@ -49,7 +49,7 @@ impl TruncationSide {
         }
     }
 
-    /// The tokens that stay, of those from `start` on.
+    /// Keeps at most `most` of the tokens from `start` on.
     pub(crate) fn keep(self, ids: &mut Vec<u32>, start: usize, most: usize) {
         let surplus = ids.len().saturating_sub(start.saturating_add(most));
         match self {

@@ -92,7 +92,7 @@ fn workers_share_the_weights_and_agree() {
 #[test]
 fn an_empty_sequence_gets_zeros_and_leaves_its_company_alone() {
     let model = load("bert-mean-norm");
-    let hello = model.encode("Hello, world!").unwrap();
+    let hello = model.tokenize("Hello, world!").unwrap();
     let empty = Sequence::default();
     let rows = compute(&model, &[&empty, &hello, &empty]);
     assert_eq!(rows[0], vec![0.0; 32]);
@@ -105,9 +105,9 @@ fn an_empty_sequence_gets_zeros_and_leaves_its_company_alone() {
 #[test]
 fn a_text_beyond_the_limit_is_cut_and_says_so() {
     let model = load("bert-mean-norm");
-    let long = model.encode(&"word ".repeat(500)).unwrap();
+    let long = model.tokenize(&"word ".repeat(500)).unwrap();
     assert_eq!((long.ids.len(), long.truncated), (model.spec().max_tokens, true));
-    let short = model.encode("word").unwrap();
+    let short = model.tokenize("word").unwrap();
     assert!(!short.truncated);
     assert_eq!(long.ids.last(), short.ids.last(), "the end of a cut text is still its last token");
 }

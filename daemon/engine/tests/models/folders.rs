@@ -133,19 +133,19 @@ fn a_text_loses_its_beginning_where_the_tokenizer_says_so() {
         // Texts of any length, to see what there is to be cut; a tokenizer may have a limit of its own.
         let right = load(name);
         let words = |count| (0..count).map(|n| format!("word{n} ")).collect::<String>();
-        let short = right.encode(words(10).trim()).unwrap();
+        let short = right.tokenize(words(10).trim()).unwrap();
         add(&folder, "tokenizer_config.json", "truncation_side", json!("left"));
         add(&folder, "sentence_bert_config.json", "max_seq_length", json!(12));
         let left = load_folder(folder.path()).unwrap();
-        let cut = left.encode(&words(10)).unwrap();
-        let around = right.encode("").unwrap().ids.len();
+        let cut = left.tokenize(&words(10)).unwrap();
+        let around = right.tokenize("").unwrap().ids.len();
         assert_eq!((cut.ids.len(), cut.truncated, short.truncated), (12, true, false), "{name}");
         // Special tokens stay on both sides.
         let front = around - 1;
         assert_eq!(cut.ids[..front], short.ids[..front], "{name}");
         assert!(short.ids.ends_with(&cut.ids[front..]), "{name}: {:?} of {:?}", cut.ids, short.ids);
         // Far more than is read at once.
-        let long = left.encode(&format!("{}{}", words(20_000), words(10))).unwrap();
+        let long = left.tokenize(&format!("{}{}", words(20_000), words(10))).unwrap();
         assert_eq!((long.ids, long.truncated), (cut.ids, true), "{name}");
         // The tokenizer's own file counts where no other says it.
         let folder = copy_of(name);
@@ -154,8 +154,8 @@ fn a_text_loses_its_beginning_where_the_tokenizer_says_so() {
         add(&folder, "tokenizer.json", "truncation", own);
         add(&folder, "tokenizer_config.json", "truncation_side", json!(null));
         add(&folder, "sentence_bert_config.json", "max_seq_length", json!(12));
-        let by_file = load_folder(folder.path()).unwrap().encode(&words(10)).unwrap();
-        assert_eq!(by_file.ids, left.encode(&words(10)).unwrap().ids, "{name}");
+        let by_file = load_folder(folder.path()).unwrap().tokenize(&words(10)).unwrap();
+        assert_eq!(by_file.ids, left.tokenize(&words(10)).unwrap().ids, "{name}");
     }
 }
 
@@ -164,7 +164,7 @@ fn lower_case_is_made_only_where_the_model_asks_for_it() {
     let folder = copy_of("bert-cls-prompts");
     // The tokenizer's own folding is taken away, so that only the setting is left.
     set(&folder, "tokenizer.json", "/normalizer", json!(null));
-    let ids = |text| load_folder(folder.path()).unwrap().encode(text).unwrap().ids;
+    let ids = |text| load_folder(folder.path()).unwrap().tokenize(text).unwrap().ids;
     assert_ne!(ids("HELLO"), ids("hello"));
     set(&folder, "sentence_bert_config.json", "/do_lower_case", json!(true));
     assert_eq!(ids("HELLO"), ids("hello"));
@@ -178,7 +178,7 @@ fn the_default_prompt_goes_in_front_of_every_text() {
     set(&folder, file, "/default_prompt_name", json!("query"));
     let prompted = load_folder(folder.path()).unwrap();
     let prompt = "Represent this sentence for searching relevant passages: ";
-    let ids = |model: &Arc<dyn EmbeddingModel>, text: &str| model.encode(text).unwrap().ids;
+    let ids = |model: &Arc<dyn EmbeddingModel>, text: &str| model.tokenize(text).unwrap().ids;
     assert_eq!(ids(&prompted, " a text"), ids(&plain, &format!("{prompt} a text")));
     assert_eq!(ids(&prompted, ""), ids(&plain, prompt));
     set(&folder, file, "/default_prompt_name", json!("nowhere"));

@@ -345,7 +345,7 @@ fn a_limit_without_room_for_a_text_is_refused() {
     }
     set(&folder, "sentence_bert_config.json", "/max_seq_length", json!(3));
     let model = load_folder(folder.path()).unwrap();
-    assert_eq!(model.encode("several words").unwrap().ids.len(), 3);
+    assert_eq!(model.tokenize("several words").unwrap().ids.len(), 3);
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn check(name: &str) {
     let model = load_masked(folder.path()).unwrap();
     let rows = rows(name);
     let sequences: Vec<Sequence> =
-        rows.iter().map(|row| model.encode(&row.text, usize::MAX).unwrap()).collect();
+        rows.iter().map(|row| model.tokenize(&row.text, usize::MAX).unwrap()).collect();
     let together = fill(&model, &sequences.iter().collect::<Vec<_>>(), 5);
     for ((row, sequence), filled) in rows.iter().zip(&sequences).zip(&together) {
         assert_eq!(sequence.ids, row.input_ids, "{:?}", row.text);
@@ -103,7 +103,7 @@ fn masks_and_tokens_are_spelled_as_the_tokenizer_does() {
 fn a_text_without_a_mask_has_none_filled_and_leaves_its_company_alone() {
     let model = load_masked(&data("bert-mlm")).unwrap();
     let [plain, masked] = ["The soup is warm.", "The [MASK] is warm."]
-        .map(|text| model.encode(text, usize::MAX).unwrap());
+        .map(|text| model.tokenize(text, usize::MAX).unwrap());
     let empty = Sequence::default();
     assert_eq!(fill(&model, &[&plain, &empty], 5), [vec![], vec![]]);
     let filled = fill(&model, &[&empty, &plain, &masked], 5);
@@ -115,7 +115,7 @@ fn a_text_without_a_mask_has_none_filled_and_leaves_its_company_alone() {
 #[test]
 fn probabilities_of_all_tokens_add_up_to_one() {
     let model = load_masked(&data("roberta-mlm")).unwrap();
-    let masked = model.encode("The <mask> is warm.", usize::MAX).unwrap();
+    let masked = model.tokenize("The <mask> is warm.", usize::MAX).unwrap();
     let all = &fill(&model, &[&masked], usize::MAX)[0][0].candidates;
     assert_eq!(all.len(), 1000);
     assert!(all.windows(2).all(|pair| pair[0].1 >= pair[1].1));
@@ -159,7 +159,7 @@ fn a_matrix_of_its_own_has_a_bias_of_its_own() {
     });
     let [own, tied] = [folder.path().to_owned(), data("bert-mlm")].map(|path| {
         let model = load_masked(&path).unwrap();
-        let masked = model.encode("The [MASK] is warm today.", usize::MAX).unwrap();
+        let masked = model.tokenize("The [MASK] is warm today.", usize::MAX).unwrap();
         fill(&model, &[&masked], 5)
     });
     assert_eq!(own, tied);
@@ -170,14 +170,14 @@ fn a_text_has_no_more_tokens_than_are_asked_for() {
     let folder = copy_of("bert-mlm");
     let text = "The [MASK] is warm and the [MASK] is cold.";
     let model = load_masked(folder.path()).unwrap();
-    let whole = model.encode(text, usize::MAX).unwrap();
+    let whole = model.tokenize(text, usize::MAX).unwrap();
     assert!(!whole.truncated);
-    let cut = model.encode(text, 6).unwrap();
+    let cut = model.tokenize(text, 6).unwrap();
     assert_eq!((cut.ids.len(), cut.truncated), (6, true));
     assert_eq!((&cut.ids[..5], cut.ids[5]), (&whole.ids[..5], *whole.ids.last().unwrap()));
     // The other end goes where the folder says so.
     add(&folder, "tokenizer_config.json", "truncation_side", value!("left"));
-    let cut = load_masked(folder.path()).unwrap().encode(text, 6).unwrap();
+    let cut = load_masked(folder.path()).unwrap().tokenize(text, 6).unwrap();
     assert_eq!((cut.ids[0], &cut.ids[1..]), (whole.ids[0], &whole.ids[whole.ids.len() - 5..]));
     add(&folder, "tokenizer_config.json", "truncation_side", value!("middle"));
     let error = load_masked(folder.path()).unwrap_err().to_string();
@@ -188,7 +188,7 @@ fn a_text_has_no_more_tokens_than_are_asked_for() {
 #[test]
 fn a_text_of_masks_has_them_all_filled() {
     let model = load_masked(&data("bert-mlm")).unwrap();
-    let masks = model.encode(&"[MASK] ".repeat(40), usize::MAX).unwrap();
+    let masks = model.tokenize(&"[MASK] ".repeat(40), usize::MAX).unwrap();
     let filled = fill(&model, &[&masks, &masks], 1);
     assert_eq!(filled[0].len(), 40);
     assert_eq!(
@@ -217,7 +217,7 @@ fn a_matrix_of_its_own_is_used_where_the_weights_are_not_tied() {
     });
     let scores = || {
         let model = load_masked(folder.path()).unwrap();
-        let masked = model.encode("The [MASK] is warm.", usize::MAX).unwrap();
+        let masked = model.tokenize("The [MASK] is warm.", usize::MAX).unwrap();
         fill(&model, &[&masked], 1)[0][0].candidates[0]
     };
     // What transformers does with a tied matrix that stands in the file: nothing.

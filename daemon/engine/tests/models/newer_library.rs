@@ -43,7 +43,7 @@ fn what_files_say_otherwise_counts_as_in_the_library() {
         change(&folder, &variant["changes"]);
         let got = if name == "cross-encoder" {
             let head = load_ranker(folder.path()).unwrap();
-            let pairs = pairs.iter().map(|(a, b)| head.model.encode_pair(a, b).unwrap());
+            let pairs = pairs.iter().map(|(a, b)| head.model.tokenize_pair(a, b).unwrap());
             let pairs: Vec<_> = pairs.collect();
             let mut scores = compute(&head.model, &pairs.iter().collect::<Vec<_>>());
             if head.activation == ScoreActivation::Sigmoid {

@@ -18,14 +18,14 @@ fn pairs(name: &str) -> Vec<(String, String)> {
     serde_json::from_value(json(&format!("expected/{name}.json"))["pairs"].take()).unwrap()
 }
 
-fn encode_pairs(head: &RankHead, name: &str) -> Vec<Sequence> {
-    pairs(name).iter().map(|(a, b)| head.model.encode_pair(a, b).unwrap()).collect()
+fn tokenize_pairs(head: &RankHead, name: &str) -> Vec<Sequence> {
+    pairs(name).iter().map(|(a, b)| head.model.tokenize_pair(a, b).unwrap()).collect()
 }
 
 #[track_caller]
 fn check(name: &str) {
     let head = load_ranker(&data(name)).unwrap();
-    let sequences = encode_pairs(&head, name);
+    let sequences = tokenize_pairs(&head, name);
     let reference = json(&format!("expected/{name}.json"));
     let ids: Vec<Vec<u32>> = serde_json::from_value(reference["input_ids"].clone()).unwrap();
     let types: Vec<Vec<usize>> =
@@ -68,13 +68,13 @@ fn a_classifier_of_three_labels_equals_transformers() {
 fn the_longer_text_of_a_pair_is_cut() {
     let head = load_ranker(&data("cross-encoder")).unwrap();
     let long = "word ".repeat(200);
-    let pair = head.model.encode_pair("a b", &long).unwrap();
+    let pair = head.model.tokenize_pair("a b", &long).unwrap();
     assert_eq!((pair.ids.len(), pair.truncated, pair.first_len), (64, true, 4));
-    let pair = head.model.encode_pair(&long, "a b").unwrap();
+    let pair = head.model.tokenize_pair(&long, "a b").unwrap();
     assert_eq!((pair.ids.len(), pair.truncated, pair.first_len), (64, true, 61));
-    let pair = head.model.encode_pair(&long, &long).unwrap();
+    let pair = head.model.tokenize_pair(&long, &long).unwrap();
     assert_eq!((pair.ids.len(), pair.truncated, pair.first_len), (64, true, 32));
-    assert!(!head.model.encode_pair("a", "b").unwrap().truncated);
+    assert!(!head.model.tokenize_pair("a", "b").unwrap().truncated);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn rows_and_scores_of_one_folder_share_weights_that_are_counted_once() {
     let alone = (load_folder(&data("cross-encoder")).unwrap(), load_ranker(&data("cross-encoder")));
     let (rows, head) = load_folder_with_ranker(&data("cross-encoder"), WeightType::F32).unwrap();
     let ranker = alone.1.unwrap();
-    let sequences = encode_pairs(&head, "cross-encoder");
+    let sequences = tokenize_pairs(&head, "cross-encoder");
     let batch: Vec<&Sequence> = sequences.iter().collect();
     assert_eq!(compute(&head.model, &batch), compute(&ranker.model, &batch));
     assert_eq!(compute(&rows, &batch), compute(&alone.0, &batch));
@@ -151,7 +151,7 @@ fn a_cross_encoder_with_modules_makes_rows_as_one_without() {
     let modules = value!([{"idx": 0, "name": "0", "path": "", "type": module}]);
     write(&folder, "modules.json", &modules);
     let (rows, head) = load_folder_with_ranker(folder.path(), WeightType::F32).unwrap();
-    let sequences = encode_pairs(&head, "cross-encoder");
+    let sequences = tokenize_pairs(&head, "cross-encoder");
     let batch: Vec<&Sequence> = sequences.iter().collect();
     let plain = load_folder(&data("cross-encoder")).unwrap();
     assert_eq!(compute(&rows, &batch), compute(&plain, &batch));
@@ -184,14 +184,14 @@ fn files_of_a_sentence_transformer_count_for_rows_and_those_of_a_cross_encoder_f
         write(&folder, "config_sentence_transformers.json", &settings);
         write(&folder, "sentence_bert_config.json", &sentence);
         let (rows, head) = load_folder_with_ranker(folder.path(), WeightType::F32).unwrap();
-        let row = rows.encode(text).unwrap();
+        let row = rows.tokenize(text).unwrap();
         let prompted = rows.spec().default_prompt.is_some();
         assert_eq!((row.ids.len() == 12, prompted), (is_for_rows, is_for_rows));
-        let pair = head.model.encode_pair(text, "b").unwrap();
-        let same = pair == plain.model.encode_pair(text, "b").unwrap();
+        let pair = head.model.tokenize_pair(text, "b").unwrap();
+        let same = pair == plain.model.tokenize_pair(text, "b").unwrap();
         assert_eq!((pair.ids.len() == 12, same), (!is_for_rows, is_for_rows));
         let alone = load_ranker(folder.path()).unwrap();
-        assert_eq!(alone.model.encode_pair(text, "b").unwrap(), pair);
+        assert_eq!(alone.model.tokenize_pair(text, "b").unwrap(), pair);
     }
     let folder = copy_of("cross-encoder");
     let dense = value!([
@@ -218,14 +218,14 @@ fn a_head_of_another_number_of_labels_is_refused() {
 #[test]
 fn a_model_without_a_pair_template_of_a_kind_takes_no_pairs() {
     let model = load_folder(&data("bert-mean-norm")).unwrap();
-    assert!(matches!(model.encode_pair("a", "b"), Err(ComputeError::NoPairs)));
+    assert!(matches!(model.tokenize_pair("a", "b"), Err(ComputeError::NoPairs)));
 }
 
 #[test]
 fn a_batch_of_nothing_is_no_work_and_a_sequence_of_nothing_is_scored_like_zeros() {
     let head = load_ranker(&data("classifier-3")).unwrap();
     assert!(compute(&head.model, &[]).is_empty());
-    let pair = head.model.encode_pair("a", "b").unwrap();
+    let pair = head.model.tokenize_pair("a", "b").unwrap();
     let empty = Sequence::default();
     let rows = compute(&head.model, &[&empty, &pair, &empty]);
     assert_eq!(rows[0], rows[2]);
@@ -326,7 +326,7 @@ fn heads_of_roberta_distilbert_and_mpnet_compute_what_their_formulas_say() {
             (names[1][1].as_str(), vec![1]),
         ];
         let head = with_head(name, prefix, architecture, &head);
-        let pair = head.model.encode_pair("A man plays a guitar.", "It is loud.").unwrap();
+        let pair = head.model.tokenize_pair("A man plays a guitar.", "It is loud.").unwrap();
         let want = by_hand(&first_row(name, &pair), activation);
         let got = compute(&head.model, &[&pair])[0][0];
         assert!((got - want).abs() < 1e-5, "{name}: {got} is not {want}");
@@ -346,9 +346,9 @@ fn a_pair_of_roberta_has_two_ends_between() {
     ];
     let head =
         with_head("roberta-mean-norm", "roberta.", "RobertaForSequenceClassification", &head);
-    let pair = head.model.encode_pair("a", "b").unwrap();
+    let pair = head.model.tokenize_pair("a", "b").unwrap();
     assert_eq!((pair.ids[0], &pair.ids[2..4], pair.ids.len()), (0, &[2, 2][..], 6));
     assert_eq!(pair.first_len, 6);
     let model = Arc::clone(&head.model);
-    assert!(model.encode("a").unwrap().ids.len() == 3);
+    assert!(model.tokenize("a").unwrap().ids.len() == 3);
 }

@@ -19,17 +19,17 @@ fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// Compares what a model reads and writes with what transformers does.
+/// Compares the token ids and the decoded texts of a model with those of transformers.
 #[track_caller]
 fn compare(model: &dyn Seq2SeqModel, expected: &Value, texts: &[String], what: &str) {
     let read = expected["read"].as_array().unwrap();
     assert!(read.len() == texts.len() && !read.is_empty(), "{what}");
     for (text, row) in texts.iter().zip(read) {
-        let got = model.encode(text, usize::MAX).unwrap().ids;
+        let got = model.tokenize(text, usize::MAX).unwrap().ids;
         assert_eq!(got, ids(&row["ids"]), "{what}: {text:?}");
     }
     for row in read.iter().chain(expected["drawn"].as_array().unwrap()) {
-        let got = model.decode(&ids(&row["ids"])).unwrap();
+        let got = model.detokenize(&ids(&row["ids"])).unwrap();
         assert_eq!(got, row["text"].as_str().unwrap(), "{what}: {}", row["ids"]);
     }
 }
@@ -77,7 +77,7 @@ fn the_memory_of_such_a_tokenizer_is_counted() {
 }
 
 #[test]
-fn a_marian_reads_512_tokens_where_nothing_else_is_said() {
+fn a_marian_takes_512_tokens_by_default() {
     let folder = sentencepiece_folder("marian");
     add(&folder, "config.json", "max_position_embeddings", json!(1024));
     assert_eq!(load(&folder).spec().max_tokens, 512);
@@ -89,15 +89,15 @@ fn a_marian_reads_512_tokens_where_nothing_else_is_said() {
 fn the_end_of_a_long_text_is_cut_off_with_a_tokenizer_of_sentencepiece_too() {
     let folder = sentencepiece_folder("marian");
     let text = format!(">>deu<< {}", "Good morning, several words. ".repeat(4000));
-    let whole = load(&folder).encode(&text, usize::MAX).unwrap();
+    let whole = load(&folder).tokenize(&text, usize::MAX).unwrap();
     assert!(whole.ids.len() > 10_000 && !whole.truncated);
     for max in [1, 2, 40, 700, 9000] {
-        let got = load(&folder).encode(&text, max).unwrap();
+        let got = load(&folder).tokenize(&text, max).unwrap();
         assert_eq!(got.ids[..max - 1], whole.ids[..max - 1]);
         assert_eq!((got.ids[max - 1..].to_vec(), got.truncated), (vec![0], true));
     }
     add(&folder, "tokenizer_config.json", "truncation_side", json!("left"));
-    let got = load(&folder).encode(&text, 40).unwrap().ids;
+    let got = load(&folder).tokenize(&text, 40).unwrap().ids;
     assert_eq!(got, whole.ids[whole.ids.len() - 40..]);
 }
 
@@ -112,7 +112,7 @@ fn error_naming(folder: &TempDir, file: &str, fault: &str) -> LoadError {
     error
 }
 
-/// Appends to a file of a folder: a protobuf message with another one behind it is both.
+/// Appends to a file of a folder: a protobuf message followed by another one is both, merged.
 fn append(folder: &TempDir, file: &str, bytes: &[u8]) {
     let path = folder.path().join(file);
     let whole = [&fs::read(&path).unwrap()[..], bytes].concat();
@@ -216,16 +216,25 @@ fn damage_is_found_before_it_costs_anything() {
         [&[0x1A, len + 2, 0x12, len], bytes].concat()
     };
     for (bytes, fault) in [
-        ([&[0x0A][..], &huge].concat(), "cut off"),
-        ([&[0x12][..], &huge].concat(), "cut off"),
-        (vec![0x0A, 4, 0x0A, 0xFF, 0xFF, 0x7F], "cut off"),
+        ([&[0x0A][..], &huge].concat(), "ModelProto.pieces: buffer underflow"),
+        ([&[0x12][..], &huge].concat(), "ModelProto.trainer_spec: buffer underflow"),
+        (
+            vec![0x0A, 4, 0x0A, 0xFF, 0xFF, 0x7F],
+            "SentencePiece.piece: ModelProto.pieces: buffer underflow",
+        ),
         (vec![0x0A, 0], "is empty"),
-        (piece(&[0xFF]), "is no text"),
-        (vec![0x0A, 8, 0x0A, 1, b'x', 0x15, 0, 0, 0xC0, 0x7F], "no number"),
+        (piece(&[0xFF]), "SentencePiece.piece: ModelProto.pieces: invalid string"),
+        (vec![0x0A, 8, 0x0A, 1, b'x', 0x15, 0, 0, 0xC0, 0x7F], "not finite"),
         (vec![0x0A, 5, 0x0A, 1, b'x', 0x18, 2], "2 unknown pieces"),
-        (vec![0x0A, 5, 0x0A, 1, b'x', 0x18, 9], "no known kind"),
-        (vec![0x12, 2, 0x18, 9], "field 3"),
-        (vec![0x12, 2, 0x1D, 0], "cut off"),
+        (vec![0x0A, 5, 0x0A, 1, b'x', 0x18, 9], "unknown kind"),
+        (vec![0x12, 2, 0x18, 9], "model_type 9"),
+        (
+            vec![0x12, 2, 0x1D, 0],
+            "TrainerSpec.model_type: ModelProto.trainer_spec: invalid wire type",
+        ),
+        // A group that does not end, and groups that nest too deep.
+        (vec![0xC3, 0x0C], "not a sentencepiece model"),
+        ([0xC3, 0x0C].repeat(1000), "recursion limit"),
         // Rules: of no length, of one that cannot be, without replacements, that lead outside.
         (charsmap(&[1]), "precompiled_charsmap"),
         (charsmap(&[0, 0, 0, 0, 0]), "precompiled_charsmap"),
@@ -242,7 +251,7 @@ fn damage_is_found_before_it_costs_anything() {
     }
     let folder = sentencepiece_folder("marian");
     append(&folder, "source.spm", &piece("\u{2581}the".as_bytes()));
-    error_naming(&folder, "source.spm", "there twice");
+    error_naming(&folder, "source.spm", "occurs twice");
     let long = vec![b'x'; 2000];
     let folder = sentencepiece_folder("t5");
     append(&folder, "spiece.model", &[&[0x0A, 0xD3, 0x0F, 0x0A, 0xD0, 0x0F][..], &long].concat());
@@ -260,7 +269,7 @@ fn damage_is_found_before_it_costs_anything() {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
-    /// Any bytes in any place: an error, or a tokenizer that works, but no panic.
+    /// Any bytes anywhere in a file: an error, or a tokenizer that works, but no panic.
     #[test]
     fn a_damaged_tokenizer_never_panics(
         file in 0usize..6, at in any::<u32>(), bytes in prop::collection::vec(any::<u8>(), 1..5),
@@ -285,10 +294,10 @@ proptest! {
         fs::write(&path, whole).unwrap();
         match load_seq2seq(folder.path()) {
             Ok(model) => {
-                let ids = model.encode(&text, 64).unwrap().ids;
-                model.decode(&ids).unwrap();
+                let ids = model.tokenize(&text, 64).unwrap().ids;
+                model.detokenize(&ids).unwrap();
                 for other in texts() {
-                    model.encode(&other, 64).unwrap();
+                    model.tokenize(&other, 64).unwrap();
                 }
             }
             Err(error) => {
@@ -317,7 +326,7 @@ fn an_encoder_of_t5_may_have_a_spiece_model_too() {
     for (text, row) in
         texts().iter().zip(expected["t5"]["as published"]["read"].as_array().unwrap())
     {
-        let (got, want) = (model.encode(text).unwrap(), ids(&row["ids"]));
+        let (got, want) = (model.tokenize(text).unwrap(), ids(&row["ids"]));
         if text.trim() == text && !got.truncated {
             assert_eq!(got.ids, want, "{text:?}");
         }

@@ -38,7 +38,7 @@ fn cases(model: &dyn Seq2SeqModel, name: &str) -> Vec<Case> {
     let prefix = expected["prefix"].as_str().unwrap();
     let rows = expected["rows"].as_array().unwrap().iter();
     let case = |(text, row): (String, &Value)| {
-        let input = model.encode(&format!("{prefix}{text}"), INPUT_TOKENS).unwrap();
+        let input = model.tokenize(&format!("{prefix}{text}"), INPUT_TOKENS).unwrap();
         Case { input, row: row.clone() }
     };
     texts().into_iter().zip(rows).map(case).collect()
@@ -139,7 +139,7 @@ fn answers_are_those_of_the_reference_wherever_it_is_sure() {
             sure += 1;
             let got = greedy(&model, &mut *decoder, &case.input, 20);
             assert_eq!(got, ids(&want["ids"]), "{name} {}", case.row["id"]);
-            assert_eq!(model.decode(&got).unwrap(), want["text"].as_str().unwrap(), "{name}");
+            assert_eq!(model.detokenize(&got).unwrap(), want["text"].as_str().unwrap(), "{name}");
         }
         assert!(sure >= 19, "{name}: {sure}");
     }
@@ -201,12 +201,12 @@ fn the_little_t5_inside_the_program_answers_as_it_was_measured() {
     let mut decoder = Arc::clone(&model).decoder(2).unwrap();
     let expected = json("verbalizer-t5/expected.json");
     for row in expected["rows"].as_array().unwrap() {
-        let input = model.encode(row["input"].as_str().unwrap(), 512).unwrap();
+        let input = model.tokenize(row["input"].as_str().unwrap(), 512).unwrap();
         assert_eq!(input.ids, ids(&row["input_ids"]));
         let got = greedy(&model, &mut *decoder, &input, 64);
         if row["min_top1_top2_margin"].as_f64().unwrap() > 1e-3 {
             assert_eq!(got, ids(&row["greedy_ids"]), "{}", row["input"]);
-            assert_eq!(model.decode(&got).unwrap(), row["greedy_text"].as_str().unwrap());
+            assert_eq!(model.detokenize(&got).unwrap(), row["greedy_text"].as_str().unwrap());
         }
     }
 }
@@ -216,13 +216,13 @@ fn a_text_that_is_too_long_loses_its_end_and_says_so() {
     for name in MODELS {
         let model = load(name);
         let text = "One two three four five six seven eight nine ten.";
-        let whole = model.encode(text, 1000).unwrap();
+        let whole = model.tokenize(text, 1000).unwrap();
         assert!(!whole.truncated);
-        let cut = model.encode(text, 6).unwrap();
+        let cut = model.tokenize(text, 6).unwrap();
         assert!(cut.truncated && cut.ids.len() == 6, "{name}");
         assert_eq!(cut.ids[..5], whole.ids[..5], "{name}");
         assert_eq!(cut.ids[5], *whole.ids.last().unwrap(), "{name}: the end of the text is marked");
-        assert_eq!(model.encode(text, whole.ids.len()).unwrap(), whole);
+        assert_eq!(model.tokenize(text, whole.ids.len()).unwrap(), whole);
     }
 }
 
@@ -305,7 +305,7 @@ fn reordered_answers_go_on_from_what_they_took_over() {
     for name in ["t5-relu-tied", "marian"] {
         let model = load(name);
         let mut decoder = Arc::clone(&model).decoder(2).unwrap();
-        let input = model.encode("a text to answer", INPUT_TOKENS).unwrap();
+        let input = model.tokenize("a text to answer", INPUT_TOKENS).unwrap();
         let source = admit(&mut *decoder, &input);
         let token = |beam: usize, step: usize| u32::try_from(5 + beam * 100 + step * 3).unwrap();
         let beams: Vec<HypothesisId> = (0..3).map(|_| decoder.begin(source, 60).unwrap()).collect();
@@ -343,7 +343,7 @@ fn reordered_answers_go_on_from_what_they_took_over() {
 fn what_cannot_be_done_is_an_error_and_changes_nothing() {
     let model = load("bart");
     let mut decoder = Arc::clone(&model).decoder(2).unwrap();
-    let input = model.encode("a text", INPUT_TOKENS).unwrap();
+    let input = model.tokenize("a text", INPUT_TOKENS).unwrap();
     let source = admit(&mut *decoder, &input);
     let (first, second) = (decoder.begin(source, 3).unwrap(), decoder.begin(source, 3).unwrap());
     let logits = step(&mut *decoder, first, 2);
@@ -388,7 +388,7 @@ fn an_answer_ends_where_the_positions_do() {
     let model = load("bart");
     assert_eq!((model.max_output_tokens(), model.spec().max_tokens), (Some(68), 64));
     let mut decoder = Arc::clone(&model).decoder(1).unwrap();
-    let source = admit(&mut *decoder, &model.encode("a text", INPUT_TOKENS).unwrap());
+    let source = admit(&mut *decoder, &model.tokenize("a text", INPUT_TOKENS).unwrap());
     let answer = decoder.begin(source, 1000).unwrap();
     for _ in 0..68 {
         step(&mut *decoder, answer, 5);

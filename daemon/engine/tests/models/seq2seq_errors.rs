@@ -294,7 +294,7 @@ fn names_without_a_prefix_are_understood() {
 
 /// What the decoder puts out behind its start token.
 fn first_logits(model: &Arc<dyn Seq2SeqModel>, start: u32) -> Vec<f32> {
-    let input = model.encode("Several words.", 64).unwrap();
+    let input = model.tokenize("Several words.", 64).unwrap();
     let mut decoder = Arc::clone(model).decoder(1).unwrap();
     let source = decoder.admit(&[&input]).unwrap()[0];
     let answer = decoder.begin(source, 4).unwrap();

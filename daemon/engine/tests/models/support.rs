@@ -48,7 +48,7 @@ pub(crate) fn compute(model: &Arc<dyn EmbeddingModel>, batch: &[&Sequence]) -> V
 }
 
 pub(crate) fn encode(model: &Arc<dyn EmbeddingModel>, texts: &[String]) -> Vec<Sequence> {
-    texts.iter().map(|text| model.encode(text).unwrap()).collect()
+    texts.iter().map(|text| model.tokenize(text).unwrap()).collect()
 }
 
 /// The rows of texts computed as one batch.
@@ -64,7 +64,7 @@ pub(crate) fn embed_prompted(
     texts: &[String],
 ) -> Vec<Vec<f32>> {
     let sequences: Vec<Sequence> =
-        texts.iter().map(|text| model.encode_prompted(prompt, text).unwrap()).collect();
+        texts.iter().map(|text| model.tokenize_with_prompt(prompt, text).unwrap()).collect();
     compute(model, &sequences.iter().collect::<Vec<_>>())
 }
 

@@ -28,7 +28,7 @@ impl MaskedModel for Blanks {
     fn spec(&self) -> &ModelSpec {
         &self.spec
     }
-    fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
+    fn tokenize(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
         let ids = text.bytes().take(max_tokens).map(u32::from).collect();
         Ok(Sequence { ids, truncated: text.len() > max_tokens, ..Sequence::default() })
     }
@@ -38,14 +38,14 @@ impl MaskedModel for Blanks {
     fn token_text(&self, id: u32) -> String {
         format!("t{id}")
     }
-    fn mask_context(self: Arc<Self>) -> Box<dyn MaskFiller> {
-        Box::new(MaskContext(self))
+    fn mask_context(self: Arc<Self>) -> Box<dyn MaskContext> {
+        Box::new(BlanksContext(self))
     }
 }
 
-struct MaskContext(Arc<Blanks>);
+struct BlanksContext(Arc<Blanks>);
 
-impl MaskFiller for MaskContext {
+impl MaskContext for BlanksContext {
     fn fill(
         &mut self,
         batch: &[&Sequence],

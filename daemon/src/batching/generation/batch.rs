@@ -140,7 +140,7 @@ impl Batch {
     /// Tokenizes a text, or fails its job.
     fn tokenize(&self, text: QueuedText) -> Option<PendingText> {
         let config = &text.job.params.config;
-        match guarded(|| Ok(self.model.encode(text.as_str(), config.max_input_tokens)?)) {
+        match guarded(|| Ok(self.model.tokenize(text.as_str(), config.max_input_tokens)?)) {
             Ok(input) => {
                 let seed = match config.search.sampling() {
                     Some(SamplingParams { seed: Some(seed), .. }) => seed,
@@ -257,7 +257,7 @@ impl Batch {
 
     fn answer(&self, pending: PendingText, state: TextState) {
         let PendingText { text, input, detokenizer, .. } = pending;
-        match guarded(|| state.into_sequences(&|ids| Ok(self.model.decode(ids)?))) {
+        match guarded(|| state.into_sequences(&|ids| Ok(self.model.detokenize(ids)?))) {
             Ok(mut sequences) => {
                 // The answer of a stream is what was streamed.
                 if text.job.params.sink.is_some()

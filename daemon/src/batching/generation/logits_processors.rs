@@ -4,7 +4,7 @@
 mod tests;
 
 use crate::batching::generation::config::GenerationConfig;
-use emberd_engine::{GenerationDefaults, ScoreRules};
+use emberd_engine::{GenerationDefaults, LogitsSettings};
 use emberd_protocol::FinishReason;
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ pub(super) struct LogitsProcessors {
     forced_bos: Vec<u32>,
     forced_eos: Vec<u32>,
     /// Those that only the model's folder can configure.
-    folder: ScoreRules,
+    folder: LogitsSettings,
     /// The tokens of the input; empty if no processor looks at them.
     input: Vec<u32>,
     pub(super) min_new_tokens: usize,
@@ -35,7 +35,7 @@ impl LogitsProcessors {
         model: &GenerationDefaults,
         input: &[u32],
     ) -> Self {
-        let folder = model.rules.clone();
+        let folder = model.logits.clone();
         let looks_at_input =
             folder.encoder_no_repeat_ngram_size > 0 || changes(folder.encoder_repetition_penalty);
         Self {

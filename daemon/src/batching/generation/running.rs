@@ -75,7 +75,7 @@ impl RunningText {
         model: &dyn Seq2SeqModel,
         logits: &mut [f32],
     ) -> Result<Progress, TextError> {
-        let progress = self.state.advance(logits, &|ids| Ok(model.decode(ids)?))?;
+        let progress = self.state.advance(logits, &|ids| Ok(model.detokenize(ids)?))?;
         let PendingText { text, detokenizer, .. } = &mut self.pending;
         if let Some(sink) = &text.job.params.sink {
             let (so_far, ids) = self.state.so_far();

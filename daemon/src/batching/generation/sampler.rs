@@ -9,7 +9,7 @@
 mod tests;
 
 use crate::batching::generation::config::SamplingParams;
-use emberd_engine::DrawLimits;
+use emberd_engine::SamplingLimits;
 use std::collections::BTreeSet;
 
 /// A random number generator: SplitMix64, a scrambled counter (Steele, Lea, Flood: Fast Splittable
@@ -61,12 +61,12 @@ pub(super) struct Sampler {
     pub(super) top_k: usize,
     pub(super) top_p: f32,
     /// Limits that only a model's folder can configure.
-    pub(super) limits: DrawLimits,
+    pub(super) limits: SamplingLimits,
 }
 
 impl Sampler {
     /// The sampler for the parameters of a request and the limits of a folder.
-    pub(super) fn new(params: SamplingParams, limits: DrawLimits) -> Self {
+    pub(super) fn new(params: SamplingParams, limits: SamplingLimits) -> Self {
         let SamplingParams { temperature, top_k, top_p, .. } = params;
         Self { temperature, top_k, top_p, limits }
     }
@@ -141,7 +141,7 @@ impl Sampler {
 
     /// Applies the folder's limits, and returns the sum of the weights that are left.
     fn keep_likely(self, odds: &mut Vec<(u32, f32)>, mut total: f64, least: usize) -> f64 {
-        let DrawLimits { min_p, typical_p, epsilon_cutoff, eta_cutoff } = self.limits;
+        let SamplingLimits { min_p, typical_p, epsilon_cutoff, eta_cutoff } = self.limits;
         if min_p > 0.0 {
             // The greatest weight is 1.
             total = keep(odds, min_p.into(), least);

@@ -74,14 +74,14 @@ impl TextState {
         let sequences = match config.search {
             Search::Greedy => Sequences::Independent(vec![sequence(None)]),
             Search::Sample(params) => {
-                let sampler = Sampler::new(params, model.draw_limits);
+                let sampler = Sampler::new(params, model.sampling_limits);
                 let rngs = (0..config.return_sequences).map(|number| Rng::new(seed, number));
                 Sequences::Independent(rngs.map(|rng| sequence(Some((sampler, rng)))).collect())
             }
             Search::Beams { count, length_penalty, early_stopping, sampling } => {
                 let mut beams = BeamSearch::new(count, length_penalty, early_stopping, start);
                 if let Some(params) = sampling {
-                    let sampler = Sampler::new(params, model.draw_limits);
+                    let sampler = Sampler::new(params, model.sampling_limits);
                     beams = beams.sampled(sampler, Rng::new(seed, 0));
                 }
                 Sequences::Beams(beams)

@@ -25,7 +25,7 @@ impl EmbeddingModel for Tight {
         &self.spec
     }
 
-    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
+    fn tokenize(&self, text: &str) -> Result<Sequence, ComputeError> {
         Ok(Sequence { ids: vec![0; text.len()], ..Sequence::default() })
     }
 

@@ -1,6 +1,7 @@
 //! Each layer by tensor operations beside its kernel, both on the CPU.
 
-use crate::api::embedding::{Sequence, WeightType};
+use crate::api::sequence::Sequence;
+use crate::api::weight_type::WeightType;
 use crate::layers::activation::Activation;
 use crate::layers::attention::AttentionScratch;
 use crate::layers::attention_shape::{Attention, Reach};
@@ -161,7 +162,8 @@ fn models_make_the_same_rows_by_tensor_operations() {
         let Ok(by_kernels) = load_folder(&entry.path()) else { continue };
         let by_tensors = forced::on(|| load_folder(&entry.path())).unwrap();
         let card = by_kernels.spec().clone();
-        let sequences: Vec<_> = texts.iter().map(|text| by_kernels.encode(text).unwrap()).collect();
+        let sequences: Vec<_> =
+            texts.iter().map(|text| by_kernels.tokenize(text).unwrap()).collect();
         let batch: Vec<_> = sequences.iter().collect();
         let rows_of = |model: std::sync::Arc<dyn crate::api::embedding::EmbeddingModel>| {
             let mut values = vec![f32::NAN; card.dimension * batch.len()];

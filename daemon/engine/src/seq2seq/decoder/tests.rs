@@ -4,8 +4,8 @@ use std::sync::Arc;
 use safetensors::SafeTensors;
 
 use super::TeamDecoder;
-use crate::api::embedding::Sequence;
 use crate::api::generation::{Decoder, Seq2SeqModel};
+use crate::api::sequence::Sequence;
 use crate::seq2seq::files::ModelFiles;
 use crate::seq2seq::model::EncoderDecoder;
 
@@ -36,7 +36,7 @@ fn encoded_rows_are_those_of_the_reference() {
         };
         let input = |i: usize| {
             let text = texts[i]["text"].as_str().unwrap();
-            model.encode(&format!("{}{text}", prefix.as_str().unwrap()), 64).unwrap()
+            model.tokenize(&format!("{}{text}", prefix.as_str().unwrap()), 64).unwrap()
         };
         let (one, five) = (input(1), input(5));
         for threads in [1, 2, 4] {
@@ -101,7 +101,7 @@ fn an_input_in_the_room_of_a_longer_one_is_answered_as_in_a_new_one() {
 #[test]
 fn numbers_that_were_given_up_hold_nothing() {
     let model = model("mt5");
-    let input = model.encode("a text", 64).unwrap();
+    let input = model.tokenize("a text", 64).unwrap();
     let mut decoder = TeamDecoder::new(model.network(), 2).unwrap();
     for _ in 0..3 {
         let source = decoder.admit(&[&input]).unwrap()[0];

@@ -4,7 +4,7 @@ use emberd_protocol::EarlyStopping;
 use serde_json::{Value, json};
 
 use super::{ClassDefaults, read};
-use crate::api::generation::{DrawLimits, GenerationDefaults, ScoreRules};
+use crate::api::generation_defaults::{GenerationDefaults, LogitsSettings, SamplingLimits};
 use crate::checkpoint::load_error::LoadError;
 
 const BART: ClassDefaults = ClassDefaults { decoder_start: 2, eos: 2, pad: 1, forced_eos: Some(2) };
@@ -72,7 +72,7 @@ fn rules_of_scores_and_draws_are_taken_from_the_file() {
         "forced_eos_token_id": [2, 5],
     });
     let got = of(Some(&said), &json!({}));
-    let rules = ScoreRules {
+    let rules = LogitsSettings {
         // The end is none.
         bad_words: vec![vec![9], vec![4, 5]],
         sequence_bias: vec![(vec![1, 2], -1.5), (vec![7], 2.0)],
@@ -83,9 +83,12 @@ fn rules_of_scores_and_draws_are_taken_from_the_file() {
         length_decay: Some((10, 1.2)),
         renormalize: true,
     };
-    let draw_limits =
-        DrawLimits { min_p: 0.1, typical_p: 0.9, epsilon_cutoff: 0.01, eta_cutoff: 0.02 };
-    assert_eq!((got.rules, got.draw_limits, got.forced_eos), (rules, draw_limits, vec![2, 5]));
+    let sampling_limits =
+        SamplingLimits { min_p: 0.1, typical_p: 0.9, epsilon_cutoff: 0.01, eta_cutoff: 0.02 };
+    assert_eq!(
+        (got.logits, got.sampling_limits, got.forced_eos),
+        (rules, sampling_limits, vec![2, 5])
+    );
 }
 
 #[test]

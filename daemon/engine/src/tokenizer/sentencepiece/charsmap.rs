@@ -1,29 +1,87 @@
-//! Rules of which characters become which others, as sentencepiece compiles them.
+//! Rules that replace characters, as sentencepiece compiles them (`precompiled_charsmap`).
 //!
-//! They are a trie in a double array (that of `darts-clone`), whose leaves are places in a text of
-//! replacements that each end with a zero byte. The `tokenizers` library follows it without looking
-//! whether a place exists, as this module does afterwards: so it is looked at here, once.
+//! The rules are a trie in a double array (of `darts-clone`). Its leaves are offsets into a text of
+//! replacements, each of which ends with a zero byte. The `tokenizers` library follows the trie without
+//! bounds checks, and so does this module once the rules are parsed; [`Charsmap::parse`] therefore
+//! checks every unit.
 
-/// What a rule makes of some characters, at most: that of a file that would have a short text fill
-/// the memory is longer, the longest of Unicode's compatibility forms has 33 bytes.
-const MAX_REPLACEMENT_BYTES: usize = 256;
-
-/// The characters that a rule is for, at most: those of a file that leads in circles have no end.
-const MAX_RULE_BYTES: usize = 256;
-
-/// Rules that were checked.
+/// Rules that were checked: no text leads out of bounds.
 #[derive(Debug)]
-pub(crate) struct Charsmap {
+pub(super) struct Charsmap {
     units: Vec<u32>,
     replacements: Box<str>,
 }
 
-/// A place in the double array: what leads to it, and where those are that it leads to.
+/// The longest replacement. The longest of Unicode's compatibility forms has 33 bytes; without a limit
+/// a hostile file could make a short text fill the memory.
+const MAX_REPLACEMENT_BYTES: usize = 256;
+
+/// The longest text that a rule replaces. A trie with a cycle would otherwise be followed without end.
+const MAX_RULE_BYTES: usize = 256;
+
+impl Charsmap {
+    /// Parses compiled rules; `None` if some text could lead out of bounds.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (len, rest) = bytes.split_first_chunk::<4>()?;
+        let (trie, replacements) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        let (units, []) = trie.as_chunks::<4>() else { return None };
+        let units: Vec<u32> = units.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
+        let replacements: Box<str> = str::from_utf8(replacements).ok()?.into();
+        let map = Self { units, replacements };
+        let is_sound = !map.units.is_empty()
+            && map.replacements.ends_with('\0')
+            && map.replacements.split('\0').all(|text| text.len() <= MAX_REPLACEMENT_BYTES)
+            && (0..map.units.len()).all(|at| map.is_sound(at));
+        is_sound.then_some(map)
+    }
+
+    /// Whether all units that a unit leads to exist. Unreachable units are checked as well, because
+    /// finding them would take longer; sentencepiece writes them so that they pass.
+    fn is_sound(&self, at: usize) -> bool {
+        let unit = Unit(self.units[at]);
+        if at > 0 && unit.is_leaf() {
+            return true;
+        }
+        // All 256 successors, one for each byte, are in one block.
+        let next = at ^ unit.offset();
+        let is_replacement = |leaf: u32| {
+            let offset = Unit(leaf).value();
+            Unit(leaf).is_leaf()
+                && offset < self.replacements.len()
+                && self.replacements.is_char_boundary(offset)
+        };
+        (next | 0xFF) < self.units.len() && (!unit.has_leaf() || is_replacement(self.units[next]))
+    }
+
+    /// The longest prefix of a text that has a rule: its length in bytes, and its replacement.
+    pub(super) fn longest(&self, text: &str) -> Option<(usize, &str)> {
+        let mut at = Unit(self.units[0]).offset();
+        let mut longest = None;
+        for (i, &byte) in text.as_bytes().iter().take(MAX_RULE_BYTES).enumerate() {
+            at ^= usize::from(byte);
+            let unit = Unit(self.units[at]);
+            if byte == 0 || !unit.leads_from(byte) {
+                break;
+            }
+            at ^= unit.offset();
+            if unit.has_leaf() {
+                longest = Some((i + 1, Unit(self.units[at]).value()));
+            }
+        }
+        let (len, offset) = longest?;
+        let replacement = self.replacements[offset..].split('\0').next()?;
+        // sentencepiece makes no rule for half a character.
+        text.is_char_boundary(len).then_some((len, replacement))
+    }
+}
+
+/// An entry of the double array: the byte that leads to it, and the offset of its successors.
 #[derive(Debug, Clone, Copy)]
 struct Unit(u32);
 
 impl Unit {
-    /// Whether it is the leaf of another unit: the place of a replacement, and leads nowhere.
+    /// Whether it holds the value of its predecessor (the offset of a replacement) and has no
+    /// successors.
     fn is_leaf(self) -> bool {
         self.0 >> 31 == 1
     }
@@ -45,74 +103,18 @@ impl Unit {
     }
 }
 
-impl Charsmap {
-    /// `None` where a text could lead out of the rules.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        let (len, rest) = bytes.split_first_chunk::<4>()?;
-        let (trie, replacements) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
-        let (units, []) = trie.as_chunks::<4>() else { return None };
-        let units: Vec<u32> = units.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
-        let replacements: Box<str> = str::from_utf8(replacements).ok()?.into();
-        let map = Self { units, replacements };
-        let is_sound = !map.units.is_empty()
-            && map.replacements.ends_with('\0')
-            && map.replacements.split('\0').all(|text| text.len() <= MAX_REPLACEMENT_BYTES)
-            && (0..map.units.len()).all(|at| map.is_sound(at));
-        is_sound.then_some(map)
-    }
-
-    /// Whether wherever a unit leads is there. Those that nothing leads to are looked at, too, which
-    /// is quicker than to find out which they are; sentencepiece writes them so that they pass.
-    fn is_sound(&self, at: usize) -> bool {
-        let unit = Unit(self.units[at]);
-        if at > 0 && unit.is_leaf() {
-            return true;
-        }
-        // What it leads to by any byte lies in one block of 256.
-        let next = at ^ unit.offset();
-        let is_replacement = |leaf: u32| {
-            let place = Unit(leaf).value();
-            Unit(leaf).is_leaf()
-                && place < self.replacements.len()
-                && self.replacements.is_char_boundary(place)
-        };
-        (next | 0xFF) < self.units.len() && (!unit.has_leaf() || is_replacement(self.units[next]))
-    }
-
-    /// The longest beginning of a text that a rule is for: its length, and what it becomes.
-    pub(crate) fn longest(&self, text: &str) -> Option<(usize, &str)> {
-        let mut at = Unit(self.units[0]).offset();
-        let mut longest = None;
-        for (i, &byte) in text.as_bytes().iter().take(MAX_RULE_BYTES).enumerate() {
-            at ^= usize::from(byte);
-            let unit = Unit(self.units[at]);
-            if byte == 0 || !unit.leads_from(byte) {
-                break;
-            }
-            at ^= unit.offset();
-            if unit.has_leaf() {
-                longest = Some((i + 1, Unit(self.units[at]).value()));
-            }
-        }
-        let (len, place) = longest?;
-        // The rule of half a character would be none of sentencepiece's making.
-        let replacement = self.replacements[place..].split('\0').next()?;
-        text.is_char_boundary(len).then_some((len, replacement))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Rules with one of them: `a` becomes what stands at `place`.
-    fn rules(place: u32, replacements: &str) -> Vec<u8> {
+    /// Rules with a single one: `a` becomes the replacement at `offset`.
+    fn rules(offset: u32, replacements: &str) -> Vec<u8> {
         let mut units = vec![0_u32; 512];
-        // From the root to the block of 256 behind it; from there by `a` to its own first place.
+        // The root leads to the second block of 256; there `a` leads back to that block's start.
         let a = 256 + usize::from(b'a');
         units[0] = 256 << 10;
         units[a] = u32::from(b'a') | 1 << 8 | u32::from(b'a') << 10;
-        units[256] = 1 << 31 | place;
+        units[256] = 1 << 31 | offset;
         let bytes: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
         [&2048_u32.to_le_bytes()[..], &bytes, replacements.as_bytes()].concat()
     }
@@ -124,7 +126,7 @@ mod tests {
         for text in ["", "b", "\0", "ä"] {
             assert_eq!(map.longest(text), None);
         }
-        // By `a` these rules lead to where they came from.
+        // By `a` these rules lead in a circle.
         let circles = "a".repeat(1000);
         assert_eq!(map.longest(&circles), Some((MAX_RULE_BYTES, "yz")));
     }
@@ -133,15 +135,15 @@ mod tests {
     fn rules_that_lead_outside_are_refused() {
         assert!(Charsmap::parse(&rules(0, "x\0")).is_some());
         assert!(Charsmap::parse(&rules(1, "ä\0")).is_none(), "within a character");
-        assert!(Charsmap::parse(&rules(9, "x\0")).is_none(), "behind the replacements");
-        assert!(Charsmap::parse(&rules(0, "x")).is_none(), "without an end");
+        assert!(Charsmap::parse(&rules(9, "x\0")).is_none(), "past the replacements");
+        assert!(Charsmap::parse(&rules(0, "x")).is_none(), "not terminated");
         let long = format!("{}\0", "x".repeat(257));
-        assert!(Charsmap::parse(&rules(0, &long)).is_none(), "far longer than what it is for");
+        assert!(Charsmap::parse(&rules(0, &long)).is_none(), "too long a replacement");
         let whole = rules(0, "x\0");
         for len in 0..whole.len() {
             assert!(Charsmap::parse(&whole[..len]).is_none(), "{len}");
         }
-        // A unit that leads behind the array.
+        // A unit that leads past the end of the array.
         let mut outside = whole.clone();
         outside[4 + 4 * 300..][..4].copy_from_slice(&(1_u32 << 20).to_le_bytes());
         assert!(Charsmap::parse(&outside).is_none());

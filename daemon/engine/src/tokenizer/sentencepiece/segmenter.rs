@@ -1,36 +1,29 @@
-//! Texts to pieces, exactly as the sentencepiece library does it (version 0.2.3).
+//! Splits texts into pieces exactly as the sentencepiece library does (version 0.2.3).
 //!
-//! The unigram model of the `tokenizers` library differs in places: it looks for rules by graphemes
-//! rather than by the longest match, splits a text at its blanks first, and adds its scores in 64 bits,
-//! which decides otherwise where two ways to split are as good.
+//! The unigram model of the `tokenizers` library differs: it applies character rules to graphemes
+//! rather than to the longest match, splits a text at its spaces first, and adds scores in 64 bits,
+//! which breaks ties between two segmentations in another way.
 
 use std::path::Path;
 
 use crate::checkpoint::load_error::LoadError;
 use crate::tokenizer::sentencepiece::charsmap::Charsmap;
-use crate::tokenizer::sentencepiece::{Piece, PieceKind, SPACE, SentencePieceModel, unsupported};
+use crate::tokenizer::sentencepiece::model::{Piece, PieceKind, SPACE, SentencePieceModel};
 
-/// What a character without a piece costs more than the least likely piece.
-const UNKNOWN_PENALTY: f32 = 10.0;
-
-/// Where the score of a way gets so far from 0, all are counted from there: 32 bits would no longer
-/// tell the scores of pieces apart.
-const FAR: f32 = 100_000.0;
-
-/// A unigram model with its rules for characters.
+/// A unigram model with its character rules.
 #[derive(Debug)]
-pub(crate) struct Segmenter {
+pub(in crate::tokenizer) struct Segmenter {
     charsmap: Option<Charsmap>,
     add_dummy_prefix: bool,
     remove_extra_whitespaces: bool,
-    /// What a space becomes.
+    /// Replaces spaces.
     space: char,
     whitespace_as_suffix: bool,
-    /// By their bytes, ascending.
+    /// In ascending order of their bytes.
     pieces: Box<[ScoredPiece]>,
-    /// Those among them that stay as they are, whatever rules there are.
+    /// The user-defined pieces among them, to which no character rule applies.
     user_defined: Box<[ScoredPiece]>,
-    /// The score of a character that no piece is there for.
+    /// The score of a character without a piece.
     unknown_score: f32,
 }
 
@@ -40,23 +33,34 @@ struct ScoredPiece {
     score: f32,
 }
 
-/// The best way to split a text up to some place.
+/// The best segmentation of a text up to a byte.
 #[derive(Debug, Clone, Copy)]
 struct Best {
     score: f32,
-    /// Where its last piece begins; `None` where there is no way.
+    /// The first byte of its last piece; `None` if there is no segmentation up to here.
     start: Option<usize>,
     is_unknown: bool,
 }
 
+/// A character without a piece costs this much more than the least likely piece.
+const UNKNOWN_PENALTY: f32 = 10.0;
+
+/// Scores this far from 0 are rebased to 0: 32 bits would no longer tell the scores of pieces apart.
+const FAR: f32 = 100_000.0;
+
 impl Segmenter {
-    /// Checks that a model can be used; `file` is for messages.
-    pub(crate) fn new(model: &SentencePieceModel<'_>, file: &Path) -> Result<Self, LoadError> {
-        model.check_algorithm(file)?;
-        if model.byte_fallback {
-            return Err(unsupported(file, "the setting byte_fallback", "true", "false"));
-        }
-        let charsmap = model.charsmap().map_err(|fault| fault.of(file))?;
+    /// Memory of a segmenter in multiples of its file. A piece of a few letters has about ten bytes in
+    /// the file; here it has an entry and an allocation of its own.
+    pub(in crate::tokenizer) const TIMES_FILE: u64 = 6;
+
+    /// A segmenter for a model, if the model is supported; `file` is for messages.
+    pub(in crate::tokenizer) fn new(
+        model: &SentencePieceModel,
+        file: &Path,
+    ) -> Result<Self, LoadError> {
+        model.require_unigram(file)?;
+        model.require_no_byte_fallback(file)?;
+        let charsmap = model.charsmap().map_err(|fault| fault.in_file(file))?;
         let of_kind = |kind| model.pieces.iter().filter(move |piece| piece.kind == kind);
         let scores = of_kind(PieceKind::Normal).map(|piece| piece.score);
         let worst = scores.fold(f32::MAX, f32::min);
@@ -64,25 +68,25 @@ impl Segmenter {
         let pieces = of_kind(PieceKind::Normal).map(ScoredPiece::of).chain(user_defined());
         let pieces = sorted(pieces.collect());
         if let Some(twice) = pieces.windows(2).find(|pair| pair[0].text == pair[1].text) {
-            let source = format!("the piece {:?} is there twice", twice[0].text).into();
+            let source = format!("the piece {:?} occurs twice", twice[0].text).into();
             return Err(LoadError::Tokenizer { file: file.to_owned(), source });
         }
-        let normalizer = model.normalizer;
+        let normalizer = &model.normalizer;
         Ok(Self {
             charsmap,
             add_dummy_prefix: normalizer.add_dummy_prefix,
             remove_extra_whitespaces: normalizer.remove_extra_whitespaces,
             space: if normalizer.escape_whitespaces { SPACE } else { ' ' },
-            whitespace_as_suffix: model.whitespace_as_suffix,
+            whitespace_as_suffix: model.trainer.treat_whitespace_as_suffix,
             pieces,
             user_defined: sorted(user_defined().collect()),
             unknown_score: worst - UNKNOWN_PENALTY,
         })
     }
 
-    /// Calls `each` with the pieces of a text, in their order. A run of characters that no piece is
-    /// there for is one.
-    pub(crate) fn segment(&self, text: &str, mut each: impl FnMut(&str)) {
+    /// Calls `each` with the pieces of a text, in order. A run of characters without a piece counts as
+    /// one piece.
+    pub(in crate::tokenizer) fn segment(&self, text: &str, mut each: impl FnMut(&str)) {
         let text = self.normalize(text);
         let mut pieces = self.best_pieces(&text);
         while let Some((start, mut end, is_unknown)) = pieces.pop() {
@@ -93,7 +97,7 @@ impl Segmenter {
         }
     }
 
-    /// A text as the pieces spell it.
+    /// The text with all rules applied, spelled as in pieces.
     fn normalize(&self, text: &str) -> String {
         let mut rest = text;
         if self.remove_extra_whitespaces {
@@ -127,7 +131,8 @@ impl Segmenter {
         normalized
     }
 
-    /// What the beginning of a text becomes, and how long that is; `None` at its end.
+    /// The replacement for the beginning of a text, and the bytes that it replaces; `None` at the end of
+    /// the text.
     fn next<'a>(&'a self, text: &'a str) -> Option<(&'a str, usize)> {
         let first = text.chars().next()?;
         let mut longest = None;
@@ -140,8 +145,8 @@ impl Segmenter {
         Some(rule.map_or_else(as_it_is, |(len, replacement)| (replacement, len)))
     }
 
-    /// The likeliest pieces of a normalized text, the last one first: where each begins and ends,
-    /// and whether it is unknown.
+    /// The most likely pieces of a normalized text, the last one first: their first byte, their end,
+    /// and whether they are unknown.
     fn best_pieces(&self, text: &str) -> Vec<(usize, usize, bool)> {
         let none = Best { score: 0.0, start: None, is_unknown: false };
         let mut best_to = vec![none; text.len() + 1];
@@ -155,7 +160,7 @@ impl Segmenter {
             let mut offer = |len: usize, score: f32, is_unknown| {
                 let best = &mut best_to[start + len];
                 let score = score + so_far;
-                // Of two that are as good, the one whose last piece is longer.
+                // Of two equally good ones, the first: its last piece is longer.
                 if best.start.is_none() || score > best.score {
                     *best = Best { score, start: Some(start), is_unknown };
                 }
@@ -178,24 +183,20 @@ impl Segmenter {
         }
         pieces
     }
-
-    /// What it takes in memory for each byte of its file: a piece of few letters has some ten bytes
-    /// there, and here its entry and an allocation of its own.
-    pub(crate) const TIMES_FILE: u64 = 6;
 }
 
 impl ScoredPiece {
-    fn of(piece: &Piece<'_>) -> Self {
+    fn of(piece: &Piece) -> Self {
         let score = match piece.kind {
             PieceKind::UserDefined => user_defined_score(piece.text.len()),
             _ => piece.score,
         };
-        Self { text: piece.text.into(), score }
+        Self { text: piece.text.as_str().into(), score }
     }
 }
 
-/// The score of a user-defined piece of so many bytes, whatever the file says: that of normal ones
-/// is below it, and a long one is better than several.
+/// The score of a user-defined piece of `len` bytes; the one in the file does not count. It is above
+/// that of normal pieces, and one long piece scores better than several short ones.
 #[expect(clippy::cast_possible_truncation, reason = "as the library rounds it")]
 fn user_defined_score(len: usize) -> f32 {
     (0.1 * (len as f64 - 1.0)) as f32
@@ -206,9 +207,9 @@ fn sorted(mut pieces: Vec<ScoredPiece>) -> Box<[ScoredPiece]> {
     pieces.into()
 }
 
-/// Calls `each` with those of sorted pieces that a text begins with, from the shortest on.
+/// Calls `each` with the pieces that are prefixes of a text, the shortest first. `pieces` are sorted.
 fn each_at<'a>(pieces: &'a [ScoredPiece], text: &str, mut each: impl FnMut(&'a ScoredPiece)) {
-    // Those that begin as the text does, as far as it was read: always side by side.
+    // The pieces that agree with the text up to `at`: always a contiguous range.
     let mut candidates = pieces;
     for (at, byte) in text.bytes().enumerate() {
         let byte_of = |piece: &ScoredPiece| piece.text.as_bytes().get(at).copied();

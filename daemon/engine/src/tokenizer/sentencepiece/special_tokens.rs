@@ -1,4 +1,4 @@
-//! The special tokens of a folder whose tokenizer is no `tokenizer.json`.
+//! The special tokens of a folder without a `tokenizer.json`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -9,24 +9,27 @@ use tokenizers::AddedToken;
 use crate::checkpoint::folder::read_json_if_there;
 use crate::checkpoint::load_error::LoadError;
 
+/// Special and added tokens from `tokenizer_config.json`, or in old folders from
+/// `special_tokens_map.json` and `added_tokens.json`.
+#[derive(Debug)]
+pub(in crate::tokenizer) struct SpecialTokens {
+    named: BTreeMap<&'static str, AddedToken>,
+    /// `None` if no file lists them, not even as an empty list.
+    pub(super) additional: Option<Vec<AddedToken>>,
+    /// By their ids. Special tokens may be among them.
+    pub(in crate::tokenizer) added: BTreeMap<u32, AddedToken>,
+}
+
 /// The names of special tokens, in the order in which transformers adds them.
 const NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// What `tokenizer_config.json` says, or for old folders `special_tokens_map.json` and
-/// `added_tokens.json`.
-#[derive(Debug)]
-pub(crate) struct SpecialTokens {
-    named: BTreeMap<&'static str, AddedToken>,
-    /// `None` where nothing says that there are none.
-    pub(crate) additional: Option<Vec<AddedToken>>,
-    /// By their numbers. Special ones may be among them.
-    pub(crate) added: BTreeMap<u32, AddedToken>,
-}
-
 impl SpecialTokens {
-    /// Reads what a folder says beside its `tokenizer_config.json`.
-    pub(crate) fn of_folder(folder: &Path, config: &Value) -> Result<Self, LoadError> {
+    /// The special tokens of a folder; `config` is its `tokenizer_config.json`.
+    pub(in crate::tokenizer) fn of_folder(
+        folder: &Path,
+        config: &Value,
+    ) -> Result<Self, LoadError> {
         let mut tokens = Self { named: BTreeMap::new(), additional: None, added: BTreeMap::new() };
         tokens.named.insert("eos_token", AddedToken::from("</s>", true));
         tokens.named.insert("unk_token", AddedToken::from("<unk>", true));
@@ -61,7 +64,7 @@ impl SpecialTokens {
                 self.named.insert(name, token);
             }
         }
-        // The second is how transformers 5 spells it.
+        // transformers 5 writes the second name.
         let lists = ["additional_special_tokens", "extra_special_tokens"];
         for list in lists.iter().filter_map(|key| file[key].as_array()) {
             let additional = self.additional.get_or_insert_default();
@@ -72,18 +75,18 @@ impl SpecialTokens {
     }
 
     /// A special token by its name, such as `eos_token`.
-    pub(crate) fn named(&self, name: &str) -> Option<&str> {
+    pub(in crate::tokenizer) fn named(&self, name: &str) -> Option<&str> {
         self.named.get(name).map(|token| &*token.content)
     }
 
     /// All special tokens.
-    pub(crate) fn special(&self) -> impl Iterator<Item = &AddedToken> {
+    pub(in crate::tokenizer) fn special(&self) -> impl Iterator<Item = &AddedToken> {
         let named = NAMES.iter().filter_map(|name| self.named.get(name));
         named.chain(self.additional.iter().flatten())
     }
 }
 
-/// A token as files spell it: by its text alone, or with what goes for it.
+/// A token as files write it: its text alone, or an object with its properties.
 fn token(value: &Value, special: bool) -> Option<AddedToken> {
     let content = value.as_str().or_else(|| value["content"].as_str())?;
     let is = |key: &str, default: bool| value[key].as_bool().unwrap_or(default);

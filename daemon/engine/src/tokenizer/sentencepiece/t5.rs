@@ -1,4 +1,4 @@
-//! The tokenizer of a T5 from its `spiece.model`, as transformers converts it.
+//! The tokenizer of a T5 folder, converted from its `spiece.model` as transformers does it.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -14,35 +14,36 @@ use tokenizers::{AddedToken, NormalizerWrapper, Tokenizer};
 
 use crate::checkpoint::folder::{read_file, read_json_if_there};
 use crate::checkpoint::load_error::LoadError;
+use crate::tokenizer::sentencepiece::fault::SentencePieceFault;
+use crate::tokenizer::sentencepiece::model::{PieceKind, SPACE, SentencePieceModel};
 use crate::tokenizer::sentencepiece::special_tokens::SpecialTokens;
-use crate::tokenizer::sentencepiece::{Fault, PieceKind, SPACE, SentencePieceModel};
 
-/// `<extra_id_…>` tokens where nothing says how many.
-const EXTRA_IDS: usize = 100;
-
-/// No folder has so many.
-const MAX_EXTRA_IDS: usize = 1 << 16;
-
-/// The token at the end of each text, whatever `eos_token` is.
-const END: &str = "</s>";
-
-/// The files that say how a T5 without a `tokenizer.json` splits texts.
+/// The files of the tokenizer of a T5 folder without a `tokenizer.json`.
 #[derive(Debug)]
 pub(crate) struct T5Files {
     /// `spiece.model`.
-    pub(crate) file: PathBuf,
+    pub(in crate::tokenizer) file: PathBuf,
     model: Vec<u8>,
     special_tokens: SpecialTokens,
     extra_ids: usize,
     prepend_scheme: PrependScheme,
 }
 
+/// The number of `<extra_id_…>` tokens by default.
+const EXTRA_IDS: usize = 100;
+
+/// No published folder has as many.
+const MAX_EXTRA_IDS: usize = 1 << 16;
+
+/// The token at the end of each text, whatever `eos_token` is.
+const END: &str = "</s>";
+
 impl T5Files {
-    /// What a tokenizer takes in memory for each byte of the model's file. It is more than for each
-    /// byte of a `tokenizer.json`, where a piece has as many letters and more around them.
+    /// Memory of a tokenizer in multiples of the model file. It is more than for a `tokenizer.json`,
+    /// which spends more bytes on a piece of the same length.
     const TIMES_FILE: u64 = 80;
 
-    /// Those of a folder; `None` where it has no `spiece.model`.
+    /// Reads the files of a folder; `None` if it has no `spiece.model`.
     pub(crate) fn of_folder(folder: &Path) -> Result<Option<Self>, LoadError> {
         let file = folder.join("spiece.model");
         if !file.exists() {
@@ -62,8 +63,8 @@ impl T5Files {
         let wrong_number = known > 0 && extra_ids > 0 && extra_ids != known;
         if wrong_number || extra_ids > MAX_EXTRA_IDS {
             let wanted = match wrong_number {
-                true => format!("{known}, as many as additional_special_tokens has"),
-                false => format!("no more than {MAX_EXTRA_IDS}"),
+                true => format!("{known}, the number in additional_special_tokens"),
+                false => format!("at most {MAX_EXTRA_IDS}"),
             };
             let (file, setting) = (config_file, "extra_ids");
             return Err(LoadError::Setting { file, setting, found: extra_ids, wanted });
@@ -80,8 +81,8 @@ impl T5Files {
         Ok(Some(Self { file, model, special_tokens, extra_ids, prepend_scheme }))
     }
 
-    /// A hash over all that makes the tokenizer.
-    pub(crate) fn digest(&self) -> [u8; 32] {
+    /// A hash over everything that determines the tokenizer.
+    pub(in crate::tokenizer) fn digest(&self) -> [u8; 32] {
         let Self { file: _, model, special_tokens, extra_ids, prepend_scheme } = self;
         let mut hasher = blake3::Hasher::new();
         hasher.update(model);
@@ -89,38 +90,39 @@ impl T5Files {
         *hasher.finalize().as_bytes()
     }
 
-    /// What the tokenizer takes in memory.
+    /// Memory of the tokenizer, in bytes.
     pub(crate) fn need(&self) -> u64 {
         (self.model.len() as u64).saturating_mul(Self::TIMES_FILE)
     }
 
-    /// The same for that of a folder, as far as it has any; reads no file.
+    /// The same for a folder, without reading a file; 0 if the folder has no `spiece.model`.
     pub(crate) fn need_of(folder: &Path) -> u64 {
         let len = std::fs::metadata(folder.join("spiece.model")).map_or(0, |file| file.len());
         len.saturating_mul(Self::TIMES_FILE)
     }
 
-    /// The tokenizer.
-    pub(crate) fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
-        let model = SentencePieceModel::parse(&self.model).map_err(|fault| fault.of(&self.file))?;
-        model.check_algorithm(&self.file)?;
+    /// Converts the model to a tokenizer of the `tokenizers` library.
+    pub(in crate::tokenizer) fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
+        let model =
+            SentencePieceModel::parse(&self.model).map_err(|fault| fault.in_file(&self.file))?;
+        model.require_unigram(&self.file)?;
         self.convert(&model)
             .map_err(|source| LoadError::Tokenizer { file: self.file.clone(), source })
     }
 
-    fn convert(&self, model: &SentencePieceModel<'_>) -> tokenizers::Result<Tokenizer> {
-        let pieces = model.pieces.len();
-        let unknown = usize::try_from(model.unknown).ok().filter(|unknown| *unknown < pieces);
-        let unknown = unknown.ok_or(Fault::UnknownOutside { unknown: model.unknown, pieces })?;
+    fn convert(&self, model: &SentencePieceModel) -> tokenizers::Result<Tokenizer> {
+        let (id, pieces) = (model.trainer.unk_id, model.pieces.len());
+        let unknown = usize::try_from(id).ok().filter(|unknown| *unknown < pieces);
+        let unknown = unknown.ok_or(SentencePieceFault::UnknownId { id, pieces })?;
         let mut vocabulary: Vec<(String, f64)> =
-            model.pieces.iter().map(|p| (p.text.to_owned(), f64::from(p.score))).collect();
+            model.pieces.iter().map(|p| (p.text.clone(), f64::from(p.score))).collect();
         vocabulary.extend((0..self.extra_ids).rev().map(|i| (extra_id(i), 0.0)));
         let mut tokenizer = Tokenizer::new(Unigram::from(vocabulary, Some(unknown), false)?);
 
         let of_model = model.pieces.iter().filter_map(|piece| {
             let is_special = piece.kind == PieceKind::Control;
             (is_special || piece.kind == PieceKind::UserDefined)
-                .then(|| AddedToken::from(piece.text, is_special).normalized(false))
+                .then(|| AddedToken::from(piece.text.as_str(), is_special).normalized(false))
         });
         tokenizer.add_tokens(of_model)?;
         let special = || self.special_tokens.special();
@@ -137,10 +139,10 @@ impl T5Files {
         tokenizer.add_tokens(new)?;
 
         let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
-        // Checked, which the library does not do.
+        // The library does not check the rules; `charsmap` does.
         if model.charsmap()?.is_some() {
-            let charsmap = Precompiled::from(model.normalizer.charsmap);
-            normalizers.push(charsmap.map_err(|_| Fault::Charsmap)?.into());
+            let charsmap = Precompiled::from(&model.normalizer.precompiled_charsmap);
+            normalizers.push(charsmap.map_err(|_| SentencePieceFault::Charsmap)?.into());
         }
         normalizers.push(Strip::new(false, true).into());
         let blanks = ReplacePattern::Regex(" {2,}".to_owned());

@@ -94,7 +94,7 @@ fn sampled_beams_are_the_same_for_a_seed_and_likely_ones_occur_more_often() {
         temperature: 1.0,
         top_k: 0,
         top_p: 1.0,
-        limits: emberd_engine::DrawLimits::default(),
+        limits: emberd_engine::SamplingLimits::default(),
     };
     let first = |seed| {
         let beams = BeamSearch::new(1, 0.0, EarlyStopping::Yes, 0);

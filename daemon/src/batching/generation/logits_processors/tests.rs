@@ -1,7 +1,7 @@
 //! Each processor on a vocabulary of four tokens.
 
 use crate::batching::generation::logits_processors::{LogitsProcessors, NEVER};
-use emberd_engine::ScoreRules;
+use emberd_engine::LogitsSettings;
 use emberd_protocol::FinishReason;
 
 fn processors() -> LogitsProcessors {
@@ -10,7 +10,7 @@ fn processors() -> LogitsProcessors {
         eos: vec![1],
         forced_bos: Vec::new(),
         forced_eos: Vec::new(),
-        folder: ScoreRules::default(),
+        folder: LogitsSettings::default(),
         input: Vec::new(),
         min_new_tokens: 0,
         max_new_tokens: 10,
@@ -73,36 +73,36 @@ fn an_answer_ends_with_an_end_token_or_at_its_length() {
 
 #[test]
 fn ids_beyond_the_vocabulary_change_nothing() {
-    let folder = ScoreRules { suppressed: vec![99, 3], ..ScoreRules::default() };
+    let folder = LogitsSettings { suppressed: vec![99, 3], ..LogitsSettings::default() };
     let processors = LogitsProcessors { folder, repetition_penalty: 2.0, ..processors() };
     assert_eq!(applied(&processors, &[77]), [1.0, 2.0, -3.0, NEVER]);
 }
 
-fn of_folder(folder: ScoreRules) -> LogitsProcessors {
+fn of_folder(folder: LogitsSettings) -> LogitsProcessors {
     LogitsProcessors { folder, ..processors() }
 }
 
 #[test]
 fn runs_of_tokens_are_excluded_or_biased_after_their_beginning() {
-    let none = ScoreRules::default();
+    let none = LogitsSettings::default();
     let processors =
-        of_folder(ScoreRules { bad_words: vec![vec![3, 2, 1], vec![0]], ..none.clone() });
+        of_folder(LogitsSettings { bad_words: vec![vec![3, 2, 1], vec![0]], ..none.clone() });
     assert_eq!(applied(&processors, &[0, 3, 2]), [NEVER, NEVER, -3.0, 4.0]);
     assert_eq!(applied(&processors, &[0, 2, 2]), [NEVER, 2.0, -3.0, 4.0]);
     assert_eq!(applied(&processors, &[2]), [NEVER, 2.0, -3.0, 4.0]);
     let bias = vec![(vec![3, 2], 5.0), (vec![1], -1.0)];
-    let processors = of_folder(ScoreRules { sequence_bias: bias, ..none });
+    let processors = of_folder(LogitsSettings { sequence_bias: bias, ..none });
     assert_eq!(applied(&processors, &[0, 3]), [1.0, 1.0, 2.0, 4.0]);
     assert_eq!(applied(&processors, &[3, 0]), [1.0, 1.0, -3.0, 4.0]);
 }
 
 #[test]
 fn the_input_is_made_likelier_and_its_ngrams_are_excluded() {
-    let none = ScoreRules::default();
-    let likelier = ScoreRules { encoder_repetition_penalty: 2.0, ..none.clone() };
+    let none = LogitsSettings::default();
+    let likelier = LogitsSettings { encoder_repetition_penalty: 2.0, ..none.clone() };
     let processors = LogitsProcessors { input: vec![1, 2, 1], ..of_folder(likelier) };
     assert_eq!(applied(&processors, &[0]), [1.0, 4.0, -1.5, 4.0]);
-    let ngrams = ScoreRules { encoder_no_repeat_ngram_size: 2, ..none };
+    let ngrams = LogitsSettings { encoder_no_repeat_ngram_size: 2, ..none };
     let processors = LogitsProcessors { input: vec![3, 2, 3, 1], ..of_folder(ngrams) };
     assert_eq!(applied(&processors, &[0, 3]), [1.0, NEVER, NEVER, 4.0]);
     assert_eq!(applied(&processors, &[3, 0]), [1.0, 2.0, -3.0, 4.0]);
@@ -110,12 +110,12 @@ fn the_input_is_made_likelier_and_its_ngrams_are_excluded() {
 
 #[test]
 fn the_end_is_boosted_beyond_a_length_and_tokens_are_suppressed_at_the_beginning() {
-    let none = ScoreRules::default();
-    let processors = of_folder(ScoreRules { length_decay: Some((1, 3.0)), ..none.clone() });
+    let none = LogitsSettings::default();
+    let processors = of_folder(LogitsSettings { length_decay: Some((1, 3.0)), ..none.clone() });
     assert_eq!(applied(&processors, &[0, 3])[1], 2.0);
     assert_eq!(applied(&processors, &[0, 3, 3])[1], 6.0);
     assert_eq!(applied(&processors, &[0, 3, 3, 3])[1], 18.0);
-    let processors = of_folder(ScoreRules { begin_suppressed: vec![3], ..none });
+    let processors = of_folder(LogitsSettings { begin_suppressed: vec![3], ..none });
     assert_eq!(applied(&processors, &[0])[3], NEVER);
     assert_eq!(applied(&processors, &[0, 2])[3], 4.0);
     let processors = LogitsProcessors { forced_bos: vec![2], ..processors };

@@ -1,11 +1,11 @@
 //! Frequencies of many samples, and the random numbers behind them.
 
 use crate::batching::generation::sampler::{Rng, Sampler};
-use emberd_engine::DrawLimits;
+use emberd_engine::SamplingLimits;
 use std::collections::BTreeMap;
 
-const NO_LIMITS: DrawLimits =
-    DrawLimits { min_p: 0.0, typical_p: 1.0, epsilon_cutoff: 0.0, eta_cutoff: 0.0 };
+const NO_LIMITS: SamplingLimits =
+    SamplingLimits { min_p: 0.0, typical_p: 1.0, epsilon_cutoff: 0.0, eta_cutoff: 0.0 };
 const ALL: Sampler = Sampler { temperature: 1.0, top_k: 0, top_p: 1.0, limits: NO_LIMITS };
 
 /// How often each token is sampled in 10,000 samples.
@@ -73,25 +73,25 @@ fn top_p_keeps_the_fewest_that_reach_it_after_top_k_was_normalised() {
 
 #[test]
 fn each_limit_of_a_folder_excludes_unlikely_tokens() {
-    let kept = |limits: DrawLimits, probabilities: &[f32]| {
+    let kept = |limits: SamplingLimits, probabilities: &[f32]| {
         let counts = counts(Sampler { limits, ..ALL }, probabilities);
         counts.into_keys().collect::<Vec<_>>()
     };
     let odds = [0.02, 0.5, 0.3, 0.18];
     assert_eq!(kept(NO_LIMITS, &odds), [0, 1, 2, 3]);
-    assert_eq!(kept(DrawLimits { min_p: 0.5, ..NO_LIMITS }, &odds), [1, 2]);
-    assert_eq!(kept(DrawLimits { min_p: 1.0, ..NO_LIMITS }, &odds), [1]);
-    assert_eq!(kept(DrawLimits { epsilon_cutoff: 0.1, ..NO_LIMITS }, &odds), [1, 2, 3]);
-    assert_eq!(kept(DrawLimits { epsilon_cutoff: 0.9, ..NO_LIMITS }, &odds), [1]);
+    assert_eq!(kept(SamplingLimits { min_p: 0.5, ..NO_LIMITS }, &odds), [1, 2]);
+    assert_eq!(kept(SamplingLimits { min_p: 1.0, ..NO_LIMITS }, &odds), [1]);
+    assert_eq!(kept(SamplingLimits { epsilon_cutoff: 0.1, ..NO_LIMITS }, &odds), [1, 2, 3]);
+    assert_eq!(kept(SamplingLimits { epsilon_cutoff: 0.9, ..NO_LIMITS }, &odds), [1]);
     // The entropy is 1.095 nats: 0.3 is 1.204, 0.5 is 0.693, 0.18 is 1.715, 0.02 is 3.912.
-    assert_eq!(kept(DrawLimits { typical_p: 0.2, ..NO_LIMITS }, &odds), [2]);
-    assert_eq!(kept(DrawLimits { typical_p: 0.7, ..NO_LIMITS }, &odds), [1, 2]);
-    assert_eq!(kept(DrawLimits { typical_p: 0.9, ..NO_LIMITS }, &odds), [1, 2, 3]);
+    assert_eq!(kept(SamplingLimits { typical_p: 0.2, ..NO_LIMITS }, &odds), [2]);
+    assert_eq!(kept(SamplingLimits { typical_p: 0.7, ..NO_LIMITS }, &odds), [1, 2]);
+    assert_eq!(kept(SamplingLimits { typical_p: 0.9, ..NO_LIMITS }, &odds), [1, 2, 3]);
     // The root of 0.04 times e^-1.095 is 0.067, and less than that is 0.04 itself.
-    assert_eq!(kept(DrawLimits { eta_cutoff: 0.04, ..NO_LIMITS }, &odds), [1, 2, 3]);
-    assert_eq!(kept(DrawLimits { eta_cutoff: 0.01, ..NO_LIMITS }, &odds), [0, 1, 2, 3]);
+    assert_eq!(kept(SamplingLimits { eta_cutoff: 0.04, ..NO_LIMITS }, &odds), [1, 2, 3]);
+    assert_eq!(kept(SamplingLimits { eta_cutoff: 0.01, ..NO_LIMITS }, &odds), [0, 1, 2, 3]);
     // And that of 0.5 times it 0.237.
-    assert_eq!(kept(DrawLimits { eta_cutoff: 0.5, ..NO_LIMITS }, &odds), [1, 2]);
+    assert_eq!(kept(SamplingLimits { eta_cutoff: 0.5, ..NO_LIMITS }, &odds), [1, 2]);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn kept_tokens_have_scores_at_the_temperature_and_the_best_are_always_kept() {
     assert_eq!(sampler.kept(&scores, 3), [(1, 2.0), (2, 1.0), (4, 1.5)]);
     assert_eq!(sampler.kept(&scores, 9).len(), 4);
     // The most typical tokens are kept; the likeliest is not among them.
-    let limits = DrawLimits { typical_p: 0.05, ..NO_LIMITS };
+    let limits = SamplingLimits { typical_p: 0.05, ..NO_LIMITS };
     let sampler = Sampler { limits, ..ALL };
     let even: Vec<f32> = [0.4f32, 0.15, 0.15, 0.1, 0.1, 0.1].map(f32::ln).to_vec();
     let ids = |least| sampler.kept(&even, least).into_iter().map(|(id, _)| id).collect::<Vec<_>>();

@@ -107,7 +107,7 @@ impl Seq2SeqModel for Parrot {
     fn max_output_tokens(&self) -> Option<usize> {
         None
     }
-    fn encode(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
+    fn tokenize(&self, text: &str, max_tokens: usize) -> Result<Sequence, ComputeError> {
         let mut ids: Vec<u32> =
             text.bytes().map(|letter| u32::from(letter - b'a') + LETTER_A).collect();
         let truncated = ids.len() >= max_tokens;
@@ -115,7 +115,7 @@ impl Seq2SeqModel for Parrot {
         ids.push(EOS);
         Ok(Sequence { ids, truncated, ..Sequence::default() })
     }
-    fn decode(&self, ids: &[u32]) -> Result<String, ComputeError> {
+    fn detokenize(&self, ids: &[u32]) -> Result<String, ComputeError> {
         let letters = ids.iter().filter(|id| **id >= LETTER_A);
         Ok(letters.filter_map(|id| char::from_u32(id - LETTER_A + u32::from('a'))).collect())
     }
@@ -141,7 +141,7 @@ impl ParrotDecoder {
 
 impl Decoder for ParrotDecoder {
     fn admit(&mut self, inputs: &[&Sequence]) -> Result<Vec<EncoderOutputId>, ComputeError> {
-        let texts = inputs.iter().map(|input| self.model.decode(&input.ids));
+        let texts = inputs.iter().map(|input| self.model.detokenize(&input.ids));
         let texts = texts.collect::<Result<_, _>>()?;
         lock(&self.model.seen).admitted.push(texts);
         if inputs.iter().any(|input| input.ids.contains(&REFUSED)) {

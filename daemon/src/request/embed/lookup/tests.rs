@@ -44,7 +44,7 @@ impl EmbeddingModel for Gated {
         &self.card
     }
 
-    fn encode(&self, text: &str) -> Result<Sequence, ComputeError> {
+    fn tokenize(&self, text: &str) -> Result<Sequence, ComputeError> {
         let ids = text.bytes().take(MAX_TOKENS).map(u32::from).collect();
         Ok(Sequence { ids, truncated: text.len() > MAX_TOKENS, ..Sequence::default() })
     }
