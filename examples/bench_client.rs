@@ -95,7 +95,7 @@ fn inference(socket: &str, model: &str, corpus: &str) -> Outcome {
     Ok(())
 }
 
-/// Texts that are told apart.
+/// Texts that all differ.
 fn distinct(corpus: &str) -> Result<Vec<String>, Box<dyn StdError>> {
     let mut seen = BTreeSet::new();
     let mut texts = Vec::new();
@@ -117,7 +117,7 @@ fn cache(socket: &str, model: &str, corpus: &str) -> Outcome {
     let texts = distinct(corpus)?;
     let (bulk, singles) = texts.split_at(texts.len() / 4 * 3);
     let model = Client::connect_to(Path::new(socket))?.embedding_model(model)?;
-    // Not of the corpus: what is needed once (workers, segments) is there before it counts.
+    // Texts outside the corpus: workers and segments are ready before the measurement starts.
     let other: Vec<String> =
         (0..WARM_UP).map(|n| format!("a text to begin with, number {n}")).collect();
     model.embed(&other)?;
@@ -155,11 +155,11 @@ fn cache(socket: &str, model: &str, corpus: &str) -> Outcome {
     Ok(())
 }
 
-/// Round trips in microseconds: how the daemon answers what needs no model.
+/// Round trips in microseconds, of requests that need no model.
 fn rounds(socket: &str, model: &str) -> Outcome {
     const SAMPLES: usize = 2000;
     let client = Client::connect_to(Path::new(socket))?;
-    // It stays in memory, whoever holds it.
+    // The model stays in memory.
     let _held = client.embedding_model(model)?;
     let measure = |work: &dyn Fn() -> Result<(), Error>| -> Result<(f64, f64), Error> {
         let mut spent = Vec::with_capacity(SAMPLES);
@@ -203,7 +203,7 @@ fn load(socket: &str, model: &str, corpus: &str) -> Outcome {
     Ok(())
 }
 
-/// What there is to ask for: the same for us and for the peer.
+/// The jobs, which are the same for us and for the peer.
 #[derive(Deserialize)]
 struct Job {
     model: String,
@@ -215,7 +215,7 @@ struct Job {
     options: Value,
 }
 
-/// Works off jobs, so many texts (or pairs) a request.
+/// Runs the jobs, with the given number of texts (or pairs) in a request.
 fn answers(socket: &str, jobs: &str, out: &str, at_once: usize) -> Outcome {
     let jobs: Vec<Job> = serde_json::from_str(&std::fs::read_to_string(jobs)?)?;
     let client = Client::connect_to(Path::new(socket))?;
@@ -293,10 +293,10 @@ const ROUNDS: usize = 5;
 /// longer ones seldom pass undisturbed: here the middle one counts, of both.
 const TURNS: usize = 9;
 
-/// Texts made from texts: one, all of them in one request, and each by a client of its own.
+/// Generates from one text, from all of them in one request, and from each by its own client.
 fn generate(socket: &str, model: &str, texts: &str, tokens: u32) -> Outcome {
     let texts: Vec<String> = serde_json::from_str(&std::fs::read_to_string(texts)?)?;
-    // Each goes on to its last token, so that all parties make the same number.
+    // Each runs to its last token, so that all peers generate the same number.
     let exactly = |tokens| GenerateOptions {
         max_new_tokens: Some(tokens),
         min_new_tokens: Some(tokens),

@@ -1,5 +1,5 @@
-//! Clients that come, work and die at random, by the hundred, and what the daemon has left of them
-//! afterwards: nothing, or the exit code is 1. `scripts/churn` builds and runs it.
+//! Hundreds of clients connect, work and die at random. Afterwards the daemon must hold nothing of
+//! theirs, or the exit code is 1. `scripts/churn` builds and runs it.
 //!
 //! ```text
 //! churn --daemon EMBERD [--clients 1000] [--alive 100] [--seconds 120] [--seed 1]
@@ -25,15 +25,15 @@ use std::time::{Duration, Instant};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// Memory may be so much more afterwards, as a part of all that is resident: the allocator keeps what
-/// the widest moment took. A leak of some KiB a client is more.
+/// The allowed growth of the resident memory, as a fraction: the allocator keeps what the peak needed.
+/// A leak of a few KiB for each client would be more.
 const MORE_MEMORY: f64 = 0.25;
 
-/// Threads of the runtime for what blocks (looking for a model's files, the cache's file) come with
-/// need and end by themselves when they were idle for a while: so many more may be there.
+/// The allowed growth of the number of threads: the runtime starts threads for blocking work (looking
+/// for a model's files, the cache's file) and ends them after a while of idleness.
 const MORE_THREADS: u64 = 6;
 
-/// What is given back by and by (idle segments after a second, models after one) is waited for.
+/// How long to wait for what is returned after a while (idle segments and models, a second).
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const SETTINGS: &str = "
@@ -50,7 +50,7 @@ name = \"builtin:static-minilm\"
 shared = false
 ";
 
-/// A generator of numbers that is the same everywhere (xorshift).
+/// A random number generator that is the same on every machine (xorshift).
 struct Dice(u64);
 
 impl Dice {
@@ -91,7 +91,7 @@ fn main() -> Outcome {
         return Err("give --daemon, the program to be tried".into());
     }
     let mut world = World::start(Path::new(&options["--daemon"]), number("--seed")?)?;
-    // So that what is made once is there: threads, and room of the allocator for the widest moment.
+    // A warm-up, so that one-time allocations are done: threads, and memory for the peak.
     world.churn(number("--warm-up")?, number("--alive")?, Duration::ZERO)?;
     let before = world.settled(None)?;
     let started = Instant::now();
@@ -119,7 +119,7 @@ fn main() -> Outcome {
     }
 }
 
-/// What the daemon has at one moment.
+/// What the daemon holds at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Holds {
     leases: u64,
@@ -150,7 +150,7 @@ impl Holds {
         ]
     }
 
-    /// What is more than it was.
+    /// What exceeds the counts of before.
     fn leaked(&self, before: &Self) -> Option<String> {
         let (own, more) = (self.own_bytes as f64, before.resident_bytes as f64 * MORE_MEMORY);
         if own > before.own_bytes as f64 + more {
@@ -207,7 +207,7 @@ impl World {
         Ok(Self { daemon, socket, client, dice, ends, _folder: folder })
     }
 
-    /// Lets clients come and go, at least so many and at least so long; answers how many.
+    /// Starts clients, at least this many and for at least this long; returns their number.
     fn churn(&mut self, clients: usize, alive: usize, at_least: Duration) -> Outcome<usize> {
         let program = std::env::current_exe()?;
         let until = Instant::now() + at_least;
@@ -254,7 +254,7 @@ impl World {
         Ok(begun)
     }
 
-    /// What the daemon has when all is quiet, or when that does not come about.
+    /// What the daemon holds once it is quiet, or at the deadline.
     fn settled(&self, before: Option<&Holds>) -> Outcome<Holds> {
         let deadline = Instant::now() + PATIENCE;
         let mut last = Holds::default();
@@ -281,7 +281,7 @@ impl World {
             let line = process.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
             line.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
         };
-        // Of this daemon: others of the machine may come and go meanwhile.
+        // Names of this daemon only: other processes make some meanwhile.
         let is_its = |entry: &std::fs::DirEntry| {
             let name = entry.file_name().to_string_lossy().into_owned();
             name.contains("emberd") && name.contains(&pid.to_string())
@@ -334,7 +334,7 @@ fn client(socket: &Path, seed: u64) -> Outcome {
             return Ok(());
         }
         1 => {
-            // The head of a frame, and not all of it.
+            // An incomplete frame.
             let mut stream = UnixStream::connect(socket)?;
             stream.write_all(&[0xed, 0xb3, 2, 1, 0, 0])?;
             sleep(Duration::from_millis(dice.below(500) as u64));
@@ -347,7 +347,7 @@ fn client(socket: &Path, seed: u64) -> Outcome {
     let mut leases: Vec<EmbeddingModel> = Vec::new();
     for _ in 0..1 + dice.below(6) {
         let model = ["builtin", "table", "own", "tiny"][dice.below(4)];
-        // All places may be held by others: that is an answer, too.
+        // All connections may be taken by others: a refusal is a valid answer.
         if let Ok(lease) = client.embedding_model(model) {
             leases.push(lease);
         }

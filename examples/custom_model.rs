@@ -1,4 +1,4 @@
-//! A daemon with a model type of its own: an embedder that hashes words into buckets.
+//! A daemon with its own model type: an embedder that hashes words into buckets.
 //!
 //! ```text
 //! cargo run --example custom_model -- /tmp/custom.sock &
@@ -97,7 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let name = socket.to_fs_name::<GenericFilePath>()?;
-        // What a dead one left at the path is replaced.
+        // Replaces the socket of a dead daemon.
         let listener = ListenerOptions::new().name(name).try_overwrite(true).create_tokio()?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,5 +1,5 @@
 //! The program behind `scripts/quickstart`: starts a daemon on a private socket, lets three client
-//! processes share its model, and shows what came of it. It leaves nothing behind.
+//! processes share its model, and prints the results. It leaves nothing behind.
 //!
 //! ```text
 //! quickstart --daemon PATH [--model-dir DIR] [FILE | -]
@@ -33,7 +33,7 @@ const BATCH_LINES: usize = 256;
 /// Matches shown for a question.
 const MATCHES: usize = 3;
 
-/// What the built-in text model can count to.
+/// The largest number that the built-in text model knows.
 const LARGEST_NUMBER: usize = 999_999;
 
 const QUESTIONS: [&str; 5] = [
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read the output has gone (`scripts/quickstart | head`): no failure.
+        // A closed pipe (`scripts/quickstart | head`) is not a failure.
         Err(error) if is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("quickstart: {error}");
@@ -73,9 +73,9 @@ fn started() -> MutexGuard<'static, Vec<Pid>> {
     STARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on a signal to stop ends what was started, removes the folder, and then this process.
-/// To be called before there is another thread: they inherit what is blocked here. (Processes that
-/// are started do not: the standard library unblocks everything for them.)
+/// From now on SIGINT, SIGTERM and SIGHUP stop the started processes, remove the folder, and end this
+/// process. Call it before any thread exists: threads inherit the signals that are blocked here.
+/// (Started processes do not: the standard library unblocks all signals for them.)
 fn clean_up_on_signals(folder: &Path) -> Outcome {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block()?;
@@ -85,10 +85,10 @@ fn clean_up_on_signals(folder: &Path) -> Outcome {
         // Held to the end: nothing is started any more.
         let started = started();
         for pid in started.iter() {
-            // Those that have ended already are not there to be told.
+            // Some may have ended already.
             let _ = kill(*pid, Signal::SIGKILL);
         }
-        // Nothing can be done here where it cannot be removed.
+        // If it cannot be removed, nothing can be done about it here.
         let _ = std::fs::remove_dir_all(&folder);
         eprintln!("quickstart: stopped by {signal}");
         #[expect(clippy::exit, reason = "main may be waiting for what was just ended")]
@@ -236,7 +236,7 @@ impl Daemon {
         let mut command = Command::new(&options.daemon);
         command.args(["serve", "--socket"]).arg(socket).arg("--log-file").arg(&log);
         command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS");
-        // Not with the settings of whoever tries it.
+        // Ignores the user's own settings.
         command.env("XDG_CONFIG_HOME", socket.with_extension("none"));
         if let Some(folder) = &options.model_dir {
             let mut model = std::ffi::OsString::from("minilm=");
@@ -327,7 +327,7 @@ fn client(socket: &Path, model: &str) -> Outcome {
         let rows = model.embed(batch)?;
         *if rows.is_shared() { &mut shared } else { &mut inline } += rows.len();
         for (question, best) in questions.rows().zip(&mut matches) {
-            // Rows have length 1: the dot product is the cosine. They are read where they are.
+            // Rows have unit length: the dot product is the cosine. They are read in place.
             let scores = rows.rows().map(|row| dot(question, row));
             best.extend(scores.zip(batch.iter().map(|line| (*line).to_owned())));
             best.sort_by(|a: &(f32, String), b| b.0.total_cmp(&a.0));
@@ -381,7 +381,7 @@ fn texts(socket: &Path, count: usize) -> Outcome {
     let ask = |question: String| -> Outcome<String> {
         write!(stdout(), "  {question} -> ")?;
         let answer = model.generate_with(&[question], &options, |piece| {
-            // Shown as it is made; where nobody reads any more the end of the line tells.
+            // Printed as it is generated. A closed output is noticed at the end of the line.
             let _ = write!(stdout(), "{}", piece.piece).and_then(|()| stdout().flush());
         })?;
         writeln!(stdout())?;
@@ -395,7 +395,7 @@ fn texts(socket: &Path, count: usize) -> Outcome {
     Ok(())
 }
 
-/// The lines to embed, and what they are.
+/// The lines to embed, and a description of them.
 fn lines(input: Option<&str>) -> Outcome<(Vec<String>, String)> {
     let given = match input {
         Some("-") => Some((read_all(std::io::stdin())?, "standard input".to_owned())),

@@ -1,4 +1,4 @@
-//! What it costs to bring rows from one process to another, without any inference.
+//! The cost of moving rows from one process to another, without inference.
 //!
 //! A daemon with a model type that answers at once is measured from another process, request to
 //! all values read, beside peers that answer the same request over a Unix socket:
@@ -56,7 +56,7 @@ fn main() -> Outcome {
     }
 }
 
-// ---- the servers, each a process of its own ----
+// ---- the servers, each a separate process ----
 
 fn serve(kind: &str, socket: &str) -> Outcome {
     match kind {
@@ -252,7 +252,7 @@ fn start(program: &Path, args: &[&str], socket: &Path) -> Outcome<Server> {
 }
 
 fn sum(values: &[f32]) -> f32 {
-    // Eight sums side by side: the reading costs what memory costs, not what additions cost.
+    // Eight sums in parallel: reading then costs what memory costs, not what additions cost.
     let mut sums = [0.0f32; 16];
     for chunk in values.chunks_exact(16) {
         for (sum, value) in sums.iter_mut().zip(chunk) {
@@ -402,11 +402,11 @@ fn measure(runs: usize, http_peer: Option<&Path>) -> Outcome {
     Ok(())
 }
 
-/// A request without texts, beside as many bytes there and back over a bare socket.
+/// A request without texts, compared with as many bytes there and back over a bare socket.
 ///
-/// Both on one core, and both over two: to wake a process on another core costs more than all
-/// else (most of all in a virtual machine), and where the system puts them is chance. The figure is
-/// the worse of the two ratios.
+/// Both are measured on one core and on two: waking a process on another core costs more than
+/// everything else (most of all in a virtual machine), and the system places them by chance. The
+/// figure is the worse of the two ratios.
 fn empty(runs: usize, folder: &Path) -> Outcome<serde_json::Value> {
     let this = std::env::current_exe()?;
     let everywhere = sched_getaffinity(Pid::from_raw(0))?;
@@ -446,7 +446,7 @@ fn empty(runs: usize, folder: &Path) -> Outcome<serde_json::Value> {
     Ok(figure("transport_empty", ours, bare, "bare Unix socket round trip", 1.0 / 3.0, runs))
 }
 
-/// Where shared memory begins to pay: the same results inline and in slots, both on one core.
+/// From which size shared memory pays off: the same results inline and in slots, on one core.
 fn threshold(runs: usize, folder: &Path) -> Outcome<Vec<serde_json::Value>> {
     let this = std::env::current_exe()?;
     let everywhere = sched_getaffinity(Pid::from_raw(0))?;

@@ -1,4 +1,4 @@
-//! One function for each command.
+//! The commands, one function each.
 
 mod admin;
 mod config;
@@ -19,7 +19,7 @@ use crate::{output, serve};
 use clap::CommandFactory;
 use emberd_client::Client;
 
-/// Does what the command line asks.
+/// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), CommandError> {
     match args.command {
         Command::Serve(args) => serve::run(args),
@@ -51,7 +51,7 @@ pub(crate) fn run(args: Args) -> Result<(), CommandError> {
     }
 }
 
-/// A connection to the daemon that the command line or the environment names.
+/// Connects to the daemon of the command line or the environment.
 fn connect(socket: &SocketArg) -> Result<Client, CommandError> {
     let builder = || Client::builder().name("emberd");
     Ok(match socket.path() {

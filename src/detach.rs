@@ -1,7 +1,8 @@
-//! Going to the background on systems without systemd, and telling the caller how it went.
+//! `--detach`: running in the background without systemd, and reporting to the caller whether the
+//! daemon became ready.
 //!
-//! The one place that knows daemonize (its maintained fork, `daemonix`, under the same name). It
-//! forks, so it runs before any thread exists.
+//! No other file uses daemonize (its maintained fork, `daemonix`, under the same name). It forks, so
+//! it runs before any thread exists.
 
 use crate::exit::CommandError;
 use daemonize::{Daemonize, Outcome};
@@ -10,22 +11,23 @@ use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::RawFd;
 
-/// In the background: tells the process that the user started how it went.
+/// In the background process: the connection to the process that the user started, which waits to
+/// hear whether the daemon became ready.
 #[derive(Debug)]
 pub(crate) struct Caller {
     pipe: Option<PipeWriter>,
 }
 
-/// Which of the two processes this is.
+/// Which of the two processes this is, after the fork.
 #[derive(Debug)]
 pub(crate) enum Side {
-    /// The one in the background.
+    /// The background process.
     Background(Caller),
-    /// The one that the user started, after the other was ready. Its message is for the user.
+    /// The process that the user started, once the daemon is ready. The message is for the user.
     Foreground(String),
 }
 
-/// Forks. The first process waits until the one in the background is ready or has failed.
+/// Forks. The foreground process waits until the daemon is ready or has failed.
 pub(crate) fn detach() -> Result<Side, CommandError> {
     close_inherited();
     let (reader, writer) = io::pipe().map_err(CommandError::io("cannot make a pipe"))?;
@@ -45,28 +47,28 @@ pub(crate) fn detach() -> Result<Side, CommandError> {
     }
 }
 
-/// Closes what whoever started this had open beside the three standard streams: a daemon that lives
-/// for weeks must not keep a script's lock or the end of its pipe. Nothing of our own is open yet,
-/// but for what systemd has passed.
+/// Closes the descriptors inherited from the caller, except the three standard streams: a daemon that
+/// lives for weeks must not keep a script's lock or the end of its pipe. The program itself has opened
+/// nothing yet; descriptors that systemd passed are kept.
 fn close_inherited() {
     let passed = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse::<RawFd>().ok());
     let first = 3 + passed.unwrap_or(0).max(0);
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    // Read to the end before the first is closed: reading has a descriptor of its own.
+    // Collected first: reading the folder needs a descriptor of its own.
     for number in numbers.collect::<Vec<RawFd>>() {
         if number >= first {
-            // That of the reading is closed already.
+            // The folder's own descriptor is closed already.
             let _ = close(number);
         }
     }
 }
 
 fn wait(mut reader: PipeReader) -> Result<String, CommandError> {
-    let mut told = Vec::new();
-    reader.read_to_end(&mut told).map_err(CommandError::io("cannot hear of the daemon"))?;
+    let mut report = Vec::new();
+    reader.read_to_end(&mut report).map_err(CommandError::io("cannot read the daemon's report"))?;
     let message = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    match told.split_first() {
+    match report.split_first() {
         Some((0, text)) => Ok(message(text)),
         Some((code, text)) => Err(CommandError::Detached { message: message(text), code: *code }),
         None => Err(CommandError::Detached {
@@ -78,24 +80,24 @@ fn wait(mut reader: PipeReader) -> Result<String, CommandError> {
 }
 
 impl Caller {
-    /// In the foreground there is nobody to tell.
+    /// For a daemon in the foreground: nobody waits for a report.
     pub(crate) fn none() -> Self {
         Self { pipe: None }
     }
 
-    /// The daemon takes connections.
+    /// Reports that the daemon accepts connections.
     pub(crate) fn ready(&mut self, message: &str) {
-        self.tell(0, message);
+        self.report(0, message);
     }
 
-    /// The daemon will not run.
+    /// Reports why the daemon failed to start.
     pub(crate) fn failed(&mut self, error: &CommandError) {
-        self.tell(error.code(), &crate::exit::chain(error));
+        self.report(error.code(), &crate::exit::chain(error));
     }
 
-    fn tell(&mut self, code: u8, message: &str) {
+    fn report(&mut self, code: u8, message: &str) {
         if let Some(mut pipe) = self.pipe.take() {
-            // The caller may have been killed meanwhile: the daemon goes on.
+            // The caller may have been killed meanwhile; the daemon runs on.
             let _ = pipe.write_all(&[&[code], message.as_bytes()].concat());
         }
     }

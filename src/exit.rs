@@ -1,4 +1,4 @@
-//! Exit codes: what a script can tell from how the program ended.
+//! Errors of commands, and their exit codes.
 
 use crate::listen::ListenError;
 use emberd_daemon::segment::SegmentError;
@@ -10,21 +10,21 @@ use std::process::ExitCode;
 /// For `--help` and the manual page.
 pub(crate) const HELP: &str = "\
 Exit codes:
-  0  done
-  1  the daemon answered with a failure, or a file could not be read or written
+  0  success
+  1  the daemon reported an error, or a file could not be read or written
   2  the command line is wrong
   3  no daemon could be reached
   4  the settings are wrong
-  5  a daemon already serves this socket";
+  5  another daemon already serves this socket";
 
-/// Why a command ended without what was asked.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
     #[error(transparent)]
     Client(#[from] emberd_client::Error),
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    #[error("{0} is not UTF-8: give it a value that is, or unset it")]
+    #[error("{0} is not UTF-8: set it to a value that is, or unset it")]
     Variable(String),
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -34,7 +34,7 @@ pub(crate) enum CommandError {
     Usage(String),
     #[error("{what}")]
     Io { what: String, source: io::Error },
-    /// The detached daemon ended before it was ready; it has told why.
+    /// The detached daemon ended before it was ready; the message says why.
     #[error("{message}")]
     Detached { message: String, code: u8 },
 }
@@ -45,7 +45,7 @@ impl CommandError {
         move |source| Self::Io { what, source }
     }
 
-    /// Whether the reader of the output has gone (`emberd embed ... | head`): no failure.
+    /// Whether the reader of the output closed it (`emberd embed ... | head`), which is no failure.
     fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -63,12 +63,12 @@ impl CommandError {
     }
 }
 
-/// Says what went wrong on standard error, and gives the code.
+/// Prints the error to standard error and returns its exit code.
 pub(crate) fn report(error: &CommandError) -> ExitCode {
     if error.is_closed_pipe() {
         return ExitCode::SUCCESS;
     }
-    // Nobody is left to tell when standard error is closed.
+    // Standard error may be closed: nothing can be done about it.
     let _ = writeln!(io::stderr(), "emberd: {}", chain(error));
     ExitCode::from(error.code())
 }
@@ -78,10 +78,10 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
+        let message = error.to_string();
+        if !text.contains(&message) {
             text.push_str(": ");
-            text.push_str(&said);
+            text.push_str(&message);
         }
         cause = error.source();
     }

@@ -1,8 +1,8 @@
-//! Where the daemon listens: the socket that systemd opened, or one of its own.
+//! The socket that the daemon listens on: one that systemd opened, or its own.
 //!
-//! A socket of its own is guarded by a lock on a file beside it, held for the daemon's life. The
-//! lock decides who serves a path, never the state of the socket: with the lock in hand, a socket
-//! that nobody answers is a leftover of a dead daemon and is taken over.
+//! A lock on a file beside its own socket is held as long as the daemon runs. The lock alone decides
+//! which daemon serves a path, never the state of the socket: a daemon that holds the lock and finds a
+//! socket that nobody answers knows that another daemon died there, and replaces it.
 
 use emberd_daemon::settings::AccessGroup;
 use emberd_protocol::{SocketPaths, default_socket_paths};
@@ -20,12 +20,12 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt, Per
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Why there is no socket to listen on.
+/// Why the daemon cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
     #[error("a daemon already serves {}{}: use it, or stop it first", path.display(), pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default())]
     InUse { path: PathBuf, pid: Option<String> },
-    #[error("nowhere to listen: set XDG_RUNTIME_DIR, or give --socket PATH")]
+    #[error("no socket path: set XDG_RUNTIME_DIR, or pass --socket PATH")]
     NoPath,
     #[error("cannot listen on {}", path.display())]
     Socket { path: PathBuf, source: io::Error },
@@ -35,26 +35,26 @@ pub(crate) enum ListenError {
     Inherited(#[source] io::Error),
 }
 
-/// What Linux takes (`sun_path`, less the zero at its end).
+/// Linux's limit for a socket path (`sun_path` without its terminating zero).
 const MAX_PATH_BYTES: usize = 107;
 
-/// A socket and what guards it. Dropping it removes a socket of its own.
+/// A listening socket and its lock.
 #[derive(Debug)]
-pub(crate) struct Door {
-    /// What clients connect to, for messages.
+pub(crate) struct BoundSocket {
+    /// The path of the daemon's own socket.
     pub(crate) path: Option<PathBuf>,
     listener: Option<Listener>,
     _lock: Option<Flock<File>>,
 }
 
-impl Door {
-    /// The listener, once.
+impl BoundSocket {
+    /// The listener. `None` after the first call.
     pub(crate) fn take_listener(&mut self) -> Option<Listener> {
         self.listener.take()
     }
 }
 
-/// The path to serve where none is given: the user's runtime folder, for root the machine's.
+/// The path to serve: the given one, else the user's runtime folder, or for root the machine's.
 pub(crate) fn default_path(explicit: Option<PathBuf>) -> Result<PathBuf, ListenError> {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let has_home = explicit.is_some() || runtime_dir.is_some();
@@ -65,19 +65,19 @@ pub(crate) fn default_path(explicit: Option<PathBuf>) -> Result<PathBuf, ListenE
     Ok(paths.swap_remove(0))
 }
 
-/// Opens the door. Must be called within a tokio runtime.
+/// Binds the socket, or takes over the one that systemd opened. Needs a tokio runtime.
 pub(crate) fn open(
     path: Option<PathBuf>,
     group: Option<&AccessGroup>,
-) -> Result<Door, ListenError> {
+) -> Result<BoundSocket, ListenError> {
     if let Some(listener) = inherited()? {
-        return Ok(Door { path: None, listener: Some(listener), _lock: None });
+        return Ok(BoundSocket { path: None, listener: Some(listener), _lock: None });
     }
     let path = default_path(path)?;
     let failed = |source| ListenError::Socket { path: path.clone(), source };
     if path.as_os_str().len() > MAX_PATH_BYTES {
         let message = format!(
-            "it has {} bytes, and the path of a socket at most {MAX_PATH_BYTES}",
+            "its path has {} bytes, and a socket path has at most {MAX_PATH_BYTES}",
             path.as_os_str().len()
         );
         return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, message)));
@@ -95,10 +95,10 @@ pub(crate) fn open(
         chown(&path, None, gid).map_err(|error| failed(error.into()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
     }
-    Ok(Door { path: Some(path), listener: Some(listener), _lock: Some(lock) })
+    Ok(BoundSocket { path: Some(path), listener: Some(listener), _lock: Some(lock) })
 }
 
-/// Makes a folder and those above it that are missing, of this mode whatever the umask takes away.
+/// Makes a folder and its missing parents, with this mode whatever the umask is.
 fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -107,20 +107,20 @@ fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
         make_folder(above, mode)?;
     }
     match fs::DirBuilder::new().mode(0o700).create(folder) {
-        // Somebody else was quicker, or a file stands there: then there will be no socket in it.
+        // Another process made it first. If it is a file, binding the socket fails.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
         Ok(()) => fs::set_permissions(folder, fs::Permissions::from_mode(mode)),
     }
 }
 
-/// Whether what stands at a path is a socket, or nothing.
+/// Fails if the path exists and is not a socket.
 fn check_is_socket(path: &Path) -> Result<(), ListenError> {
     let is_other = fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket());
     if is_other {
         return Err(refused(
             path,
-            "a file that is no socket stands there: remove it, or give another --socket".into(),
+            "the path exists and is not a socket: remove it, or pass another --socket".into(),
         ));
     }
     Ok(())
@@ -143,7 +143,7 @@ fn inherited() -> Result<Option<Listener>, ListenError> {
     Ok(Some(listener.into()))
 }
 
-/// Takes the path's lock, or tells who has it.
+/// Takes the path's lock, or says which process holds it.
 fn lock(path: &Path) -> Result<Flock<File>, ListenError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
@@ -161,12 +161,12 @@ fn lock(path: &Path) -> Result<Flock<File>, ListenError> {
     let Some(pid) = process_in(&file).map_err(failed)? else {
         return Err(refused(
             &lock_path,
-            "it is no lock of emberd's: move it away, or give another --socket".into(),
+            "it is not a lock file of emberd: move it away, or pass another --socket".into(),
         ));
     };
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
-            // Only for people: the lock decides, not the number.
+            // Only for people: the lock decides, not the process id.
             lock.set_len(0).map_err(failed)?;
             writeln!(lock, "{}", std::process::id()).map_err(failed)?;
             Ok(lock)
@@ -179,12 +179,12 @@ fn lock(path: &Path) -> Result<Flock<File>, ListenError> {
     }
 }
 
-/// The process id that a lock tells, empty in a new one; `None` in a file that is no lock.
+/// The process id in a lock file; empty in a new one, `None` if the file is not a lock file.
 fn process_in(file: &File) -> io::Result<Option<String>> {
     if !file.metadata()?.is_file() {
         return Ok(None);
     }
-    // One byte more than any process id and the end of its line.
+    // One byte more than the longest process id and its line end.
     let mut bytes = [0; 12];
     let len = file.read_at(&mut bytes, 0)?;
     let text = str::from_utf8(&bytes[..len]).unwrap_or("?").trim_end();
@@ -192,8 +192,8 @@ fn process_in(file: &File) -> io::Result<Option<String>> {
     Ok(is_lock.then(|| text.to_owned()))
 }
 
-/// Removes the socket of a daemon that died. Something that answers there without our lock (a
-/// socket of systemd's, another program) is left alone, and so is a file that is no socket.
+/// Removes the socket of a daemon that died. A socket that answers although we hold the lock (one of
+/// systemd, another program) is left alone, and so is anything that is not a socket.
 fn remove_leftover(path: &Path) -> Result<(), ListenError> {
     let failed = |source| ListenError::Socket { path: path.to_owned(), source };
     match UnixStream::connect(path) {
@@ -201,7 +201,7 @@ fn remove_leftover(path: &Path) -> Result<(), ListenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             check_is_socket(path)?;
-            tracing::info!(path = %path.display(), "the socket of a dead daemon is taken over");
+            tracing::info!(path = %path.display(), "replacing the socket of a dead daemon");
             fs::remove_file(path).map_err(failed)
         }
         Err(error) => Err(failed(error)),

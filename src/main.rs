@@ -1,13 +1,15 @@
-//! `emberd`, the program: serves models to this machine's processes, and asks a daemon that does.
+//! `emberd`, the program: `emberd serve` runs the daemon, the other commands talk to one.
 //!
-//! It owns the process: arguments, environment, signals, the terminal and the exit code. What the
-//! daemon does is in `emberd-daemon`; the other commands use `emberd-client` as a stranger would.
+//! It owns the process: arguments, environment, signals, the terminal and the exit code. The daemon
+//! itself is `emberd-daemon`. The other commands use the public API of `emberd-client`, as any
+//! program would.
 #![forbid(unsafe_code)]
 
 mod args;
 mod commands;
 mod detach;
 mod exit;
+mod format;
 mod listen;
 mod output;
 mod serve;

@@ -1,4 +1,4 @@
-//! `emberd serve`: the process around the daemon.
+//! `emberd serve`: the process that runs the daemon.
 
 use crate::args::Serve;
 use crate::detach::{self, Caller, Side};
@@ -22,16 +22,16 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Threads for sockets and timers: models compute on their own.
+/// Threads for sockets and timers. Models compute on threads of their own.
 const IO_THREADS: usize = 2;
 
-/// How often systemd is told of the models, if that has changed.
+/// How often systemd's status line is updated, if it has changed.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 
-/// Serves until told to stop.
+/// Serves until a signal stops it.
 pub(crate) fn run(mut args: Serve) -> Result<(), CommandError> {
-    // Everything that can be refused is refused while there is still a terminal to say it on,
-    // and paths are made absolute before the folder changes.
+    // Every check comes before the fork, while errors still reach the terminal, and paths are made
+    // absolute before the working folder changes.
     make_absolute(&mut args)?;
     let here = std::env::current_dir().unwrap_or_default();
     let mut settings = settings(args.settings.as_deref(), args.models.clone())?;
@@ -46,7 +46,7 @@ pub(crate) fn run(mut args: Serve) -> Result<(), CommandError> {
     if args.detach {
         match detach::detach()? {
             Side::Foreground(message) => return output::line(&message),
-            Side::Background(told) => caller = told,
+            Side::Background(parent) => caller = parent,
         }
     }
     let result = serve(args, settings, here, filter, &mut caller);
@@ -56,7 +56,7 @@ pub(crate) fn run(mut args: Serve) -> Result<(), CommandError> {
     result
 }
 
-/// The settings of a file and the models of the command line.
+/// The settings of a file, with the models of the command line added.
 pub(crate) fn settings(
     file: Option<&Path>,
     models: Vec<(emberd_protocol::ModelId, PathBuf)>,
@@ -69,11 +69,11 @@ pub(crate) fn settings(
     }
     for (id, folder) in models {
         if emberd_daemon::settings::is_builtin_id(id.as_str()) {
-            let message = format!("--model {id}=...: this id is a built-in model's");
+            let message = format!("--model {id}=...: this is the id of a built-in model");
             return Err(CommandError::Usage(message));
         }
         if settings.models.contains_key(&id) {
-            let message = format!("--model {id}=...: there is a model of this id already");
+            let message = format!("--model {id}=...: there is already a model with this id");
             return Err(CommandError::Usage(message));
         }
         settings.add_folder_model(id, folder);
@@ -81,7 +81,7 @@ pub(crate) fn settings(
     Ok(settings)
 }
 
-/// The variables that may be settings.
+/// The environment variables, among which settings may be.
 fn variables() -> Result<Vec<(String, String)>, CommandError> {
     let is_ours = |name: &str| name.starts_with("EMBERD_") && name != "EMBERD_SOCKET";
     let mut variables = Vec::new();
@@ -99,8 +99,8 @@ fn variables() -> Result<Vec<(String, String)>, CommandError> {
     Ok(variables)
 }
 
-/// A variable about the hub. A path in it is seen from where the daemon was started, which is not
-/// where it is once it has detached.
+/// A variable of the hub's client. Relative paths are resolved against `here`, the folder in which the
+/// daemon was started: it leaves that folder when it detaches.
 fn hub_variable(here: &Path, name: &str) -> Option<OsString> {
     const PATHS: [&str; 4] = ["HF_HOME", "HF_HUB_CACHE", "HF_TOKEN_PATH", "XDG_CACHE_HOME"];
     let value = std::env::var_os(name)?;
@@ -109,14 +109,14 @@ fn hub_variable(here: &Path, name: &str) -> Option<OsString> {
     Some(if PATHS.contains(&name) && is_relative { here.join(value).into() } else { value })
 }
 
-/// A folder that a variable names.
+/// The folder in a variable, if it is absolute.
 fn folder(name: &str) -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os(name)?);
     folder.is_absolute().then_some(folder)
 }
 
-/// The user's own settings file, if there is one. What is there and cannot be read (a link to
-/// nowhere, the folder of another user) is no reason to go on without.
+/// The user's own settings file, if it exists. One that exists and cannot be read (a dangling link,
+/// another user's folder) is returned too, so that reading it fails instead of being skipped.
 fn default_settings_file() -> Option<PathBuf> {
     let home = || Some(folder("HOME")?.join(".config"));
     let file = folder("XDG_CONFIG_HOME").or_else(home)?.join("emberd/emberd.toml");
@@ -127,8 +127,8 @@ fn default_settings_file() -> Option<PathBuf> {
     is_there.then_some(file)
 }
 
-/// Where embeddings are kept if nobody says otherwise: where a service manager tells, else in the
-/// user's cache folder.
+/// The default file of the embedding cache: in the service manager's cache folder, else in the
+/// user's.
 fn default_cache_file() -> Option<PathBuf> {
     let of_service = || folder("CACHE_DIRECTORY");
     let of_user = || {
@@ -165,7 +165,7 @@ fn serve(
         .build()
         .map_err(CommandError::io("cannot start the runtime"))?;
     let (file, models) = (args.settings, args.models);
-    // Once more: what is odd about them is said in the log.
+    // Read again, now that the log is set up: this logs warnings about them.
     let hub = HubSettings::from_variables(|name| hub_variable(&here, name));
     let read_again = move || -> Result<Settings, String> {
         let read = self::settings(file.as_deref(), models.clone());
@@ -187,40 +187,40 @@ async fn listen_and_run(
 ) -> Result<(), CommandError> {
     let stop = stop_signal().map_err(CommandError::io("cannot handle signals"))?;
     let hangup = signal(SignalKind::hangup()).map_err(CommandError::io("cannot handle signals"))?;
-    let mut door = listen::open(socket, builder.settings().access.as_ref())?;
-    let Some(listener) = door.take_listener() else {
+    let mut socket = listen::open(socket, builder.settings().access.as_ref())?;
+    let Some(listener) = socket.take_listener() else {
         return Err(listen::ListenError::NoPath.into());
     };
     let daemon = builder.build()?;
-    let place = match &door.path {
+    let address = match &socket.path {
         Some(path) => path.display().to_string(),
         None => "the socket that systemd opened".into(),
     };
-    tracing::info!(pid = std::process::id(), "emberd serves {place}");
-    caller.ready(&format!("emberd serves {place} (process {})", std::process::id()));
+    tracing::info!(pid = std::process::id(), "emberd serves {address}");
+    caller.ready(&format!("emberd serves {address} (process {})", std::process::id()));
     notify(&[NotifyState::Ready]);
-    let told = tell_systemd(&daemon);
+    let notifications = notify_systemd(&daemon);
     tokio::select! {
         () = daemon.run(listener, async {
             stop.await;
             notify(&[NotifyState::Stopping]);
         }) => {}
-        () = told => {}
+        () = notifications => {}
         () = reload_on_signal(&daemon, hangup) => {}
     }
     tracing::info!("emberd has stopped");
     Ok(())
 }
 
-/// Takes signals that whoever started this had blocked for itself, as programs do that wait for
-/// theirs in a thread: else nothing but SIGKILL would stop the daemon.
+/// Unblocks all signals. A parent that handles signals in a thread blocks them, and its children
+/// inherit that: nothing but SIGKILL would stop the daemon.
 fn accept_signals() {
     if let Err(error) = SigSet::all().thread_unblock() {
-        tracing::warn!(%error, "signals that were blocked stay blocked");
+        tracing::warn!(%error, "cannot unblock signals");
     }
 }
 
-/// Ends with the first signal to stop.
+/// Completes at the first SIGTERM or SIGINT.
 fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -232,17 +232,17 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Reads the settings again at each SIGHUP. Never ends.
+/// Reloads the settings at each SIGHUP. Never completes.
 async fn reload_on_signal(daemon: &Daemon, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
-        // What came of it is in the log and in the status.
+        // The result is in the log and in the status.
         let _ = daemon.reload().await;
     }
     std::future::pending::<()>().await;
 }
 
-/// Keeps systemd's status line and watchdog up to date; does nothing without systemd. Never ends.
-async fn tell_systemd(daemon: &Daemon) {
+/// Keeps systemd's status line and watchdog up to date. Does nothing without systemd. Never completes.
+async fn notify_systemd(daemon: &Daemon) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return std::future::pending().await;
     }
@@ -278,12 +278,12 @@ fn status_line(daemon: &Daemon) -> String {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd cannot be told");
+        tracing::warn!(%error, "cannot notify systemd");
     }
 }
 
 fn log_to(file: Option<&Path>, filter: EnvFilter) -> Result<(), CommandError> {
-    // A log that cannot be written (a full disk, a reader that has gone) is no reason to stop.
+    // A log that cannot be written (a full disk, a closed pipe) does not stop the daemon.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
@@ -299,11 +299,11 @@ fn log_to(file: Option<&Path>, filter: EnvFilter) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Every connection and every segment is a descriptor.
+/// Raises the limit of open files to the hard limit: each connection and each segment needs one.
 fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        tracing::debug!(%error, "the limit of descriptors stays as it is");
+        tracing::debug!(%error, "cannot raise the limit of open files");
     }
 }

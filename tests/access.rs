@@ -37,7 +37,7 @@ fn daemon(more: &str) -> Daemon {
     daemon
 }
 
-/// What a client process of a user says: its output, or its error.
+/// The output of another user's client process, or its error.
 fn as_user(user: &str, daemon: &Daemon, mode: &str) -> Result<String, String> {
     let user = User::from_name(user).unwrap().unwrap();
     let mut command = Command::new(daemon.folder.path().join("client"));
@@ -67,8 +67,8 @@ fn members_of_the_group_may_use_the_daemon_and_not_change_it() {
     assert_eq!(builtin(&daemon).copies, 1, "it is still there");
     // The daemon's own user may.
     daemon.client().unload("builtin").unwrap();
-    // Who is not in the group does not come through the socket's mode; where that lets everybody
-    // in (a folder's rule, another unit file), the daemon itself refuses.
+    // The socket's mode keeps out users who are not in the group. If it lets everybody in (another
+    // unit file, a changed mode), the daemon itself refuses.
     let refused = as_user(STRANGER, &daemon, "ask").unwrap_err();
     assert!(refused.contains("Permission"), "{refused}");
     std::fs::set_permissions(daemon.socket(), std::fs::Permissions::from_mode(0o666)).unwrap();

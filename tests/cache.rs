@@ -4,7 +4,7 @@ use emberd_protocol::{CacheStatus, ErrorCode, ModelStatus};
 use nix::sys::signal::Signal;
 use std::path::Path;
 
-/// Settings of models of the same tiny folder, each with lines of its own.
+/// Settings for models from the same tiny folder, with extra lines for each.
 fn models(folder: &Path, models: &[(&str, &str)]) -> String {
     let path = tiny_model(folder);
     let of = |(name, more): &(&str, &str)| {
@@ -49,7 +49,7 @@ fn a_text_is_computed_once_for_all_processes_and_its_bits_stay_the_same() {
         (0..300).rev().flat_map(|at| first.row(at)).map(|value| value.to_bits()).collect();
     assert_eq!(bits(&again), of_first);
     assert_eq!(again.tokens(), 0, "nothing was computed");
-    // A process of its own, with other texts.
+    // Another process, with other texts.
     let mut process = ClientProcess::start(&daemon, "ask", "tiny", 10);
     assert_eq!(process.line(), "answered");
     let (computed, cached) = counts(&daemon, "tiny");
@@ -193,7 +193,7 @@ fn rows_on_disk_outlive_a_daemon_that_is_killed() {
     let again = daemon.model("builtin").embed(&texts(200)).unwrap();
     assert_eq!(bits(&again), first);
     assert_eq!(counts(&daemon, "builtin"), (0, 200));
-    // What is cleared does not come back, and what was computed last is not lost by an orderly end.
+    // Cleared rows do not come back, and an orderly end does not lose the last computed ones.
     daemon.client().clear_embedding_cache().unwrap();
     daemon.model("builtin").embed(&texts(3)).unwrap();
     daemon.signal(Signal::SIGTERM);
@@ -253,7 +253,7 @@ fn a_file_that_cannot_be_emptied_is_a_cache_error() {
     assert_eq!(refused.code(), Some(ErrorCode::CacheError), "{refused}");
     assert!(refused.to_string().contains("rows.redb"), "{refused}");
     assert_eq!(cache(&daemon).entries, 0, "memory is empty");
-    // A file that somebody has removed is no error.
+    // A removed file is not an error.
     std::fs::remove_dir(&file).unwrap();
     daemon.client().clear_embedding_cache().unwrap();
     model.embed(&texts(20)).unwrap();

@@ -1,10 +1,12 @@
 use crate::support::{Daemon, emberd, run};
+use nix::pty::{Winsize, openpty};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs::Permissions;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
@@ -19,6 +21,12 @@ fn ask(daemon: &Daemon, args: &[&str], input: &str) -> Output {
     let mut command = emberd(args);
     command.env("EMBERD_SOCKET", daemon.socket());
     run(command, input)
+}
+
+/// The output of a command that must succeed.
+#[track_caller]
+fn good_output(daemon: &Daemon, args: &[&str]) -> String {
+    good(&ask(daemon, args, ""))
 }
 
 #[track_caller]
@@ -167,7 +175,7 @@ fn an_output_file_replaces_what_a_link_names_and_keeps_its_mode() {
     assert_eq!(metadata.permissions().mode() & 0o777, 0o604);
     assert!(std::fs::read_to_string(&target).unwrap().contains("embedding"));
     assert_eq!(std::fs::read_to_string(&beside).unwrap(), "of somebody else");
-    // What is no regular file is written as it is.
+    // Anything but a regular file is written in place.
     good(&ask(&daemon, &["embed", "text", "-o", "/dev/null"], ""));
     assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
     assert!(good(&ask(&daemon, &["embed", "text", "-o", "/dev/stdout"], "")).contains("embedding"));
@@ -235,6 +243,80 @@ fn status_and_models_are_for_people_and_for_programs() {
     assert_eq!(models[0]["source"], "builtin:static-minilm");
     let people = good(&ask(&daemon, &["models"], ""));
     assert!(people.contains("builtin:static-minilm"), "{people}");
+}
+
+#[test]
+fn a_status_fits_100_columns_however_long_ids_and_paths_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = "x".repeat(200);
+    let missing = folder.path().join(&long).join("model");
+    let id = format!("organisation-{}-the-end", "of-models-".repeat(10));
+    let model = |id: &str, path: &str| {
+        format!("models.{id}.type = \"embedding\"\nmodels.{id}.local_path = {path:?}\n")
+    };
+    let folder_model = crate::support::tiny_model(folder.path());
+    let settings =
+        model(&id, folder_model.to_str().unwrap()) + &model("bad", missing.to_str().unwrap());
+    let daemon = Daemon::with_settings(&settings);
+    daemon.model(&id).embed(&["a text"]).unwrap();
+    daemon.client().embedding_model("bad").unwrap_err();
+    let held = daemon.model("builtin");
+    let text = good_output(&daemon, &["status"]);
+    for line in text.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+    let header = text.lines().find(|line| line.starts_with("MODEL")).unwrap();
+    let columns: Vec<_> = header.split_whitespace().collect();
+    let expected = ["MODEL", "KIND", "STATE", "DEVICE", "MEMORY", "LEASES", "UNLOADS"];
+    assert_eq!(columns, expected);
+    let row = text.lines().find(|line| line.starts_with("organi")).unwrap();
+    assert!(row.contains('…') && row.contains("-the-end") && row.contains("idle"), "{row}");
+    assert!(text.contains("bad cannot be loaded") && text.contains("  failed"), "{text}");
+
+    let wide = good_output(&daemon, &["status", "--wide"]);
+    assert!(wide.contains(&id) && wide.contains(&long), "{wide}");
+    for header in ["DEVICE", "LEASE", "PROCESS", "REQUEST"] {
+        assert!(wide.lines().any(|line| line.starts_with(header)), "{header} is missing:\n{wide}");
+    }
+    drop(held);
+}
+
+#[test]
+fn a_watched_status_fits_its_terminal() {
+    let mut settings = String::new();
+    for n in 0..40 {
+        settings += &format!("models.m{n}.type = \"embedding\"\n");
+        settings += &format!("models.m{n}.name = \"builtin:static-minilm\"\n");
+    }
+    let daemon = Daemon::with_settings(&settings);
+    for (rows, columns, args) in [(12, 60, &[][..]), (12, 60, &["--wide"]), (80, 120, &[])] {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let terminal = openpty(Some(&size), None).unwrap();
+        let mut command = emberd(&["status", "--watch", "--every", "0.1"]);
+        command.args(args).env("EMBERD_SOCKET", daemon.socket());
+        let mut child =
+            command.stdin(Stdio::null()).stdout(terminal.slave).stderr(Stdio::null()).spawn();
+        let child = child.as_mut().unwrap();
+        // Our copy of the other end.
+        drop(command);
+        let mut said = String::new();
+        let mut screen = std::fs::File::from(terminal.master);
+        let mut buffer = [0; 4096];
+        while said.matches("\x1b[H\x1b[J").count() < 3 {
+            let len = screen.read(&mut buffer).unwrap();
+            said.push_str(&String::from_utf8_lossy(&buffer[..len]));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let page = said.split("\x1b[H\x1b[J").nth(1).unwrap();
+        let lines: Vec<_> = page.lines().collect();
+        assert!(lines.len() < usize::from(rows), "{} lines:\n{page}", lines.len());
+        for line in &lines {
+            assert!(line.chars().count() <= usize::from(columns), "{line}");
+        }
+        let is_cut = lines.last().unwrap().ends_with("more lines do not fit");
+        assert_eq!(is_cut, rows == 12, "{page}");
+    }
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn broken(file: &str, break_it: impl FnOnce(&Path)) {
     let listed = models.iter().find(|model| model.id.as_str() == "broken").unwrap();
     assert_eq!(listed.state, ModelState::Failed);
     assert!(listed.failure.as_ref().unwrap().contains(file));
-    // The daemon goes on, and a mended model loads.
+    // The daemon keeps running, and a repaired model loads.
     assert!(client.embedding_model("builtin").is_ok());
     std::fs::remove_dir_all(&model).unwrap();
     tiny_model(folder.path());

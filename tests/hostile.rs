@@ -178,7 +178,7 @@ fn a_request_id_used_twice_ends_the_connection_and_a_flood_is_slowed_down() {
     assert!(raw.next().is_none());
     let mut other = Raw::welcomed(&daemon);
     assert_eq!(other.ask(&Request::Ping, Vec::new()), Response::Pong);
-    // What a flood has left unread does not hide that its sender has gone.
+    // Unread input from a flood does not hide that its sender has gone.
     for id in 40..60 {
         other.send(&embed(id));
     }

@@ -1,6 +1,6 @@
 //! Models by name, from a stand-in for the hub: the real program over real HTTP.
 //!
-//! What the hub itself may do wrong is tested beside the code that speaks to it.
+//! Failures of the hub itself are tested beside the code that talks to it.
 
 use crate::support::{Daemon, code_of, emberd, eventually, texts, tiny_model};
 use emberd_protocol::{ErrorCode, Event};
@@ -16,7 +16,7 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// Serves the files of one model as the hub does.
 struct StandIn {
     address: String,
-    /// Answers with files, and what they were asked for.
+    /// The number of responses with a file; `asked` has the requests.
     files_sent: Arc<AtomicUsize>,
     asked: Arc<Mutex<Vec<String>>>,
     /// While it is held no file is sent.
@@ -35,7 +35,7 @@ impl StandIn {
             for stream in listener.incoming().flatten() {
                 let (folder, sent, log) = (folder.clone(), Arc::clone(&sent), Arc::clone(&log));
                 let sending = Arc::clone(&sending);
-                // One that hangs up in the middle is none of this server's business.
+                // This server ignores clients that hang up.
                 std::thread::spawn(move || drop(serve(stream, &folder, &sent, &log, &sending)));
             }
         });

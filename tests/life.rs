@@ -3,7 +3,7 @@ use emberd_client::Client;
 use emberd_protocol::{ErrorCode, Event, ModelId, ModelState, ModelStatus, Verdict};
 use std::path::Path;
 
-/// Settings of models `a`, `b`, `c`..., each in a folder of its own.
+/// Settings of models `a`, `b`, `c`, each in its own folder.
 fn models(folder: &Path, names: &[&str], more: &str) -> String {
     let of = |name: &&str| {
         let home = folder.join(name);
@@ -171,7 +171,7 @@ fn the_commands_say_the_same() {
     assert_eq!(json[0]["verdict"], "load");
     let status = ask(&["status"]);
     assert!(status.contains("cpu x") && status.contains("DEVICE"), "{status}");
-    assert!(ask(&["unload", "a"]).contains("freed a ("));
+    assert!(ask(&["unload", "a"]).contains("unloaded a ("));
     assert!(ask(&["cleanup"]).contains("nothing"));
     assert!(ask(&["clear-cache"]).contains("0 rows"));
 }
@@ -212,7 +212,7 @@ fn a_model_that_can_never_be_there_is_refused_with_the_reason() {
         Daemon::with_settings(&models(folder.path(), &["a"], "device_preference = \"gpu\"\n"));
     let failure = daemon.client().embedding_model("a").unwrap_err();
     assert_eq!(failure.code(), Some(ErrorCode::DeviceError), "{failure}");
-    // What is built in computes on the CPU.
+    // The built-in models run on the CPU.
     daemon.model("builtin").embed(&["a text"]).unwrap();
     // Before anything is looked for or fetched.
     let more = "models.b.type = \"embedding\"\nmodels.b.name = \"org/never-asked-for\"\n\
@@ -232,7 +232,7 @@ fn work_that_runs_ends_before_its_model_leaves() {
     std::thread::scope(|scope| {
         let unloading = scope.spawn(|| client.unload("gated").unwrap());
         eventually("it drains", || status_of(&daemon, "gated").state == ModelState::Draining);
-        // Whoever asks for it now waits for the same.
+        // Later requests to unload it wait for the same unload.
         let other = daemon.client();
         let again = scope.spawn(move || other.unload("gated").unwrap());
         eventually("both wait", || {
@@ -249,7 +249,7 @@ fn work_that_runs_ends_before_its_model_leaves() {
 #[test]
 fn memory_is_given_back_over_fifty_loads() {
     let Some(folder) = crate::support::minilm() else { return };
-    // Each round is to compute.
+    // The cache is off, so that each round computes.
     let daemon = Daemon::with_settings(&format!(
         "embedding_cache.enabled = false\nmodels.minilm.type = \"embedding\"\n\
          models.minilm.local_path = {:?}\n",
@@ -269,7 +269,7 @@ fn memory_is_given_back_over_fifty_loads() {
         let more = own().saturating_sub(before);
         assert!(more <= all / 10, "{more} bytes more, {all} before");
     };
-    // The first load makes what stays: threads' stacks, the allocator's arenas.
+    // The first load allocates what stays: thread stacks, the allocator's arenas.
     client.generate_embeddings(&texts(64), "minilm").unwrap();
     client.unload("minilm").unwrap();
     let (all, first) = (resident(), own());
@@ -367,7 +367,7 @@ fn a_status_with_more_leases_than_fit_a_message_tells_how_many_it_leaves_out() {
     assert!(status.leases_left_out > 0 && !status.leases.is_empty());
     assert_eq!(status.leases.len() as u64 + status.leases_left_out, 5000);
     assert_eq!(status_of(&daemon, "builtin").leases, 5000);
-    let mut command = emberd(&["status"]);
+    let mut command = emberd(&["status", "--wide"]);
     command.env("EMBERD_SOCKET", daemon.socket());
     let said = String::from_utf8(run(command, "").stdout).unwrap();
     assert!(said.contains("more leases are not listed"), "{said}");

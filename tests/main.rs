@@ -5,25 +5,25 @@
 mod access;
 /// Rows that were computed before.
 mod cache;
-/// Clients that come and die by the hundred.
+/// Hundreds of clients that connect and die.
 mod churn;
-/// What a user types, and what comes back.
+/// The command line: input, output and exit codes.
 mod cli;
 /// Each error code, from its cause to the value that a client sees.
 mod failure;
 /// Texts from texts, by the built-in model that can be checked exactly.
 mod generate;
-/// Peers that say nothing, say garbage, or come in crowds.
+/// Peers that are silent, send garbage, or arrive in crowds.
 mod hostile;
 /// Models by name.
 mod hub;
 /// Counting, sharing, release, and the death of a holder.
 mod lease;
-/// Loading, unloading, evicting, and what is told of it.
+/// Loading, unloading, evicting, and how it is reported.
 mod life;
 /// The list of promises, and their proofs.
 mod mission;
-/// What rows shall be, asked for with each request.
+/// Options of rows, set with each request.
 mod options;
 /// Random steps of several processes, against a simple model of the rules.
 mod random;
@@ -31,16 +31,16 @@ mod random;
 mod reload;
 /// Scores of pairs, and candidates for masks, against the reference.
 mod rerank;
-/// The daemon dies and comes back; two want the same socket.
+/// The daemon dies and restarts; two daemons want the same socket.
 mod restart;
 /// Rows: inline and through shared memory, their limits and their way back.
 mod result;
-/// Stopping by signal: what runs may end, nothing is left.
+/// Stopping by signal: running work finishes, and nothing is left behind.
 mod shutdown;
-/// How a daemon comes to be.
+/// Starting a daemon.
 mod start;
 mod support;
 /// Units under a real user manager.
 mod systemd;
-/// Promises about the tree itself: who depends on whom, where unsafe code may stand.
+/// Rules for the source tree: dependencies between packages, files with unsafe code.
 mod tidy;

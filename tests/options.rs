@@ -70,7 +70,7 @@ fn weights_are_held_as_the_settings_say() {
     assert!((scores("wide") - scores("narrow")).abs() < 0.1);
 }
 
-/// Of a result that comes inline, and of one that comes through shared memory.
+/// Checks a result that is returned inline, and one in shared memory.
 #[test]
 fn every_element_type_is_what_sentence_transformers_makes_of_the_same_rows() {
     let daemon = Daemon::start();
@@ -249,7 +249,7 @@ fn a_prompt_is_found_by_its_name_and_cached_by_its_text() {
     assert_eq!((empty.tokens(), bits(&empty)), (0, bits(&plain)));
 }
 
-/// The first text stands behind a prompt that this model reads and does not pool.
+/// The first text has a prompt that this model reads but does not pool.
 #[test]
 fn a_prompt_that_is_not_pooled_is_not_a_part_of_the_text() {
     let daemon = daemon_with("bert-mean-dense-tanh");

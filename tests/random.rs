@@ -8,10 +8,10 @@ const STEPS: usize = 400;
 
 const SHARED: [&str; 4] = ["a", "b", "c", "d"];
 
-/// Not shared: each lease has a copy of its own.
+/// Not shared: each lease has its own copy.
 const OWN: &str = "own";
 
-/// A generator of numbers that is the same everywhere (xorshift).
+/// A random number generator that is the same on every machine (xorshift).
 struct Dice(u64);
 
 impl Dice {
@@ -23,7 +23,7 @@ impl Dice {
     }
 }
 
-/// A client process, and what it holds as far as it was told so.
+/// A client process, and what it knows to hold.
 struct Actor {
     process: ClientProcess,
     /// The models of its leases; `None` once released.
@@ -76,7 +76,7 @@ impl World {
         }
     }
 
-    /// Shared models that somebody holds.
+    /// Shared models that a client holds.
     fn leased(&self) -> BTreeSet<&'static str> {
         let all = self.actors.iter().flat_map(|actor| actor.leases.iter().flatten());
         all.filter(|model| **model != OWN).copied().collect()
@@ -151,7 +151,7 @@ impl World {
                     );
                     self.count("held");
                 } else {
-                    // What a client asked for that has died may still be on its way in.
+                    // A request of a dead client may still be on its way to the daemon.
                     eventually("it can be unloaded", || match self.client.unload(model) {
                         Ok(_) => true,
                         Err(error) => {
@@ -164,7 +164,7 @@ impl World {
             }
             14 => {
                 self.client.cleanup_unused_models().unwrap();
-                // What was on its way out already is not waited for.
+                // Models that were already being unloaded are not waited for.
                 eventually("only what is held stays", || {
                     let in_memory = self.in_memory(&self.client.status().unwrap());
                     in_memory.is_subset(&self.leased())
@@ -178,7 +178,7 @@ impl World {
                 self.count("reloaded");
             }
         }
-        // What has died is forgotten by and by: the rules hold soon, not at once.
+        // The daemon notices deaths after a while: the rules hold soon, not at once.
         let mut wrong = String::new();
         let mut is_right = || {
             wrong = self.wrong().unwrap_or_default();
@@ -198,7 +198,7 @@ impl World {
         SHARED.iter().filter(is_in).copied().collect()
     }
 
-    /// What of the status breaks a rule.
+    /// The first rule that the status breaks.
     fn wrong(&self) -> Option<String> {
         let status = self.client.status().unwrap();
         let mut known: Vec<(String, u32)> = Vec::new();

@@ -8,7 +8,7 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/engine/tests/data").join(name)
 }
 
-/// What transformers answers for a model.
+/// The reference answers of transformers for a model.
 fn expected(model: &str) -> Value {
     let file = data("expected").join(format!("{model}.json"));
     serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
@@ -48,7 +48,7 @@ fn a_head_that_cannot_be_used_does_not_keep_a_model_from_making_rows() {
     let model = daemon.model("rows");
     assert_eq!(model.info().methods, [Method::Embed]);
     assert_eq!(model.embed_one("a text").unwrap().dimension(), 32);
-    // Whoever wants scores says so by the type, and is told what is missing.
+    // The type `rerank` requires scores; the error names what is missing.
     assert_eq!(code_of(daemon.client().rerank_model("scores")), ErrorCode::ModelLoadError);
 }
 

@@ -35,7 +35,7 @@ fn all_leases_are_taken_again_with_the_first_request_and_one_that_cannot_be_says
     std::fs::write(&file, of_models(&["a"])).unwrap();
     let _daemon = Daemon::in_folder(folder, &["--settings", file.to_str().unwrap()]);
     client.ping().unwrap();
-    // More than may be under way at once; whoever asks for something takes what has come.
+    // More than may be in flight at once: a later request collects finished replies.
     eventually("all but one are there again", || client.status().unwrap().leases.len() == 201);
     assert_eq!(a.embed(&["text"]).unwrap().len(), 1);
     let failure = b.embed(&["text"]).unwrap_err();
@@ -43,7 +43,7 @@ fn all_leases_are_taken_again_with_the_first_request_and_one_that_cannot_be_says
     let failure = released.embed(&["text"]).unwrap_err();
     assert_eq!(failure.code(), Some(ErrorCode::ReferenceError), "{failure}");
     drop((a, many));
-    // What comes after its lease was dropped is given back by whoever asks next.
+    // A result that arrives after its lease was dropped is returned by the next request.
     eventually("none is left", || client.status().unwrap().leases.is_empty());
 }
 
@@ -115,12 +115,12 @@ fn a_lock_is_put_only_beside_a_socket_and_over_nothing_of_others() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     std::fs::write(&path, "a file").unwrap();
-    assert!(refused().contains("no socket stands there"));
+    assert!(refused().contains("exists and is not a socket"));
     assert!(!lock.exists());
     std::fs::remove_file(&path).unwrap();
 
     std::fs::write(&lock, "notes of somebody").unwrap();
-    assert!(refused().contains("it is no lock of emberd's"));
+    assert!(refused().contains("it is not a lock file of emberd"));
     assert_eq!(std::fs::read_to_string(&lock).unwrap(), "notes of somebody");
     std::fs::remove_file(&lock).unwrap();
 
@@ -186,7 +186,7 @@ fn a_detached_daemon_is_ready_when_the_command_returns() {
     let status = emberd_client::Client::connect_to(&socket).unwrap().status().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains(&status.daemon.pid.to_string()));
     assert_ne!(status.daemon.pid, std::process::id());
-    // Its log went to the file named relative to where the command was given.
+    // Its log is in the file named relative to the caller's folder.
     assert!(std::fs::read_to_string(folder.path().join("log")).unwrap().contains("emberd serves"));
 
     let mut second = emberd(&["serve", "--detach", "--socket"]);

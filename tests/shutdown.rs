@@ -41,7 +41,7 @@ fn work_that_does_not_end_in_drain_seconds_is_cut_off() {
     eventually("it computes", || daemon.status().models.iter().any(|model| model.busy == 1));
     daemon.signal(Signal::SIGTERM);
     assert!(client.line().is_empty(), "it is sent home without an answer, the gate closed");
-    // Its engine knows no end of its own.
+    // Its engine never finishes by itself.
     daemon.open_gate();
     daemon.wait();
 }
@@ -131,7 +131,7 @@ fn the_quickstart_leaves_nothing_behind_whatever_stops_it() {
         command.env("TMPDIR", folder.path()).args(["--daemon", EMBERD, "-"]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut quickstart = command.spawn().unwrap();
-        // More than it can be done with before the signal comes.
+        // More work than it can finish before the signal arrives.
         let lines = "a line\n".repeat(2_000_000);
         let mut input = quickstart.stdin.take().unwrap();
         std::io::Write::write_all(&mut input, lines.as_bytes()).unwrap();

@@ -43,7 +43,7 @@ fn of_twenty_starters_one_daemon_comes() {
     assert!(!socket.exists());
 }
 
-/// A daemon that is ending holds its lock until its work is done, and takes nobody in.
+/// A daemon that is ending holds its lock until its work is done, and accepts no connections.
 #[test]
 fn a_starter_waits_for_a_daemon_that_is_ending_and_starts_the_next() {
     let folder = tempfile::tempdir().unwrap();
@@ -53,7 +53,7 @@ fn a_starter_waits_for_a_daemon_that_is_ending_and_starts_the_next() {
     let mut command = Command::new(example("client_process"));
     command.arg("start").arg(&socket).args([EMBERD, "0"]).stdout(Stdio::piped());
     let mut starter = command.spawn().unwrap();
-    // It has tried by now, and was told that there is a daemon.
+    // By now it has tried, and was refused because another daemon serves.
     std::thread::sleep(std::time::Duration::from_millis(600));
     assert!(starter.try_wait().unwrap().is_none(), "it waits");
     drop(held);

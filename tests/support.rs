@@ -1,4 +1,4 @@
-//! A daemon of its own for each test, client processes, and a way to speak raw frames.
+//! A separate daemon for each test, client processes, and raw frames.
 
 use emberd_client::{Client, EmbeddingModel};
 use emberd_protocol::{
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// Long enough for a loaded machine; nothing waits for it when all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a daemon makes ahead of its clients.
+/// The spare segments that a daemon makes ahead of time.
 const SPARE_SEGMENTS: usize = emberd_daemon::segment::DEFAULT_SPARES;
 
 /// The program under test.
@@ -51,7 +51,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The real model's folder, where `scripts/test` could get it.
+/// The folder of the real model, if `scripts/test` could fetch it.
 pub(crate) fn minilm() -> Option<PathBuf> {
     let folder = std::env::var_os("EMBERD_TEST_MINILM").map(PathBuf::from);
     if folder.is_none() {
@@ -60,7 +60,7 @@ pub(crate) fn minilm() -> Option<PathBuf> {
     folder
 }
 
-/// Waits for something that must come about.
+/// Waits for a condition that must become true.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -101,7 +101,7 @@ impl Daemon {
         Self::spawn(folder, command)
     }
 
-    /// A daemon whose model "gated" computes only while the gate is open; it is closed now.
+    /// A daemon whose model "gated" computes only while the gate is open. It starts closed.
     pub(crate) fn gated(settings: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(example("gated_daemon"));
@@ -246,7 +246,7 @@ pub(crate) fn emberd(args: &[&str]) -> Command {
     for name in ["EMBERD_SOCKET", "EMBERD_LOG", "NOTIFY_SOCKET", "LISTEN_FDS", "XDG_RUNTIME_DIR"] {
         command.env_remove(name);
     }
-    // Whoever runs the tests may have settings.
+    // Keeps the settings of the person who runs the tests out.
     command.env("XDG_CONFIG_HOME", "/nonexistent");
     command
 }
@@ -266,7 +266,7 @@ pub(crate) fn run(mut command: Command, input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// A client in a process of its own, which can be killed.
+/// A client in a separate process, which can be killed.
 pub(crate) struct ClientProcess {
     pub(crate) child: Child,
     output: BufReader<ChildStdout>,

@@ -17,7 +17,7 @@ fn has_user_manager() -> bool {
     false
 }
 
-/// Runs a script of steps inside a user manager of its own, with the units installed.
+/// Runs a script of steps inside a separate user manager, with the units installed.
 fn with_units(name: &str) {
     if !has_user_manager() {
         return;

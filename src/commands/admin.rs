@@ -1,30 +1,31 @@
-//! What changes the daemon: models in and out of memory, the cache, the settings.
+//! Commands that change the daemon: loading and unloading, the cache, the settings.
 
 use super::connect;
-use crate::args::{OfModel, Reading};
+use crate::args::{ModelQuery, Query};
 use crate::exit::CommandError;
-use crate::output::{self, duration, size};
+use crate::format::{duration, size};
+use crate::output;
 use emberd_protocol::{Event, Freed, ModelId};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
 
-pub(super) fn preload(args: &OfModel) -> Result<(), CommandError> {
-    let client = connect(&args.reading.socket)?;
+pub(super) fn preload(args: &ModelQuery) -> Result<(), CommandError> {
+    let client = connect(&args.query.socket)?;
     let bar =
         if io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     let preloaded = client.preload_with(args.id.as_str(), |event| show(&bar, &event))?;
     bar.finish_and_clear();
-    if args.reading.json {
+    if args.query.json {
         return output::json(&preloaded);
     }
     if preloaded.was_loaded {
-        return output::line(&format!("{} was in memory already", args.id));
+        return output::line(&format!("{} was already in memory", args.id));
     }
     output::line(&format!("{} is in memory after {}", args.id, duration(preloaded.load_ms)))
 }
 
-/// Shows how far a load is.
-pub(super) fn show(bar: &ProgressBar, event: &Event) {
+/// Shows the progress of a load.
+fn show(bar: &ProgressBar, event: &Event) {
     match event {
         Event::Fetching { file, done_bytes, total_bytes } => {
             if let Ok(style) = ProgressStyle::with_template(
@@ -36,59 +37,61 @@ pub(super) fn show(bar: &ProgressBar, event: &Event) {
             bar.set_position(*done_bytes);
             bar.set_message(file.clone());
         }
-        Event::WaitingForRoom => bar.set_message("waits for room: other models leave first"),
-        Event::Reading { need_bytes: 0 } => bar.set_message("is read into memory"),
-        Event::Reading { need_bytes } => {
-            bar.set_message(format!("is read into memory ({})", size(*need_bytes)));
+        Event::WaitingForRoom => {
+            bar.set_message("waiting for memory: other models are unloaded first");
         }
-        // Of a generation, not of a load.
+        Event::Reading { need_bytes: 0 } => bar.set_message("reading the weights"),
+        Event::Reading { need_bytes } => {
+            bar.set_message(format!("reading the weights ({})", size(*need_bytes)));
+        }
+        // Belongs to a generation, not to a load.
         Event::Piece { .. } => {}
     }
     bar.tick();
 }
 
-pub(super) fn unload(args: &OfModel) -> Result<(), CommandError> {
-    let freed = connect(&args.reading.socket)?.unload(args.id.as_str())?;
-    tell(&freed, args.reading.json)
+pub(super) fn unload(args: &ModelQuery) -> Result<(), CommandError> {
+    let freed = connect(&args.query.socket)?.unload(args.id.as_str())?;
+    report(&freed, args.query.json)
 }
 
-pub(super) fn cleanup(args: &Reading) -> Result<(), CommandError> {
+pub(super) fn cleanup(args: &Query) -> Result<(), CommandError> {
     let freed = connect(&args.socket)?.cleanup_unused_models()?;
-    tell(&freed, args.json)
+    report(&freed, args.json)
 }
 
-fn tell(freed: &Freed, json: bool) -> Result<(), CommandError> {
+fn report(freed: &Freed, json: bool) -> Result<(), CommandError> {
     if json {
         return output::json(freed);
     }
     if freed.models.is_empty() {
-        return output::line("nothing was there to be freed");
+        return output::line("nothing to unload");
     }
     let names: Vec<_> = freed.models.iter().map(ModelId::as_str).collect();
-    output::line(&format!("freed {} ({})", names.join(", "), size(freed.bytes)))
+    output::line(&format!("unloaded {} ({})", names.join(", "), size(freed.bytes)))
 }
 
-pub(super) fn clear_cache(args: &Reading) -> Result<(), CommandError> {
+pub(super) fn clear_cache(args: &Query) -> Result<(), CommandError> {
     let cleared = connect(&args.socket)?.clear_embedding_cache()?;
     if args.json {
         return output::json(&cleared);
     }
-    output::line(&format!("{} rows are gone ({})", cleared.entries, size(cleared.bytes)))
+    output::line(&format!("removed {} rows ({})", cleared.entries, size(cleared.bytes)))
 }
 
-pub(super) fn reload(args: &Reading) -> Result<(), CommandError> {
+pub(super) fn reload(args: &Query) -> Result<(), CommandError> {
     let reloaded = connect(&args.socket)?.reload()?;
     if args.json {
         return output::json(&reloaded);
     }
     if reloaded.changed.is_empty() && reloaded.unchanged.is_empty() {
-        return output::line("the settings are as they were");
+        return output::line("the settings have not changed");
     }
-    let row = |is_in_force: &str, change: &emberd_protocol::SettingChange| {
+    let row = |is_in_effect: &str, change: &emberd_protocol::SettingChange| {
         vec![
             change.key.clone(),
             change.value.clone(),
-            is_in_force.to_owned(),
+            is_in_effect.to_owned(),
             change.effect.clone(),
         ]
     };
@@ -98,5 +101,5 @@ pub(super) fn reload(args: &Reading) -> Result<(), CommandError> {
         .map(|change| row("yes", change))
         .chain(reloaded.unchanged.iter().map(|change| row("no", change)))
         .collect();
-    output::table(&["KEY", "VALUE", "IN FORCE", "WHEN"], &rows)
+    output::table(&["KEY", "VALUE", "IN EFFECT", "WHEN"], &rows)
 }

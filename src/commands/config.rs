@@ -1,4 +1,4 @@
-//! `emberd config`: settings, before and behind a running daemon.
+//! `emberd config`: the settings of a file, or of a running daemon.
 
 use super::connect;
 use crate::args::Config;
@@ -28,7 +28,7 @@ pub(super) fn run(args: Config) -> Result<(), CommandError> {
             let row = |line: emberd_daemon::settings::KeyLine| {
                 vec![line.toml_key(), line.value, line.origin.to_string()]
             };
-            // Nothing can be put into a file for these: a key has a value, or is left out.
+            // Commented out: no value in a file means "not set".
             let unset = unset
                 .into_iter()
                 .map(|key| vec![format!("# {key}"), String::new(), "not set".into()]);
@@ -37,7 +37,7 @@ pub(super) fn run(args: Config) -> Result<(), CommandError> {
         }
         Config::Check { file, json } => {
             let settings = match Settings::read(Some(&file), [], &[]) {
-                // Told as data, and still a failure.
+                // Printed as data, and still a failure.
                 Err(error) if json => {
                     let problems: Vec<_> = error.to_string().lines().map(str::to_owned).collect();
                     output::json(&json!({"good": false, "problems": problems}))?;
@@ -52,10 +52,10 @@ pub(super) fn run(args: Config) -> Result<(), CommandError> {
             }
             output::line(&format!("{}: good, {} models", file.display(), settings.models.len()))
         }
-        Config::Model { id, reading } => {
-            let client = connect(&reading.socket)?;
+        Config::Model { id, query } => {
+            let client = connect(&query.socket)?;
             let keys = client.model_config(id.as_str())?;
-            if reading.json {
+            if query.json {
                 let keys: serde_json::Map<_, _> =
                     keys.into_iter().map(|(key, value)| (key, value.into())).collect();
                 return output::json(&keys);

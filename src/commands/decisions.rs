@@ -1,36 +1,37 @@
-//! `emberd why` and `emberd plan`: what was, or would be, decided about a model.
+//! `emberd why` and `emberd plan`: past decisions about a model, and the next one.
 
 use super::connect;
-use crate::args::OfModel;
+use crate::args::ModelQuery;
 use crate::exit::CommandError;
-use crate::output::{self, duration, size};
+use crate::format::{duration, size};
+use crate::output;
 use emberd_protocol::{Decision, ModelId};
 
-pub(super) fn why(args: &OfModel) -> Result<(), CommandError> {
-    let decisions = connect(&args.reading.socket)?.why(args.id.as_str())?;
-    if args.reading.json {
+pub(super) fn why(args: &ModelQuery) -> Result<(), CommandError> {
+    let decisions = connect(&args.query.socket)?.why(args.id.as_str())?;
+    if args.query.json {
         return output::json(&decisions);
     }
     if decisions.is_empty() {
-        return output::line(&format!("nothing was decided about {} yet", args.id));
+        return output::line(&format!("nothing was decided about {} so far", args.id));
     }
     for decision in &decisions {
-        output::line(&format!("{} ago: {}", duration(decision.age_ms), told(decision)))?;
-        reasons(decision)?;
+        output::line(&format!("{} ago: {}", duration(decision.age_ms), summary(decision)))?;
+        write_reasons(decision)?;
     }
     Ok(())
 }
 
-pub(super) fn plan(args: &OfModel) -> Result<(), CommandError> {
-    let decision = connect(&args.reading.socket)?.plan(args.id.as_str())?;
-    if args.reading.json {
+pub(super) fn plan(args: &ModelQuery) -> Result<(), CommandError> {
+    let decision = connect(&args.query.socket)?.plan(args.id.as_str())?;
+    if args.query.json {
         return output::json(&decision);
     }
-    output::line(&format!("a load of {} now: {}", args.id, told(&decision)))?;
-    reasons(&decision)
+    output::line(&format!("loading {} now: {}", args.id, summary(&decision)))?;
+    write_reasons(&decision)
 }
 
-fn told(decision: &Decision) -> String {
+fn summary(decision: &Decision) -> String {
     let mut text = decision.verdict.to_string();
     if !decision.device.is_empty() {
         text = format!("{text} on {}", decision.device);
@@ -45,7 +46,7 @@ fn told(decision: &Decision) -> String {
     text
 }
 
-fn reasons(decision: &Decision) -> Result<(), CommandError> {
+fn write_reasons(decision: &Decision) -> Result<(), CommandError> {
     for reason in &decision.reasons {
         output::line(&format!("  {reason}"))?;
     }

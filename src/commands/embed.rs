@@ -1,5 +1,4 @@
-//! `emberd embed`: texts from arguments, a file or standard input; rows to a file or standard
-//! output.
+//! `emberd embed`: embeddings of texts, written to a file or standard output.
 
 use super::out_file::OutFile;
 use super::texts::{self, next_batch, warn_truncated};
@@ -14,10 +13,10 @@ use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-/// Taken when the daemon has it and nothing else is asked for.
-const USUAL_MODEL: &str = "embedding";
+/// The default model, if the daemon has it.
+const DEFAULT_MODEL: &str = "embedding";
 
-/// Taken otherwise: every daemon has it.
+/// The default model otherwise: every daemon has it.
 const BUILTIN_MODEL: &str = "builtin";
 
 pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
@@ -25,17 +24,17 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
     let client = connect(&args.socket)?;
     let name = match &args.model {
         Some(id) => id.to_string(),
-        None => usual_model(&client)?,
+        None => default_model(&client)?,
     };
     let model = client.embedding_model(&name)?;
-    let place = args.output.as_deref();
-    let failed = |source| CommandError::io(format!("cannot write {}", shown(place)))(source);
-    let mut output = OutFile::open(place).map_err(failed)?;
+    let path = args.output.as_deref();
+    let failed = |source| CommandError::io(format!("cannot write {}", shown(path)))(source);
+    let mut output = OutFile::open(path).map_err(failed)?;
     let out = &mut output.writer;
     let options = options(args);
-    // Numbers that are spread over the rows of their request mean something beside these alone.
-    let is_spread = matches!(options.element, ElementType::I8 | ElementType::U8);
-    let most = if is_spread { texts.len() } else { args.batch as usize };
+    // The scale of these elements comes from all rows of a request.
+    let is_scaled = matches!(options.element, ElementType::I8 | ElementType::U8);
+    let most = if is_scaled { texts.len() } else { args.batch as usize };
     let columns = options.dimension.map_or(model.dimension(), |columns| columns as usize);
     if args.format == RowFormat::Npy {
         let (dtype, columns) = numpy(options.element, columns);
@@ -45,7 +44,7 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
     let mut truncated = 0;
     let mut first = 0;
     while first < texts.len() {
-        let batch = if is_spread { &texts[..] } else { next_batch(&texts[first..], most) };
+        let batch = if is_scaled { &texts[..] } else { next_batch(&texts[first..], most) };
         let rows = model.embed_with(batch, &options)?;
         truncated += rows.truncated().len();
         match args.format {
@@ -62,15 +61,16 @@ pub(super) fn run(args: &Embed) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// The default from the hub, where nobody has asked for it yet, is not fetched for a trial.
-fn usual_model(client: &Client) -> Result<String, CommandError> {
+/// The model to use if none is named. The default model of the hub counts only once it is loaded: a
+/// first try should not download it.
+fn default_model(client: &Client) -> Result<String, CommandError> {
     let models = client.available_models()?;
-    let has_usual = models.iter().any(|model| {
-        let is_meant = model.source != DEFAULT_EMBEDDING
+    let has_default = models.iter().any(|model| {
+        let is_usable = model.source != DEFAULT_EMBEDDING
             || matches!(model.state, ModelState::Ready | ModelState::Idle | ModelState::Loading);
-        model.id.as_str() == USUAL_MODEL && is_meant
+        model.id.as_str() == DEFAULT_MODEL && is_usable
     });
-    Ok(if has_usual { USUAL_MODEL } else { BUILTIN_MODEL }.to_owned())
+    Ok(if has_default { DEFAULT_MODEL } else { BUILTIN_MODEL }.to_owned())
 }
 
 fn options(args: &Embed) -> EmbedOptions {
@@ -91,7 +91,7 @@ fn options(args: &Embed) -> EmbedOptions {
     EmbedOptions { prompt, normalize, dimension, element, ranges: None }
 }
 
-/// What NumPy calls an element, and how many of them a row of so many values has.
+/// NumPy's name of an element type, and the elements in a row of `columns` values.
 fn numpy(element: ElementType, columns: usize) -> (&'static str, usize) {
     match element {
         ElementType::F32 => ("<f4", columns),
@@ -103,13 +103,13 @@ fn numpy(element: ElementType, columns: usize) -> (&'static str, usize) {
     }
 }
 
-/// A row of the output.
+/// A line of the output.
 #[derive(Serialize)]
 struct Line<'a> {
     index: usize,
     text: &'a str,
     embedding: Numbers<'a>,
-    /// Said only of texts that lost their end.
+    /// Written only for texts that were cut.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
 }
@@ -160,7 +160,7 @@ fn write_lines(
     Ok(())
 }
 
-/// A bar on a terminal, where there is more than one request to wait for.
+/// A progress bar on a terminal, if there is more than one request.
 fn progress(texts: usize, batch: usize) -> ProgressBar {
     if texts <= batch || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -170,6 +170,6 @@ fn progress(texts: usize, batch: usize) -> ProgressBar {
     ProgressBar::new(texts as u64).with_style(style)
 }
 
-fn shown(place: Option<&Path>) -> String {
-    place.map_or_else(|| "to standard output".into(), |path| path.display().to_string())
+fn shown(path: Option<&Path>) -> String {
+    path.map_or_else(|| "to standard output".into(), |path| path.display().to_string())
 }

@@ -1,4 +1,4 @@
-//! `emberd fill-mask`: what may stand at the masks of texts.
+//! `emberd fill-mask`: the most likely tokens for the masks of texts.
 
 use super::connect;
 use super::texts::{self, next_batch, warn_truncated};
@@ -42,7 +42,7 @@ struct Line<'a> {
     truncated: bool,
 }
 
-/// A line for each candidate of each mask of a text.
+/// One row of the table for each candidate of each mask.
 fn rows(index: usize, text: &FilledText) -> Vec<Vec<String>> {
     let of_mask = |(number, mask): (usize, &FilledMask)| {
         let row = |candidate: &emberd_protocol::MaskCandidate| {

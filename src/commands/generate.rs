@@ -1,4 +1,4 @@
-//! `emberd generate`: texts from texts.
+//! `emberd generate`: text from text.
 
 use super::connect;
 use super::texts::{self, next_batch, warn_truncated};
@@ -17,7 +17,7 @@ pub(super) fn run(args: &Generate) -> Result<(), CommandError> {
     let truncated = if args.stream {
         stream(&model, &texts, &options, args.json)?
     } else if let ([text], false, true) = (&*texts, args.json, io::stdout().is_terminal()) {
-        // Seen as it is made, where that can be: beams change their minds.
+        // Streamed if the options allow it: the tokens of beam search are not final.
         match stream(&model, std::slice::from_ref(text), &options, false) {
             Err(CommandError::Client(error)) if error.code() == Some(ErrorCode::InvalidRequest) => {
                 whole(&model, &texts, &options, args)?
@@ -31,7 +31,7 @@ pub(super) fn run(args: &Generate) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Answers when they are whole, many texts in a request. Tells how many texts were cut.
+/// Prints complete answers, with many texts in a request. Returns the number of texts that were cut.
 fn whole(
     model: &TextModel,
     texts: &[String],
@@ -51,7 +51,8 @@ fn whole(
     Ok(truncated)
 }
 
-/// Answers as they are made, one text after the other. Tells how many texts were cut.
+/// Prints answers as they are generated, one text after the other. Returns the number of texts that
+/// were cut.
 fn stream(
     model: &TextModel,
     texts: &[String],
@@ -60,7 +61,7 @@ fn stream(
 ) -> Result<usize, CommandError> {
     let mut truncated = 0;
     for (index, text) in texts.iter().enumerate() {
-        // A reader that has gone is noticed here, and told below: the answer is not waited for.
+        // An error of the output is kept until the answer is complete.
         let mut written = Ok(());
         let generated = model.generate_with(&[text], options, |piece| {
             if written.is_ok() {

@@ -1,11 +1,11 @@
-//! `emberd models`: what the daemon knows.
+//! `emberd models`: the models that the daemon knows.
 
 use super::connect;
-use crate::args::Reading;
+use crate::args::Query;
 use crate::exit::CommandError;
 use crate::output;
 
-pub(super) fn run(args: &Reading) -> Result<(), CommandError> {
+pub(super) fn run(args: &Query) -> Result<(), CommandError> {
     let client = connect(&args.socket)?;
     let models = client.available_models()?;
     if args.json {

@@ -1,10 +1,10 @@
-//! NumPy's array format, version 1.0, as its documentation ("numpy.lib.format") gives it.
+//! NumPy's array format, version 1.0, as documented in `numpy.lib.format`.
 
-/// The bytes in front of `rows` × `columns` little-endian elements in row order. `dtype` is what
-/// NumPy calls an element, such as `<f4`.
+/// The header of an array of `rows` × `columns` little-endian elements in row order. `dtype` is NumPy's
+/// name of the element type, such as `<f4`.
 pub(super) fn header(dtype: &str, rows: usize, columns: usize) -> Vec<u8> {
     const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
-    /// The array begins at a multiple of this.
+    /// The offset of the array is a multiple of this.
     const ALIGNMENT: usize = 64;
     let mut text =
         format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");

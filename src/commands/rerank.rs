@@ -1,4 +1,4 @@
-//! `emberd rerank`: documents in the order in which they go with a query.
+//! `emberd rerank`: documents sorted by how well they match a query.
 
 use super::connect;
 use super::texts::{self, next_batch, warn_truncated};
@@ -62,7 +62,7 @@ fn write_table(
     scored: &[Scored],
 ) -> Result<(), CommandError> {
     let names = labels.iter().map(String::as_str);
-    // The one label of a ranking says nothing.
+    // A single label has no useful name.
     let names: Vec<&str> = if labels.len() == 1 { vec!["SCORE"] } else { names.collect() };
     let header: Vec<&str> = names.into_iter().chain(["INDEX", "DOCUMENT"]).collect();
     let row = |Scored { index, scores }: &Scored| {

@@ -4,10 +4,10 @@ use crate::exit::CommandError;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
-/// Text in one request, at most, unless a single one is longer: far below a frame's limit.
+/// The most bytes of text in one request, unless a single text is longer: far below a frame's limit.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// The arguments; where there is none, the lines of the file or of standard input.
+/// The arguments, or without any the lines of the file or of standard input.
 pub(super) fn read(arguments: &[String], file: Option<&Path>) -> Result<Vec<String>, CommandError> {
     if !arguments.is_empty() {
         return Ok(arguments.to_vec());
@@ -17,7 +17,7 @@ pub(super) fn read(arguments: &[String], file: Option<&Path>) -> Result<Vec<Stri
     if from_stdin {
         if file.is_none() && io::stdin().is_terminal() {
             let message =
-                "no texts: give some as arguments, --file FILE, or lines on standard input";
+                "no texts: pass them as arguments, with --file FILE, or on standard input";
             return Err(CommandError::Usage(message.into()));
         }
         io::stdin()
@@ -34,15 +34,15 @@ pub(super) fn read(arguments: &[String], file: Option<&Path>) -> Result<Vec<Stri
             Some(file) if !from_stdin => file.display().to_string(),
             _ => "standard input".to_owned(),
         };
-        let source = io::Error::new(io::ErrorKind::InvalidData, "make it UTF-8 first");
+        let source = io::Error::new(io::ErrorKind::InvalidData, "convert it to UTF-8 first");
         CommandError::Io { what: format!("line {line} of {name} is not UTF-8"), source }
     })?;
-    // Some editors begin a file with a mark that is no part of its text.
+    // Some editors write a byte order mark, which is not part of the text.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// As many texts as one request should have, and at least one.
+/// The texts of the next request: at most `most`, at least one.
 pub(super) fn next_batch(texts: &[String], most: usize) -> &[String] {
     let mut len_bytes = 0;
     let fits = |text: &&String| {
@@ -53,14 +53,14 @@ pub(super) fn next_batch(texts: &[String], most: usize) -> &[String] {
     &texts[..count.max(1)]
 }
 
-/// Says on standard error that texts were cut.
+/// Warns on standard error about texts that were cut.
 pub(super) fn warn_truncated(truncated: usize, texts: usize, model: &str, max_tokens: u32) {
     if truncated > 0 {
-        // Standard error may be closed; what was asked for is written all the same.
+        // Standard error may be closed; the output is written all the same.
         let _ = writeln!(
             io::stderr(),
             "emberd: {truncated} of {texts} texts were longer than the {max_tokens} tokens that \
-             \"{model}\" reads; their ends were cut off",
+             \"{model}\" reads, and were cut",
         );
     }
 }

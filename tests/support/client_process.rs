@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let client = Client::builder().connect_or_start(start)?;
         return Ok(say(&format!("pid {}", client.status()?.daemon.pid))?);
     }
-    // What goes wrong is to be seen.
+    // Errors must be visible.
     let client = Client::builder().repeat_requests(false).connect_to(Path::new(socket))?;
     if mode == "ask-once" {
         say("asking")?;
