@@ -190,7 +190,7 @@ fn a_tensor_that_is_larger_than_its_memory_is_refused() {
     let int = |value: usize| [&b"J"[..], &i32::try_from(value).unwrap().to_le_bytes()].concat();
     let strides = [int(columns), int(1)].concat();
     let at = whole.windows(strides.len()).position(|part| *part == strides).unwrap();
-    for (other, what) in [([0, 1], "share"), ([1, 1], "share"), ([columns + 1, 1], "larger")] {
+    for (other, what) in [([0, 1], "overlap"), ([1, 1], "overlap"), ([columns + 1, 1], "larger")] {
         let mut bytes = whole.clone();
         bytes[at..at + strides.len()].copy_from_slice(&other.map(int).concat());
         let fault = torch_fault(&folder, &bytes);
