@@ -86,6 +86,6 @@ fn sighup_and_the_command_read_the_file_again() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("models.later.type") && said.contains("a new model"), "{said}");
-    assert!(said.contains("stays known"), "{said}");
+    assert!(said.contains("stays configured until the daemon restarts"), "{said}");
     assert!(knows("later") && knows("late"));
 }

@@ -218,7 +218,7 @@ fn whatever_else_answers_is_said_to_be_no_emberd() {
         peer.silence();
     });
     for (error, detail) in [
-        (garbage, "the bytes are no emberd frame"),
+        (garbage, "the bytes are not an emberd frame"),
         (broken, "a message that cannot be read"),
         (other, "where the protocol does not allow it"),
         (huge, "over the limit"),

@@ -108,22 +108,26 @@ impl Registry {
             || inner.scheduler.instances().any(|(_, instance)| instance.model == *model)
     }
 
-    /// Tells the scheduler of the time at its deadlines; never ends.
-    pub(crate) async fn keep_time(self: Arc<Self>) {
-        // Only the first runtime is kept.
+    /// Tells the scheduler of the time at its deadlines; the future never ends. Must be called within
+    /// the runtime that the registry uses from then on, so before the first request.
+    pub(crate) fn keep_time(self: Arc<Self>) -> impl Future<Output = ()> + Send {
+        // Not in the future, which may be polled after the first request. Only the first runtime is
+        // kept.
         let _ = self.runtime.set(Handle::current());
-        loop {
-            let wake = {
-                let mut inner = self.inner();
-                let latest = Instant::now() + LONGEST_SLEEP;
-                inner.wakes_at = inner.scheduler.next_deadline().unwrap_or(latest).min(latest);
-                inner.wakes_at
-            };
-            tokio::select! {
-                () = tokio::time::sleep_until(wake.into()) => {
-                    self.change(|inner| inner.scheduler.tick(Instant::now()));
+        async move {
+            loop {
+                let wake = {
+                    let mut inner = self.inner();
+                    let latest = Instant::now() + LONGEST_SLEEP;
+                    inner.wakes_at = inner.scheduler.next_deadline().unwrap_or(latest).min(latest);
+                    inner.wakes_at
+                };
+                tokio::select! {
+                    () = tokio::time::sleep_until(wake.into()) => {
+                        self.change(|inner| inner.scheduler.tick(Instant::now()));
+                    }
+                    () = self.deadline_changed.notified() => {}
                 }
-                () = self.deadline_changed.notified() => {}
             }
         }
     }
