@@ -105,7 +105,7 @@ fn numpy(element: ElementType, columns: usize) -> (&'static str, usize) {
 
 /// A line of the output.
 #[derive(Serialize)]
-struct Line<'a> {
+struct EmbedLine<'a> {
     index: usize,
     text: &'a str,
     embedding: Numbers<'a>,
@@ -148,7 +148,7 @@ fn write_lines(
     for (position, text) in texts.iter().enumerate() {
         let truncated = u32::try_from(position)
             .is_ok_and(|position| truncated.binary_search(&position).is_ok());
-        let line = Line {
+        let line = EmbedLine {
             index: first + position,
             text,
             embedding: Numbers::of(rows, position),

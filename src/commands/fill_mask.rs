@@ -23,7 +23,8 @@ pub(super) fn run(args: &FillMask) -> Result<(), CommandError> {
     }
     if args.json {
         for (index, (text, filled)) in texts.iter().zip(&filled).enumerate() {
-            let line = Line { index, text, masks: &filled.masks, truncated: filled.truncated };
+            let line =
+                FillMaskLine { index, text, masks: &filled.masks, truncated: filled.truncated };
             output::json_line(&line)?;
         }
     } else {
@@ -35,7 +36,7 @@ pub(super) fn run(args: &FillMask) -> Result<(), CommandError> {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct FillMaskLine<'a> {
     index: usize,
     text: &'a str,
     masks: &'a [FilledMask],

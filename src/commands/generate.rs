@@ -97,7 +97,7 @@ fn write_piece(json: bool, index: usize, piece: &Piece) -> Result<(), CommandErr
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct GenerateLine<'a> {
     index: usize,
     text: &'a str,
     sequences: &'a [GeneratedSequence],
@@ -107,7 +107,7 @@ struct Line<'a> {
 
 fn write(json: bool, index: usize, text: &str, made: &GeneratedText) -> Result<(), CommandError> {
     if json {
-        return output::json_line(&Line {
+        return output::json_line(&GenerateLine {
             index,
             text,
             sequences: &made.sequences,

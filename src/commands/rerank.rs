@@ -39,7 +39,7 @@ pub(super) fn run(args: &Rerank) -> Result<(), CommandError> {
     if args.json {
         for Scored { index, scores } in &scored {
             let document = &documents[*index];
-            output::json_line(&Line { index: *index, document, labels: &labels, scores })?;
+            output::json_line(&RerankLine { index: *index, document, labels: &labels, scores })?;
         }
     } else {
         write_table(&labels, &documents, &scored)?;
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Rerank) -> Result<(), CommandError> {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct RerankLine<'a> {
     index: usize,
     document: &'a str,
     labels: &'a [String],
