@@ -1,9 +1,9 @@
-"""Makes models of `scripts/bench generation`, `memory` and `parity`: real shapes, random
-weights (seeded), so that nothing need be fetched.
+"""Makes models for `scripts/bench generation`, `memory` and `parity`: real shapes and seeded random
+weights, so that nothing has to be fetched.
 
-usage: make_models.py t5 OUT            flan-t5-small's shape, and a tokenizer with one word a token
-       make_models.py grow TINY OUT     the architecture of a tiny model, some 150 MB large
-       make_models.py vocabulary TINY OUT   XLM-R of multilingual-e5-small's shape, 250,000 words in its tokenizer
+usage: make_models.py t5 OUT            flan-t5-small's shape, and a tokenizer with one token for each word
+       make_models.py grow TINY OUT     the architecture of a tiny model, at about 150 MB
+       make_models.py vocabulary TINY OUT   XLM-R with multilingual-e5-small's shape and 250,000 words in its tokenizer
        make_models.py narrow MODEL OUT  a model with its weights as bf16
        make_models.py nomic TINY OUT    a small Nomic-BERT with the tokenizer and pooling of a tiny model
 """
@@ -19,7 +19,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-# Whatever an architecture calls its sizes.
+# The names that architectures use for their sizes.
 SIZES = {
     "hidden_size": 512, "dim": 512, "d_model": 512,
     "intermediate_size": 2048, "hidden_dim": 2048, "d_ff": 2048, "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048,
@@ -31,8 +31,8 @@ SIZES = {
 
 
 def save(model, out):
-    """In f32, as one file, without the library's bias towards small numbers: the values are not
-    looked at, but must be finite and not all the same."""
+    """In f32, as one file, without the library's initialisation with small numbers. The values do not
+    matter, but must be finite and not all the same."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -98,7 +98,7 @@ def vocabulary(tiny, out):
     save(transformers.XLMRobertaModel._from_config(loaded), out)
     (out / "1_Pooling" / "config.json").write_text(json.dumps(
         {"word_embedding_dimension": 384, "pooling_mode_mean_tokens": True}))
-    # Words that share their beginnings, as those of languages do.
+    # Words that share prefixes, as in natural languages.
     random_numbers = random.Random(0)
     parts = [consonant + vowel for consonant in "bcdfghjklmnprstvwz" for vowel in "aeiou"] + list("nstrl")
     tokenizer = json.loads((tiny / "tokenizer.json").read_text())
@@ -126,7 +126,7 @@ def nomic(tiny, out):
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            # Wide: with small weights attention is the same everywhere, and hides errors.
+            # A large spread: with small weights attention is uniform, which hides errors.
             wide = 1.6 / parameter.shape[-1] ** 0.5 if parameter.dim() > 1 else 0.2
             parameter.normal_(float("norm" in name and name.endswith("weight")), wide, generator=generator)
     shutil.copytree(tiny, out, dirs_exist_ok=True)

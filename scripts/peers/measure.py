@@ -1,4 +1,4 @@
-"""What the Python peers share: the corpus, the clock and the line of JSON."""
+"""Code that the Python peers share: the corpus, the clock and the JSON line."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ QUERIES = 50
 
 def measure(model_name, corpus, samples, embed, count_tokens):
     """Throughput over the whole corpus after a warm-up on its first texts, then the latency of
-    single short queries. `embed` takes texts and gives rows, tokenisation included."""
+    single short queries. `embed` takes texts and returns rows, tokenisation included."""
     with open(corpus, encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     texts = [line["text"] for line in lines]

@@ -1,13 +1,13 @@
-"""sentence-transformers and transformers on the CPU, asked what `bench_client answers` asks the daemon.
+"""sentence-transformers and transformers on the CPU, with the jobs that `bench_client answers` sends the daemon.
 
 usage: parity_peer.py JOBS.json ANSWERS.json
 
-Each job is {"folder", "task", "texts" or "pairs", "options"}; each answer is what the daemon's is, and
-for generated text the margin by which the library decided. Every text is computed alone, in f32.
+Each job is {"folder", "task", "texts" or "pairs", "options"}; each answer has the form of the daemon's,
+and for generated text also the margin by which the library decided. Every text is computed alone, in f32.
 
-Two things are held to what a folder's tokenizer.json says and to what sentence-transformers did up to
-version 5: transformers 5 makes some tokenizers anew by their class (T5, XLM-RoBERTa) and then splits
-some texts otherwise; sentence-transformers 6 keeps the blanks around a text.
+Two things follow a folder's tokenizer.json and sentence-transformers up to version 5, not the newer
+libraries: transformers 5 rebuilds some tokenizers from their class (T5, XLM-RoBERTa) and then splits
+some texts differently; sentence-transformers 6 keeps the whitespace around a text.
 """
 
 import gc
@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 
 def by_file(tokenizer, folder):
-    """Lets the tokenizer split texts as its file says."""
+    """Makes the tokenizer split texts as its file says."""
     tokenizer._tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
     return tokenizer
 
@@ -44,7 +44,7 @@ def embed(folder, job):
         whole = (prompt + text).strip()
         rows.append(model.encode(whole[len(prompt) :], prompt=whole[: len(prompt)], show_progress_bar=False))
     rows = numpy.stack(rows)
-    # A static table has no row for a text without tokens: the mean of nothing.
+    # A static table has no row for a text without tokens: there is nothing to average.
     rows = numpy.nan_to_num(rows.astype(numpy.float32))
     if options.get("element") == "int8":
         rows = quantization.quantize_embeddings(rows, precision="int8")
@@ -73,8 +73,8 @@ def fill_mask(folder, job):
 
 
 class Margin(transformers.LogitsProcessor):
-    """Changes nothing, and sees how narrowly each step of a beam search was decided: which `beams`
-    partial texts go on, and whether one that ends there is among the best."""
+    """Changes nothing, and records the margin of each step of a beam search: of which `beams` partial
+    texts continue, and of whether one that ends there is among the best."""
 
     def __init__(self, beams, ends):
         self.beams, self.ends, self.smallest, self.scores, self.last = beams, ends, float("inf"), {}, {}
@@ -112,7 +112,7 @@ def generate(folder, job):
         inputs.pop("token_type_ids", None)
         margin = Margin(beams, ends)
         with torch.inference_mode():
-            # All beams: how far the next one lies behind those that were asked for is a margin, too.
+            # All beams: the distance between the last returned beam and the next one is a margin, too.
             made = model.generate(
                 **inputs, **options, do_sample=False, num_return_sequences=beams, return_dict_in_generate=True,
                 output_scores=True, logits_processor=[margin] if beams > 1 else [])
@@ -128,7 +128,7 @@ def generate(folder, job):
 
 
 def ended(ids, ends):
-    """Without what fills shorter sequences up."""
+    """Without the padding of shorter sequences."""
     first = next((at for at, id in enumerate(ids) if id in ends), len(ids))
     return ids[: first + 1]
 

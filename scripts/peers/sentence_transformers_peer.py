@@ -1,4 +1,4 @@
-"""sentence-transformers on the CPU, as one would use it. Threads by OMP_NUM_THREADS.
+"""sentence-transformers on the CPU, used as its documentation shows. OMP_NUM_THREADS sets the threads.
 
 usage: sentence_transformers_peer.py inference MODEL CORPUS.jsonl SAMPLES
        sentence_transformers_peer.py hold MODEL      {"ready":true} after 32 texts, then waits for

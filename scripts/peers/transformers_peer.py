@@ -1,6 +1,6 @@
-"""transformers on the CPU, as one would use it. Threads by OMP_NUM_THREADS.
+"""transformers on the CPU, used as its documentation shows. OMP_NUM_THREADS sets the threads.
 
-usage: transformers_peer.py generate MODEL TEXTS.json TOKENS   tokens a second at batch 1 and with all
+usage: transformers_peer.py generate MODEL TEXTS.json TOKENS   tokens per second at batch 1 and with all
                                                                texts at once, and the encoder's time
        transformers_peer.py load MODEL                         seconds until the model is in memory
 """
@@ -17,7 +17,7 @@ REPEAT = 5
 
 
 def best(run):
-    """The fastest of some runs, after one that does not count: others on the machine only slow down."""
+    """The fastest of several runs, after a warm-up: other load on the machine only makes runs slower."""
     run()
     times = []
     for _ in range(REPEAT):
@@ -38,7 +38,7 @@ def generate(folder, texts, tokens):
         with torch.inference_mode():
             out = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=tokens, min_new_tokens=tokens)
         if out.shape != (len(batch), tokens + 1):
-            sys.exit(f"{tuple(out.shape)} ids, {tokens} a text were asked for")
+            sys.exit(f"{tuple(out.shape)} ids instead of {tokens} for each text")
 
     def encode():
         inputs = tokenizer(texts[:1], return_tensors="pt")
@@ -55,12 +55,12 @@ def generate(folder, texts, tokens):
 def load(folder):
     with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
         architecture = json.load(file)["architectures"][0]
-    # Imports what it needs: that is not loading.
+    # Imports are not part of loading.
     model_class = getattr(transformers, architecture)
     transformers.AutoConfig.from_pretrained(folder)
     start = time.perf_counter()
     model = model_class.from_pretrained(folder, dtype=torch.float32).eval()
-    # Weights may still lie in the file, mapped: using them is what loads them.
+    # Weights may still be mapped from the file: only using them loads them.
     total = sum(parameter.sum().item() for parameter in model.parameters())
     print(json.dumps({"seconds": time.perf_counter() - start, "total": total}), flush=True)
 
