@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! bench_client inference SOCKET MODEL CORPUS.jsonl   throughput, then latency of short queries
-//! bench_client answers SOCKET JOBS.json OUT.json [single|batch]   rows, scores and made texts, each
-//!                                                    text asked for alone or all of a job at once
+//! bench_client answers SOCKET JOBS.json OUT.json [single|batch]   rows, scores and generated texts:
+//!                                                    each text alone, or all of a job at once
 //! bench_client hold SOCKET MODEL                     lease, embed, wait for the end of stdin
 //! bench_client cache SOCKET MODEL CORPUS.jsonl       texts computed, then the same from the cache
 //! bench_client rounds SOCKET MODEL                   round trips: status; lease and release
 //! bench_client load SOCKET MODEL CORPUS.jsonl        embeds without pause until the end of stdin
-//! bench_client generate SOCKET MODEL TEXTS.json TOKENS  tokens a second: one text, all in one request,
-//!                                                    one for each of as many clients; a first piece
+//! bench_client generate SOCKET MODEL TEXTS.json TOKENS  tokens per second: one text, all in one
+//!                                                    request, one client for each; the first piece
 //! bench_client first SOCKET MODEL                    one text, as soon as the socket is there
 //! ```
 #![expect(clippy::print_stdout, reason = "the figures are this program's output")]
@@ -286,17 +286,17 @@ fn answer(client: &Client, job: &Job, at_once: usize) -> Result<Value, Box<dyn S
     Ok(json!({ "texts": made }))
 }
 
-/// Rounds of a generation; the fastest counts, since others on the machine only slow down.
+/// Rounds of a generation. The fastest counts, since other load on the machine only makes them slower.
 const ROUNDS: usize = 5;
 
-/// Rounds in which one client and several take turns. They take times of different length, and the
-/// longer ones seldom pass undisturbed: here the middle one counts, of both.
+/// Rounds in which one client and several alternate. They take different times, and the longer ones are
+/// rarely undisturbed, so the median of each counts.
 const TURNS: usize = 9;
 
 /// Generates from one text, from all of them in one request, and from each by its own client.
 fn generate(socket: &str, model: &str, texts: &str, tokens: u32) -> Outcome {
     let texts: Vec<String> = serde_json::from_str(&std::fs::read_to_string(texts)?)?;
-    // Each runs to its last token, so that all peers generate the same number.
+    // Each runs up to the token limit, so that all peers generate the same number.
     let exactly = |tokens| GenerateOptions {
         max_new_tokens: Some(tokens),
         min_new_tokens: Some(tokens),
@@ -353,7 +353,7 @@ fn generate(socket: &str, model: &str, texts: &str, tokens: u32) -> Outcome {
     Ok(())
 }
 
-/// The shortest of some rounds, after one that does not count.
+/// The shortest of several rounds, after a warm-up.
 fn fastest(mut round: impl FnMut() -> Outcome) -> Result<Duration, Box<dyn StdError>> {
     round()?;
     let mut shortest = Duration::MAX;

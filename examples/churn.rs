@@ -5,10 +5,10 @@
 //! churn --daemon EMBERD [--clients 1000] [--alive 100] [--seconds 120] [--seed 1]
 //!       [--warm-up 500]
 //! ```
-//! Each client is a process: it leases, embeds small and large, shared models and its own, and ends
-//! by one of seven ways, SIGKILL in a request and a half-sent frame among them. Before and after,
-//! with all models unloaded and the cache cleared, the daemon's leases, connections, descriptors,
-//! threads, segments and memory are compared.
+//! Each client is a process. It leases models, shared ones and its own, embeds small and large
+//! requests, and ends in one of seven ways, such as by SIGKILL during a request or after half a frame.
+//! The daemon's leases, connections, descriptors, threads, segments and memory are compared before and
+//! after, with all models unloaded and the cache cleared.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it reports to a terminal")]
 
 use emberd_client::{Client, EmbeddingModel};
@@ -33,7 +33,7 @@ const MORE_MEMORY: f64 = 0.25;
 /// for a model's files, the cache's file) and ends them after a while of idleness.
 const MORE_THREADS: u64 = 6;
 
-/// How long to wait for what is returned after a while (idle segments and models, a second).
+/// How long to wait for memory that is returned with a delay (idle segments and models, a second).
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const SETTINGS: &str = "
@@ -150,7 +150,7 @@ impl Holds {
         ]
     }
 
-    /// What exceeds the counts of before.
+    /// What exceeds the earlier counts.
     fn leaked(&self, before: &Self) -> Option<String> {
         let (own, more) = (self.own_bytes as f64, before.resident_bytes as f64 * MORE_MEMORY);
         if own > before.own_bytes as f64 + more {
@@ -281,7 +281,7 @@ impl World {
             let line = process.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
             line.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
         };
-        // Names of this daemon only: other processes make some meanwhile.
+        // Only names of this daemon: other processes create segments, too.
         let is_its = |entry: &std::fs::DirEntry| {
             let name = entry.file_name().to_string_lossy().into_owned();
             name.contains("emberd") && name.contains(&pid.to_string())

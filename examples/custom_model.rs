@@ -4,8 +4,8 @@
 //! cargo run --example custom_model -- /tmp/custom.sock &
 //! emberd embed --socket /tmp/custom.sock --model hashing "any client can use it"
 //! ```
-//! The daemon is a library. A program names a type, gives a loader for it, and serves; queues,
-//! batches, leases, shared memory and the unchanged client come along.
+//! The daemon is a library. A program names a type and a loader for it, and serves. Queues, batches,
+//! leases, shared memory and the client work as they are.
 
 use emberd_daemon::Daemon;
 use emberd_daemon::engine::ModelFingerprint;
@@ -23,7 +23,7 @@ models.hashing.type = \"hashing\"
 models.hashing.dimension = 64
 ";
 
-/// Words fall into as many buckets as a row has values; equal texts get equal rows.
+/// Each word falls into one of as many buckets as a row has values. Equal texts get equal rows.
 #[derive(Debug)]
 struct Hashing {
     card: ModelSpec,
@@ -43,7 +43,7 @@ impl EmbeddingModel for Hashing {
         Ok(Sequence { ids: text.split_whitespace().map(bucket).collect(), ..Sequence::default() })
     }
 
-    /// With a fingerprint rows may be cached: everything that they depend on must be in it.
+    /// With a fingerprint, rows may be cached. It must contain everything that they depend on.
     fn fingerprint(&self) -> Option<[u8; 32]> {
         let dimension = self.card.dimension.to_string();
         Some(ModelFingerprint::new("hashing").part("dimension", dimension.as_bytes()).finish())
@@ -54,7 +54,7 @@ impl EmbeddingModel for Hashing {
     }
 }
 
-/// Has no scratch memory: it counts in the rows themselves.
+/// Needs no scratch memory: it counts directly in the rows.
 struct Counting;
 
 impl ComputeContext for Counting {

@@ -82,7 +82,7 @@ fn clean_up_on_signals(folder: &Path) -> Outcome {
     let folder = folder.to_owned();
     thread::spawn(move || {
         let Ok(signal) = signals.wait() else { return };
-        // Held to the end: nothing is started any more.
+        // Held until the end, so that nothing more is started.
         let started = started();
         for pid in started.iter() {
             // Some may have ended already.
@@ -372,8 +372,8 @@ fn search(reports: &[Value]) -> Outcome {
     Ok(())
 }
 
-/// Texts from texts, by the little T5 that is built into the program. Its answers can be checked: what
-/// it spells out it turns back.
+/// Text from text, with the small T5 that is built into the program. Its answers can be checked: what it
+/// spells out it can turn back into digits.
 fn texts(socket: &Path, count: usize) -> Outcome {
     let model = Client::connect_to(socket)?.text_model("builtin-t5")?;
     let options = GenerateOptions::default();
@@ -427,7 +427,7 @@ fn lines(input: Option<&str>) -> Outcome<(Vec<String>, String)> {
         }
         eprintln!("{name}: no lines");
     }
-    Err("there is no text to embed: give a file, or - and lines on standard input".into())
+    Err("there is no text to embed: name a file, or pass - and lines on standard input".into())
 }
 
 fn read_all(mut input: impl Read) -> Outcome<Vec<u8>> {

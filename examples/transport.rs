@@ -1,10 +1,10 @@
 //! The cost of moving rows from one process to another, without inference.
 //!
-//! A daemon with a model type that answers at once is measured from another process, request to
-//! all values read, beside peers that answer the same request over a Unix socket:
+//! A daemon whose model type answers at once is measured from another process, from the request until
+//! all values are read. Its peers answer the same request over a Unix socket:
 //! - length-prefixed bincode with the rows as `Vec<f32>`, in blocking loops;
 //! - JSON over HTTP/1.1 as servers of embeddings do it: `scripts/peers/http` (axum, hyper);
-//! - JSON with a head of HTTP/1.1 in blocking loops without any framework: its lower bound;
+//! - JSON over HTTP/1.1 in blocking loops without a framework, as a lower bound;
 //! - for an empty request, one blocking write and read on each side.
 //!
 //! ```text
@@ -105,7 +105,7 @@ impl ComputeContext for Copier {
     }
 }
 
-/// Different rows, of length 1. The same as in `scripts/peers/http`.
+/// Different rows of unit length. The same as in `scripts/peers/http`.
 fn prepared_rows() -> Vec<Vec<f32>> {
     let mut state = 1u32;
     let mut next = || {
@@ -195,7 +195,7 @@ fn serve_http(socket: &str) -> Outcome {
     }
 }
 
-/// Reads head and body of a request or a reply.
+/// Reads the head and the body of a request or a reply.
 fn read_http(reader: &mut BufReader<UnixStream>) -> Outcome<Vec<u8>> {
     let mut len = 0;
     let mut line = String::new();

@@ -50,7 +50,7 @@ pub(crate) enum Command {
     ClearCache(Query),
     /// Make the daemon read its settings again.
     Reload(Query),
-    /// Show what was decided about a model, and why.
+    /// Show past decisions about a model, with their reasons.
     Why(ModelQuery),
     /// Show what loading a model would do now.
     Plan(ModelQuery),
@@ -110,7 +110,7 @@ impl SocketArg {
     }
 }
 
-/// What every command that asks the daemon something takes.
+/// The arguments of every command that sends the daemon a request.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Query {
     #[command(flatten)]
@@ -120,7 +120,7 @@ pub(crate) struct Query {
     pub(crate) json: bool,
 }
 
-/// A question about one model.
+/// The arguments of a request about one model.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ModelQuery {
     /// The model's id.
@@ -136,7 +136,7 @@ pub(crate) struct ModelQuery {
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) query: Query,
-    /// Show everything, however wide it becomes.
+    /// Show everything, without a limit on the width.
     #[arg(long)]
     pub(crate) wide: bool,
     /// Refresh until interrupted, cut to the size of the terminal.

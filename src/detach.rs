@@ -41,7 +41,7 @@ pub(crate) fn detach() -> Result<Side, CommandError> {
             Ok(Side::Background(Caller { pipe: Some(writer) }))
         }
         Outcome::Parent(Err(error)) | Outcome::Child(Err(error)) => Err(CommandError::Detached {
-            message: format!("cannot go to the background: {error}"),
+            message: format!("cannot run in the background: {error}"),
             code: 1,
         }),
     }
@@ -97,7 +97,7 @@ impl Caller {
 
     fn report(&mut self, code: u8, message: &str) {
         if let Some(mut pipe) = self.pipe.take() {
-            // The caller may have been killed meanwhile; the daemon runs on.
+            // The caller may have been killed in the meantime; the daemon keeps running.
             let _ = pipe.write_all(&[&[code], message.as_bytes()].concat());
         }
     }

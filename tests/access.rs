@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-/// Users that every Linux has, of a group of the same name.
+/// Users that every Linux system has, each in a group of the same name.
 const MEMBER: &str = "daemon";
 const STRANGER: &str = "nobody";
 
@@ -24,7 +24,8 @@ fn can_be_others() -> bool {
     is_so
 }
 
-/// A daemon that a group may use, in a folder that all may enter, with a client that all may run.
+/// A daemon that a group may use, in a folder that everyone may enter, with a client that everyone may
+/// run.
 fn daemon(more: &str) -> Daemon {
     let daemon = Daemon::with_settings(&format!("access.group = \"{MEMBER}\"\n{more}"));
     let open = |path: &Path| {

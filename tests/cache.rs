@@ -19,7 +19,7 @@ fn status_of(daemon: &Daemon, model: &str) -> ModelStatus {
     models.into_iter().find(|status| status.id.as_str() == model).unwrap()
 }
 
-/// Texts of a model that were computed, and that were not.
+/// How many texts of a model were computed, and how many were not.
 fn counts(daemon: &Daemon, model: &str) -> (u64, u64) {
     let status = status_of(daemon, model);
     (status.texts, status.texts_cached)
@@ -193,7 +193,7 @@ fn rows_on_disk_outlive_a_daemon_that_is_killed() {
     let again = daemon.model("builtin").embed(&texts(200)).unwrap();
     assert_eq!(bits(&again), first);
     assert_eq!(counts(&daemon, "builtin"), (0, 200));
-    // Cleared rows do not come back, and an orderly end does not lose the last computed ones.
+    // Cleared rows do not come back, and a clean shutdown does not lose the rows computed last.
     daemon.client().clear_embedding_cache().unwrap();
     daemon.model("builtin").embed(&texts(3)).unwrap();
     daemon.signal(Signal::SIGTERM);
@@ -246,7 +246,7 @@ fn a_file_that_cannot_be_emptied_is_a_cache_error() {
     let model = daemon.model("builtin");
     model.embed(&texts(20)).unwrap();
     eventually("they are written behind", || cache(&daemon).persisted_entries == 20);
-    // Something else stands there, that is not to be removed.
+    // Something else is at this path, and must not be removed.
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     let refused = daemon.client().clear_embedding_cache().unwrap_err();
@@ -266,7 +266,7 @@ fn a_damaged_file_is_set_aside_and_told_of_while_requests_go_on() {
     let file = folder.path().join("rows.redb");
     std::fs::write(&file, "this is no database. ".repeat(5000)).unwrap();
     let daemon = Daemon::with_settings(&kept_in(folder.path()));
-    eventually("it is told of", || cache(&daemon).failure.is_some());
+    eventually("the failure is reported", || cache(&daemon).failure.is_some());
     let failure = cache(&daemon).failure.unwrap();
     assert!(failure.contains("rows.redb") && failure.contains("set aside"), "{failure}");
     assert!(daemon.log().contains("CACHE_ERROR"), "{}", daemon.log());
@@ -288,7 +288,7 @@ fn a_file_that_cannot_be_written_costs_no_request() {
     std::fs::write(&blocked, "a file, where a folder would have to be").unwrap();
     let daemon = Daemon::with_settings(&kept_in(&blocked));
     let model = daemon.model("builtin");
-    eventually("it is told of", || cache(&daemon).failure.is_some());
+    eventually("the failure is reported", || cache(&daemon).failure.is_some());
     (0..2).for_each(|_| drop(model.embed(&texts(20)).unwrap()));
     assert_eq!(counts(&daemon, "builtin"), (20, 20), "memory has them");
     assert_eq!(cache(&daemon).persisted_entries, 0);

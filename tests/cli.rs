@@ -152,7 +152,7 @@ fn an_output_file_is_there_whole_or_not_at_all() {
     assert_eq!(files(), 0);
     good(&ask(&daemon, &args, "short\nlong\n"));
     assert!(file.exists() && files() == 1);
-    // Many texts that are too large for one request together.
+    // Many texts that are too large together for one request.
     let lines = format!("{}\n", " ".repeat(1 << 20)).repeat(40);
     good(&ask(&daemon, &["embed", "--format", "npy", "--output", name], &lines));
     let full = ask(&daemon, &["embed", "--output", "/dev/full"], "a text\n");

@@ -4,7 +4,7 @@ use emberd_protocol::{ErrorCode, FinishReason, Method, ModelKind};
 
 const MODEL: &str = "builtin-t5";
 
-/// Inputs that the built-in model was trained for: its answers can be checked exactly.
+/// Inputs that the built-in model was trained for, so its answers can be checked exactly.
 const ANSWERS: [(&str, &str); 2] =
     [("number: four hundred and seven", "407"), ("date: 3 March 2021", "2021-03-03")];
 

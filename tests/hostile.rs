@@ -130,7 +130,7 @@ fn two_hundred_connections_at_once_are_all_served() {
 #[test]
 fn connections_over_the_limit_are_told_so() {
     let daemon = Daemon::with_settings("limits.connections = 3\n");
-    // The daemon notices that the connection which saw it start has ended.
+    // The daemon notices that the connection which watched it start has ended.
     eventually("three connections", || {
         let held: Vec<_> = (0..3)
             .filter_map(|_| emberd_client::Client::connect_to(daemon.socket()).ok())
@@ -178,7 +178,7 @@ fn a_request_id_used_twice_ends_the_connection_and_a_flood_is_slowed_down() {
     assert!(raw.next().is_none());
     let mut other = Raw::welcomed(&daemon);
     assert_eq!(other.ask(&Request::Ping, Vec::new()), Response::Pong);
-    // Unread input from a flood does not hide that its sender has gone.
+    // Unread input of a flood does not hide that its sender has disconnected.
     for id in 40..60 {
         other.send(&embed(id));
     }
@@ -211,7 +211,7 @@ fn answers_that_nobody_reads_take_no_more_than_the_credit_of_their_connection() 
         frame.tail.clone_from(&tail);
         raw.send(&frame);
     }
-    // Looking is a request too.
+    // Reading the status is a request, too.
     let mut looked = 0;
     eventually("all are computed or refused", || {
         looked += 1;
@@ -240,7 +240,7 @@ fn a_text_without_an_end_costs_no_more_than_its_bytes() {
         assert_eq!(rows.len(), 1, "{part:?}");
         assert!(rows.row(0).iter().all(|value| value.is_finite()), "{part:?}");
     }
-    // The frame, the text cut out of it, and what a piece of it takes.
+    // The frame, the text copied from it, and what a piece of it takes.
     let grown = daemon.peak_resident_bytes() - before;
     assert!(grown < 8 * TEXT_BYTES as u64, "{} MiB", grown >> 20);
 }

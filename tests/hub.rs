@@ -50,7 +50,7 @@ impl StandIn {
         file.to_str().unwrap().to_owned()
     }
 
-    /// A daemon that takes this for the hub, with its cache in `home`.
+    /// A daemon that uses this as the hub, with its cache in `home`.
     fn daemon(&self, home: &Path, offline: bool) -> Daemon {
         let folder = tempfile::tempdir().unwrap();
         let mut command =
@@ -116,8 +116,8 @@ fn answer(path: &str, folder: &Path) -> (&'static str, String, Vec<u8>) {
     match file.and_then(|file| std::fs::read(file).ok()) {
         Some(bytes) => {
             let mut head = format!("X-Repo-Commit: {COMMIT}\r\nAccept-Ranges: bytes\r\n");
-            // As for a file of the repository itself: the hash that git gives it.
-            // No hash that could be checked: a mirror may name contents as it likes.
+            // As for a file in the repository itself: its hash in git.
+            // Not a hash that could be checked: a mirror may use any etag.
             let etag = format!("{:032x}", bytes.len() as u128 * 0x1_0000_0001);
             write!(head, "ETag: \"{etag}\"\r\n").unwrap();
             ("200 OK", head, bytes)

@@ -188,7 +188,7 @@ fn a_failed_load_is_told_until_its_time_and_does_not_take_others_along() {
     for _ in 0..20 {
         let failure = client.embedding_model("bad").unwrap_err();
         assert_eq!(failure.code(), Some(ErrorCode::ModelLoadError));
-        assert!(failure.to_string().contains("the next try is in"), "{failure}");
+        assert!(failure.to_string().contains("the next attempt is in"), "{failure}");
         assert_eq!(client.generate_embeddings(&texts(1), "good").unwrap().len(), 1);
     }
     let status = status_of(&daemon, "bad");
@@ -214,7 +214,7 @@ fn a_model_that_can_never_be_there_is_refused_with_the_reason() {
     assert_eq!(failure.code(), Some(ErrorCode::DeviceError), "{failure}");
     // The built-in models run on the CPU.
     daemon.model("builtin").embed(&["a text"]).unwrap();
-    // Before anything is looked for or fetched.
+    // Before anything is looked up or fetched.
     let more = "models.b.type = \"embedding\"\nmodels.b.name = \"org/never-asked-for\"\n\
                 device_preference = \"gpu\"\n";
     let daemon = Daemon::with_settings(&(more.to_owned() + &models(folder.path(), &["a"], "")));
@@ -255,11 +255,11 @@ fn memory_is_given_back_over_fifty_loads() {
          models.minilm.local_path = {:?}\n",
         folder.display().to_string()
     ));
-    // Models, and not segments that are made ahead.
+    // Only models, no segments that are made ahead of time.
     daemon.settled_descriptors();
     let client = Client::builder().inline_only().connect_to(daemon.socket()).unwrap();
     let resident = || client.status().unwrap().daemon.resident_bytes;
-    // Nor pages of the program's own file, which the kernel takes and gives as it likes.
+    // And no pages of the program's own file, which the kernel drops and reloads as it likes.
     let own = || daemon.own_resident_bytes();
     let round = || {
         let (all, before) = (resident(), own());
@@ -269,7 +269,7 @@ fn memory_is_given_back_over_fifty_loads() {
         let more = own().saturating_sub(before);
         assert!(more <= all / 10, "{more} bytes more, {all} before");
     };
-    // The first load allocates what stays: thread stacks, the allocator's arenas.
+    // The first load allocates memory that stays: thread stacks, the allocator's arenas.
     client.generate_embeddings(&texts(64), "minilm").unwrap();
     client.unload("minilm").unwrap();
     let (all, first) = (resident(), own());

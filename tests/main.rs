@@ -33,7 +33,7 @@ mod reload;
 mod rerank;
 /// The daemon dies and restarts; two daemons want the same socket.
 mod restart;
-/// Rows: inline and through shared memory, their limits and their way back.
+/// Rows: inline and through shared memory, their limits, and how their memory is returned.
 mod result;
 /// Stopping by signal: running work finishes, and nothing is left behind.
 mod shutdown;

@@ -1,5 +1,5 @@
-//! `docs/mission.md` against the program: no setting, method or error code may be missing there,
-//! none may stand there that is no more, and every proof that it names must be a test.
+//! `docs/mission.md` against the program: it must list every setting, method and error code and no
+//! other, and every proof that it names must be a test.
 
 use crate::support::{emberd, run};
 use emberd_protocol::ErrorCode;
@@ -57,7 +57,7 @@ fn no_method_or_code_stands_in_the_mission_that_is_no_more() {
     for method in methods {
         let is_there =
             ["(", "<"].iter().any(|end| client.contains(&format!("pub fn {method}{end}")));
-        assert!(is_there, "docs/mission.md has {method}, which is no method of the client");
+        assert!(is_there, "docs/mission.md has {method}, which is not a method of the client");
     }
 }
 
@@ -71,7 +71,7 @@ fn every_error_code_and_request_stands_in_the_mission() {
         .map(|file| std::fs::read_to_string(root().join("client/src/blocking").join(file)).unwrap())
         .concat();
     let connects = ["connect", "connect_to", "connect_or_start", "builder", "ping", "daemon"];
-    // What every model in the hands of a program has, and what an answer shows.
+    // Methods that every model of the client has, and accessors of results.
     let small = [
         "info",
         "id",
@@ -126,7 +126,7 @@ fn every_proof_is_a_test() {
         let named: Vec<_> = proof.split('`').skip(1).step_by(2).collect();
         assert!(!named.is_empty() || proof.contains("*not yet*"), "no proof: {row}");
         for name in named {
-            assert!(tests.contains(name), "docs/mission.md names {name}, which is no test");
+            assert!(tests.contains(name), "docs/mission.md names {name}, which is not a test");
             proofs += 1;
         }
     }

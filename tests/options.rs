@@ -27,7 +27,7 @@ fn bits(rows: &Embeddings) -> Vec<u32> {
     rows.as_slice().iter().map(|value| value.to_bits()).collect()
 }
 
-/// `quantize_embeddings(rows, "int8")`, as plainly as can be.
+/// `quantize_embeddings(rows, "int8")`, written as plainly as possible.
 fn int8(rows: &[Vec<f32>]) -> (Vec<i8>, QuantizationRanges) {
     let column = |c: usize| rows.iter().map(move |row| row[c]);
     let columns = rows[0].len();
@@ -61,7 +61,7 @@ fn weights_are_held_as_the_settings_say() {
     let text = "The soup is warm.";
     let [one, other] = [&wide, &narrow].map(|model| model.embed_one(text).unwrap().to_vec());
     let difference = one.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    // Weights have a precision of 8 bits, and the sums are as exact as ever.
+    // Weights have a precision of 8 bits; sums are as exact as always.
     assert!(difference > 0.0 && difference < 0.1, "{difference}");
     let scores = |id: &str| {
         let model = daemon.client().rerank_model(id).unwrap();
@@ -89,7 +89,7 @@ fn every_element_type_is_what_sentence_transformers_makes_of_the_same_rows() {
         let unsigned = embed(ElementType::U8);
         let shifted: Vec<u8> =
             want.iter().map(|byte| byte.wrapping_add(-128).cast_unsigned()).collect();
-        // Casts cut towards 0, so that one below 0 lies at most one higher.
+        // Casts round towards 0, so a value below 0 is at most one higher.
         let off = unsigned.as_bytes().iter().zip(&shifted).map(|(a, b)| b.abs_diff(*a)).max();
         assert!(off <= Some(1), "{off:?}");
         for (at, row) in rows.iter().enumerate().step_by(7) {
@@ -239,7 +239,7 @@ fn a_prompt_is_found_by_its_name_and_cached_by_its_text() {
     let prompted: Vec<String> = texts.iter().map(|text| format!("{prompt}{text}")).collect();
     let named = model.embed_with(&texts, &of_prompt(Prompt::Named("query".into()))).unwrap();
     assert_eq!(bits(&named), bits(&model.embed(&prompted).unwrap()));
-    // The same text, whichever way it is said; and no prompt is the model's usual one.
+    // The same prompt by name and as text; and no prompt option means the model's default.
     let same = model.embed_with(&texts, &of_prompt(Prompt::Text(prompt.into()))).unwrap();
     assert_eq!((same.tokens(), bits(&same)), (0, bits(&named)));
     let plain = model.embed(&texts).unwrap();

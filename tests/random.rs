@@ -8,7 +8,7 @@ const STEPS: usize = 400;
 
 const SHARED: [&str; 4] = ["a", "b", "c", "d"];
 
-/// Not shared: each lease has its own copy.
+/// Not shared: each lease has its own instance.
 const OWN: &str = "own";
 
 /// A random number generator that is the same on every machine (xorshift).
@@ -23,7 +23,7 @@ impl Dice {
     }
 }
 
-/// A client process, and what it knows to hold.
+/// A client process, and what it believes it holds.
 struct Actor {
     process: ClientProcess,
     /// The models of its leases; `None` once released.
@@ -87,7 +87,7 @@ impl World {
         all.filter(|held| **held == model).count()
     }
 
-    /// Whether a model can be had: it is there, or something may leave for it.
+    /// Whether a model is available: it is loaded, or there is room after an eviction.
     fn has_room(&self, model: &str) -> bool {
         model == OWN || self.leased().contains(model) || self.leased().len() < self.max_shared
     }
@@ -178,7 +178,7 @@ impl World {
                 self.count("reloaded");
             }
         }
-        // The daemon notices deaths after a while: the rules hold soon, not at once.
+        // The daemon notices deaths with a delay, so the rules hold soon, not at once.
         let mut wrong = String::new();
         let mut is_right = || {
             wrong = self.wrong().unwrap_or_default();
@@ -239,7 +239,7 @@ fn random_steps_of_several_processes_follow_the_rules() {
     let mut models: String = SHARED.iter().map(|name| model(name)).collect();
     models += &model(OWN);
     models += &format!("models.{OWN}.shared = false\n");
-    // Rows are to be computed.
+    // Rows must be computed.
     models += "embedding_cache.enabled = false\n";
     let daemon = Daemon::with_settings(&format!("sharing.max_shared_models = 2\n{models}"));
     let mut world = World {
@@ -255,12 +255,12 @@ fn random_steps_of_several_processes_follow_the_rules() {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.step()));
         assert!(result.is_ok(), "seed {seed}, step {step}, see above");
     }
-    // A world in which nothing happens proves nothing.
+    // A run in which nothing happens proves nothing.
     for what in ["leased", "no room", "released", "embedded", "used", "killed", "held", "unloaded"]
     {
         assert!(world.counts.get(what).is_some_and(|count| *count > 2), "{:?}", world.counts);
     }
-    // All go, by one death or another: nothing may be left.
+    // All clients end, in one way or another: nothing of theirs may be left.
     world.actors.iter_mut().for_each(|actor| actor.process.kill());
     world.actors.clear();
     world.configure(0);

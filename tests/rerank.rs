@@ -30,7 +30,7 @@ fn daemon() -> Daemon {
     ))
 }
 
-/// A folder with a head that nothing can be done with makes rows all the same.
+/// A folder with an unusable head still makes rows.
 #[test]
 fn a_head_that_cannot_be_used_does_not_keep_a_model_from_making_rows() {
     let folder = tempfile::tempdir().unwrap();
@@ -86,7 +86,7 @@ fn pairs_have_the_scores_of_the_reference_and_documents_their_order() {
     let logits = model.scores(&pairs, ScoreActivation::Identity).unwrap();
     assert_eq!((logits.len(), logits.labels().len()), (pairs.len(), 1));
     close(logits.as_slice(), &numbers("cross-encoder", "logits"));
-    // As the folder names it.
+    // The activation that the folder names.
     let scores = model.scores(&pairs, ScoreActivation::Model).unwrap();
     close(scores.as_slice(), &numbers("cross-encoder", "cross_encoder_predict"));
     let squashed = model.scores(&pairs, ScoreActivation::Sigmoid).unwrap();
@@ -145,7 +145,7 @@ fn masks_are_filled_as_the_reference_fills_them() {
             }
         }
     }
-    // More than any message holds.
+    // More than fit into a message.
     let refused = code_of(model.fill_mask(&["[MASK]"], u32::MAX));
     assert_eq!(refused, ErrorCode::LimitExceeded);
     for (text, top_k) in [("no mask", 5), ("[MASK]", 0), ("[MASK]", 5_000)] {

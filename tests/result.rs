@@ -258,7 +258,7 @@ fn many_threads_share_one_connection() {
             });
         }
     });
-    // Slots are given back without an answer, so another connection may overtake the last of them.
+    // Freeing has no answer, so another connection's request may overtake the last Free.
     eventually("every slot is back", || {
         daemon.status().connections.iter().all(|connection| connection.held_bytes == 0)
     });

@@ -34,7 +34,7 @@ fn of_twenty_starters_one_daemon_comes() {
         std::fs::read_dir("/proc").unwrap().flatten().filter(of_folder).count()
     };
     assert_eq!(daemons(), 1, "the others ended");
-    // It outlives those that started it, and ends like any other.
+    // It outlives the processes that started it, and ends like any other daemon.
     let mut ask = emberd(&["models", "--socket"]);
     ask.arg(&socket);
     assert!(run(ask, "").status.success());
@@ -43,7 +43,7 @@ fn of_twenty_starters_one_daemon_comes() {
     assert!(!socket.exists());
 }
 
-/// A daemon that is ending holds its lock until its work is done, and accepts no connections.
+/// A daemon that is stopping holds its lock until its work is done, and accepts no connections.
 #[test]
 fn a_starter_waits_for_a_daemon_that_is_ending_and_starts_the_next() {
     let folder = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ fn a_starter_waits_for_a_daemon_that_is_ending_and_starts_the_next() {
     eventually("it ended", || !socket.exists());
 }
 
-/// The example of a model type of a program's own, with the unchanged client and program.
+/// The example of a custom model type, with the unchanged client and program.
 #[test]
 fn a_model_type_of_a_programs_own_is_served_like_any_other() {
     let folder = tempfile::tempdir().unwrap();

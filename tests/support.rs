@@ -13,7 +13,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Long enough for a loaded machine; nothing waits for it when all is well.
+/// Long enough for a loaded machine; a test that passes never waits this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The spare segments that a daemon makes ahead of time.
@@ -29,7 +29,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
     path
 }
 
-/// A tiny model that works, to be damaged.
+/// A tiny model that works, for tests that damage it.
 pub(crate) fn tiny_model(into: &Path) -> PathBuf {
     let from =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/engine/tests/data/bert-mean-norm");
@@ -187,7 +187,7 @@ impl Daemon {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    /// Open descriptors of a daemon on memfds that does nothing, its spare segments made.
+    /// Open descriptors of an idle daemon that uses memfds, with its spare segments made.
     pub(crate) fn settled_descriptors(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.pid());
         let is_memfd = |entry: std::fs::DirEntry| {
@@ -239,14 +239,14 @@ impl Drop for Daemon {
     }
 }
 
-/// The program, apart from whatever environment the tests run in.
+/// The program, isolated from the environment that the tests run in.
 pub(crate) fn emberd(args: &[&str]) -> Command {
     let mut command = Command::new(EMBERD);
     command.args(args);
     for name in ["EMBERD_SOCKET", "EMBERD_LOG", "NOTIFY_SOCKET", "LISTEN_FDS", "XDG_RUNTIME_DIR"] {
         command.env_remove(name);
     }
-    // Keeps the settings of the person who runs the tests out.
+    // Ignores the settings of the user who runs the tests.
     command.env("XDG_CONFIG_HOME", "/nonexistent");
     command
 }
@@ -273,8 +273,8 @@ pub(crate) struct ClientProcess {
 }
 
 impl ClientProcess {
-    /// `hold`: takes a lease, keeps rows and says "held". `ask`: says "asking" and asks. `actor`:
-    /// says "ready" and does what it is told.
+    /// `hold`: takes a lease, keeps rows and says "held". `ask`: says "asking" and sends a request.
+    /// `actor`: says "ready" and carries out commands.
     pub(crate) fn start(daemon: &Daemon, mode: &str, model: &str, rows: usize) -> Self {
         let mut child = Command::new(example("client_process"))
             .args([mode])
@@ -291,19 +291,19 @@ impl ClientProcess {
         process
     }
 
-    /// The next line that it says.
+    /// The next line that it prints.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
-    /// Lets it go on.
+    /// Lets it continue.
     pub(crate) fn go_on(&mut self) {
         self.say("");
     }
 
-    /// Says a line to it.
+    /// Sends it a line.
     pub(crate) fn say(&mut self, line: &str) {
         let stdin = self.child.stdin.as_mut().unwrap();
         stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
@@ -326,7 +326,7 @@ impl Drop for ClientProcess {
     }
 }
 
-/// A peer that speaks frames, well or badly.
+/// A peer that sends frames, valid or not.
 pub(crate) struct Raw {
     pub(crate) stream: UnixStream,
     decoder: Decoder,
@@ -357,7 +357,7 @@ impl Raw {
     }
 
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
-        // The daemon may have closed the connection already, which is what some tests wait for.
+        // The daemon may have closed the connection already; some tests wait for that.
         let _ = self.stream.write_all(bytes);
     }
 

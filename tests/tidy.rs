@@ -1,4 +1,4 @@
-/// How long files are, and what their types are called.
+/// How long files are, and how their types are named.
 mod files;
 /// Which folder may import which.
 mod floors;
@@ -31,7 +31,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Whether a file is for tests alone: it, or a folder above it, is called so.
+/// Whether a file has only tests: it, or a folder above it, is named `tests`.
 fn is_test(path: &Path) -> bool {
     path.with_extension("").iter().any(|part| part == "tests")
 }
@@ -52,7 +52,7 @@ fn tree(package: &str) -> Vec<String> {
     names
 }
 
-/// The same with their versions: what is compiled.
+/// The same with their versions.
 fn packages(package: &str) -> Vec<String> {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--offline", "-e", "normal", "--prefix", "none", "-p", package])
@@ -134,11 +134,11 @@ fn unsafe_code_stands_in_few_named_files_and_is_argued() {
 #[test]
 fn only_the_program_reads_the_environment_and_exits() {
     for (path, text) in sources() {
-        // The client reads where the socket is, in one file.
+        // The client looks up the socket's path in the environment, in one file.
         if path.starts_with("src") || path == Path::new("client/src/environment.rs") {
             continue;
         }
-        // A test of its own file, which a person may let run longer.
+        // A file with a test only; a variable makes it run longer.
         if path == Path::new("daemon/src/models/scheduler/tests/random.rs") {
             continue;
         }

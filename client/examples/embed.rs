@@ -1,4 +1,4 @@
-//! Embeds a few texts and shows which of them are near to each other.
+//! Embeds a few texts and shows which of them are similar.
 //!
 //! ```text
 //! emberd serve --detach
@@ -19,7 +19,7 @@ fn main() -> Result<(), emberd_client::Error> {
     let model = client.embedding_model("builtin")?;
     let vectors = model.embed(&texts)?;
 
-    // Rows of this model have length 1: the dot product of two is their cosine.
+    // Rows of this model have unit length, so the dot product of two is their cosine.
     for (text, row) in texts.iter().zip(vectors.rows()) {
         let near = texts.iter().zip(vectors.rows()).filter(|(other, _)| *other != text);
         let cosine = |other: &[f32]| row.iter().zip(other).map(|(a, b)| a * b).sum::<f32>();

@@ -41,7 +41,7 @@ impl ClientBuilder {
         self
     }
 
-    /// A user, besides our own and root, whose daemon may share memory with us. The results of any
+    /// A user, other than our own and root, whose daemon may share memory with us. The results of any
     /// other daemon come inline.
     #[must_use]
     pub fn trusted_uid(mut self, uid: u32) -> Self {

@@ -54,8 +54,8 @@ pub enum ConnectError {
     },
     /// This user may not open the socket.
     #[error(
-        "permission denied at {}: it belongs to another user: ask them to name a group of yours in \
-         access.group, or start a daemon of your own with `emberd serve`",
+        "permission denied at {}: the socket belongs to another user: ask its owner to name a \
+         group of yours in access.group, or start a daemon of your own with `emberd serve`",
         path.display()
     )]
     PermissionDenied {
@@ -92,7 +92,7 @@ pub enum ConnectError {
     },
     /// The daemon closed the connection without a response.
     #[error(
-        "the daemon at {} closed the connection before it welcomed this program: its log may say why",
+        "the daemon at {} closed the connection during the handshake: its log may say why",
         path.display()
     )]
     Closed {

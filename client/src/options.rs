@@ -9,7 +9,7 @@ pub(crate) struct ClientOptions {
     /// The client's name in the daemon's status.
     pub(crate) name: String,
     pub(crate) accepts_segments: bool,
-    /// A user, besides our own and root, whose daemon may share memory with us.
+    /// A user, other than our own and root, whose daemon may share memory with us.
     pub(crate) trusted_uid: Option<u32>,
     pub(crate) handshake_timeout: Duration,
     pub(crate) reconnect_patience: Duration,

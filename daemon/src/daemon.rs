@@ -112,7 +112,7 @@ impl DaemonBuilder {
         memory::set_up();
         // Whichever backend this daemon uses: the dead one may have used names.
         let swept = crate::segment::sweep_leftovers();
-        tracing::debug!(swept, "segments of dead daemons were removed");
+        tracing::debug!(swept, "removed segments of dead daemons");
         let Self { settings, loaders, reader } = self;
         let spares = Spares::new(backend(settings.segments.backend), DEFAULT_SPARES)?;
         let cache = EmbeddingCache::open(&settings.cache, Instant::now(), SystemTime::now());

@@ -1,4 +1,4 @@
-//! The embedding cache and its file: restarts, sudden deaths, damage.
+//! The embedding cache and its file: restarts, crashes, damage.
 
 use emberd_daemon::cache::{CacheSettings, CachedRow, EmbeddingCache, KeySpace, RowKey};
 use std::fs;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 const TTL: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Tells the child of the test about sudden deaths where to write.
+/// The variable that tells the child of the test of crashes where to write.
 const CHILD: &str = "EMBERD_TEST_CACHE_FILE";
 
 fn settings(path: &Path) -> CacheSettings {
@@ -170,7 +170,7 @@ fn a_file_that_cannot_be_used_is_told_of_and_left_alone() {
     assert!(other.stats().error.unwrap().contains("another process holds the file"));
     assert_eq!(damaged_files(folder.path()), [] as [PathBuf; 0]);
 
-    // A folder in the file's place, and a file in the folder's.
+    // A folder in place of the file, and a file in place of the folder.
     for path in [folder.path().to_owned(), path.join("cache.redb")] {
         let cache = open(&settings(&path), SystemTime::now());
         insert(&cache, 1, now);
@@ -193,7 +193,7 @@ fn a_file_of_something_else_is_set_aside() {
     assert_eq!(fs::read_to_string(aside).unwrap(), letter, "it can be looked at");
     insert(&cache, 1, Instant::now());
     assert!(cache.flush(PATIENCE));
-    assert!(cache.stats().error.is_some(), "it is told of until somebody clears");
+    assert!(cache.stats().error.is_some(), "the error is reported until the cache is cleared");
     drop(cache);
     let cache = open(&settings(&path), SystemTime::now() + Duration::from_secs(1));
     assert!(holds(&cache, 1, Instant::now()), "a new file was begun");
@@ -280,7 +280,7 @@ fn rows_survive_a_sudden_death_at_any_moment() {
             line.clear();
             assert_ne!(std::io::BufRead::read_line(&mut said, &mut line).unwrap(), 0);
         }
-        // Moments that no two rounds share, in the course of several transactions.
+        // A different moment in each round, during several transactions.
         std::thread::sleep(Duration::from_micros(500 + round * round * 487));
         child.kill().unwrap();
         child.wait().unwrap();

@@ -1,5 +1,5 @@
-//! Texts as transformers makes them.
-//! Through the queue and the worker that serve clients, so that what is compared is what they get.
+//! Generated texts, compared with those of transformers. They go through the queue and the worker that
+//! serve clients, so that what is compared is what clients get.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -27,10 +27,10 @@ const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/engine/tests/data");
 
 const MODELS: [&str; 5] = ["t5-relu-tied", "flan-t5-gated-untied", "mt5", "bart", "marian"];
 
-/// Below this distance between the two likeliest tokens rounding may choose the other.
+/// If the two most likely tokens are closer than this, rounding may choose the other one.
 const MARGIN: f64 = 1e-3;
 
-/// A model at work.
+/// A model with its queue and worker.
 struct Served {
     model: Arc<dyn Seq2SeqModel>,
     queue: Arc<TextQueue>,
@@ -63,7 +63,7 @@ impl Served {
     }
 }
 
-/// The options of a mode as the reference was given them.
+/// The options of a mode, as for the reference.
 fn options(mode: &Value, max_new_tokens: &Value) -> GenerateOptions {
     let number = |key: &str| mode[key].as_u64().map(|value| u32::try_from(value).unwrap());
     #[expect(clippy::cast_possible_truncation, reason = "penalties are written with one digit")]
@@ -92,7 +92,7 @@ fn ids(value: &Value) -> Vec<u32> {
 
 /// Fails unless an answer has the reference's tokens, text and score.
 fn assert_equal(got: &GeneratedSequence, want: &Value, what: &str) {
-    // The reference tells the start token too.
+    // The reference includes the start token.
     assert_eq!(got.ids, ids(&want["ids"])[1..], "{what}: tokens");
     assert_eq!(got.text, want["text"].as_str().unwrap(), "{what}: text");
     if let Some(score) = want["sequence_score"].as_f64() {
@@ -192,7 +192,7 @@ async fn beams_end_and_are_returned_as_in_transformers() {
     }
 }
 
-/// Folders whose `generation_config.json` has rules that a request does not speak of.
+/// Folders whose `generation_config.json` has rules that a request cannot set.
 #[tokio::test]
 async fn rules_of_the_folder_are_kept_as_in_transformers() {
     let expected = json("expected/generation-rules.json");
@@ -295,7 +295,7 @@ async fn streams_of_many_texts_at_once_are_their_answers_piece_by_piece() {
 
 #[tokio::test]
 async fn streams_of_broken_characters_are_their_answers_too() {
-    // A model of noise over bytes: characters begin and do not end.
+    // A random model over bytes: characters begin and do not end.
     let served = Served::start(load_seq2seq(&data("bart")).unwrap(), 8);
     let options = GenerateOptions {
         do_sample: Some(true),

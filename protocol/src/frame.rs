@@ -1,4 +1,4 @@
-//! Frames: a fixed header, a message, and raw bytes behind the message.
+//! Frames: a fixed header, a message, and raw bytes after the message.
 //!
 //! ```text
 //! offset  0  magic        u16   0xB3ED
@@ -8,7 +8,7 @@
 //!         6  descriptors  u16   how many file descriptors ride on the frame's first byte
 //!         8  id           u64   the request's id; 0 if there is none
 //!        16  body_len     u32   bytes of the message
-//!        20  tail_len     u32   raw bytes behind it: texts or rows
+//!        20  tail_len     u32   raw bytes after it: texts or rows
 //!        24  body, then tail
 //! ```
 //! All little-endian.
@@ -31,7 +31,7 @@ pub struct Frame {
     pub id: u64,
     /// The encoded message.
     pub body: Vec<u8>,
-    /// Raw bytes behind it.
+    /// Raw bytes after the message.
     pub tail: Vec<u8>,
 }
 

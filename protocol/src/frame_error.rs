@@ -19,12 +19,12 @@ pub enum FrameError {
     UnknownKind(u8),
     /// Flags are set that this version does not know.
     UnknownFlags(u16),
-    /// More descriptors ride on a frame than its kind may have.
+    /// A frame has more descriptors than its kind may have.
     UnexpectedDescriptors {
         /// How many ride on it.
         count: u16,
     },
-    /// A frame that may not carry a message carries one.
+    /// A frame has a body, and its kind may not have one.
     UnexpectedBody,
     /// Raw bytes follow in a frame that may not have any.
     UnexpectedTail,
@@ -51,14 +51,13 @@ impl fmt::Display for FrameError {
             Self::UnknownKind(kind) => write!(f, "no frame has the kind {kind}"),
             Self::UnknownFlags(flags) => write!(f, "unknown frame flags {flags:#06x}"),
             Self::UnexpectedDescriptors { count } => {
-                write!(
-                    f,
-                    "{count} descriptors ride on a frame of a kind that may not have that many"
-                )
+                write!(f, "a frame has {count} descriptors, more than its kind may have")
             }
-            Self::UnexpectedBody => f.write_str("a frame that may not carry a message carries one"),
+            Self::UnexpectedBody => {
+                f.write_str("a frame has a body, and its kind may not have one")
+            }
             Self::UnexpectedTail => {
-                f.write_str("raw bytes follow in a frame that may not have any")
+                f.write_str("a frame has a tail, and its kind may not have one")
             }
             Self::BodyTooLarge { len_bytes } => {
                 write!(f, "a message of {len_bytes} bytes is over the limit of {MAX_BODY_BYTES}")

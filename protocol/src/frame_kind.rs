@@ -5,7 +5,7 @@
 pub enum FrameKind {
     /// Client: [`crate::Hello`], the first frame.
     Hello = 1,
-    /// Client: [`crate::Request`], texts behind it.
+    /// Client: [`crate::Request`], followed by texts.
     Request = 2,
     /// Client: no body; the request of this id is no longer wanted.
     Cancel = 3,
@@ -13,9 +13,9 @@ pub enum FrameKind {
     Free = 4,
     /// Daemon: [`crate::Welcome`], the answer to Hello.
     Welcome = 16,
-    /// Daemon: [`crate::Refusal`]; the connection ends behind it.
+    /// Daemon: [`crate::Refusal`]; then the connection ends.
     Refusal = 17,
-    /// Daemon: [`crate::Response`], inline rows behind it.
+    /// Daemon: [`crate::Response`], followed by inline rows.
     Response = 18,
     /// Daemon: [`crate::SegmentAnnounce`], with its descriptor if it has one.
     Segment = 19,

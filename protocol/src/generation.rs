@@ -35,13 +35,13 @@ pub struct GenerateOptions {
     pub length_penalty: Option<f32>,
     /// When beam search ends.
     pub early_stopping: Option<EarlyStopping>,
-    /// Whether tokens are sampled, rather than the likeliest chosen.
+    /// Whether tokens are sampled, rather than the most likely chosen.
     pub do_sample: Option<bool>,
     /// Above 1 flattens the distribution, below 1 sharpens it.
     pub temperature: Option<f32>,
-    /// Samples from this many of the likeliest tokens; 0 for all.
+    /// Samples from this many of the most likely tokens; 0 for all.
     pub top_k: Option<u32>,
-    /// Samples from the likeliest tokens that together have this probability.
+    /// Samples from the most likely tokens that together have this probability.
     pub top_p: Option<f32>,
     /// The same seed gives the same text. `None`: a random seed each time.
     pub seed: Option<u64>,
@@ -138,7 +138,7 @@ pub struct FilledText {
 pub struct FilledMask {
     /// Its position among the tokens of the text, special tokens included.
     pub position: u32,
-    /// The likeliest first.
+    /// The most likely first.
     #[serde(deserialize_with = "bounded::list")]
     pub candidates: Vec<MaskCandidate>,
 }

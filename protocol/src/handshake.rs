@@ -66,7 +66,7 @@ pub enum RefusalReason {
     Version,
     /// This user may not use this daemon.
     NotPermitted,
-    /// The daemon has as many connections as it takes.
+    /// The daemon has reached its limit of connections.
     TooManyConnections,
     /// The daemon is stopping.
     ShuttingDown,

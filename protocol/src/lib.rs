@@ -11,7 +11,7 @@
 //! that carries that id, in any order. If the client asked for them, [`Event`]s come before it.
 //!
 //! # Rows
-//! A small result rides behind its response ([`Place::Inline`]). A large one lies in shared memory
+//! A small result follows its response ([`Place::Inline`]). A large one lies in shared memory
 //! ([`Place::Slot`]): the daemon announces a segment once, with its descriptor
 //! ([`SegmentAnnounce`]); responses then point into it; the client says when it is done with a
 //! slot ([`Free`]).

@@ -13,7 +13,7 @@ pub(super) fn why(args: &ModelQuery) -> Result<(), CommandError> {
         return output::json(&decisions);
     }
     if decisions.is_empty() {
-        return output::line(&format!("nothing was decided about {} so far", args.id));
+        return output::line(&format!("no decisions about {} yet", args.id));
     }
     for decision in &decisions {
         output::line(&format!("{} ago: {}", duration(decision.age_ms), summary(decision)))?;

@@ -1,15 +1,15 @@
 //! A client for tests, in a process that can be killed.
 //!
 //! ```text
-//! client_process hold SOCKET MODEL ROWS   lease and rows in hand, "held"; waits for a line
-//! client_process ask-once SOCKET MODEL ROWS   no lease, "asking", asks; "answered"
-//! client_process start SOCKET PROGRAM 0   starts PROGRAM unless one serves; "pid N" of who serves
-//! client_process actor SOCKET - 0         does what it is told, a line each; see `act`
-//! client_process unload SOCKET MODEL 0   takes the model out of memory
-//! client_process ask SOCKET MODEL ROWS    lease, "asking", asks; "answered" when rows came
+//! client_process hold SOCKET MODEL ROWS   holds a lease and rows, "held"; waits for a line
+//! client_process ask-once SOCKET MODEL ROWS   no lease, "asking", sends a request; "answered"
+//! client_process start SOCKET PROGRAM 0   starts PROGRAM if no daemon runs; "pid N" of the daemon
+//! client_process actor SOCKET - 0         carries out commands, one a line; see `act`
+//! client_process unload SOCKET MODEL 0   unloads the model
+//! client_process ask SOCKET MODEL ROWS    lease, "asking", sends a request; "answered" when it has rows
 //! ```
-//! After `hold` is told to go on it sums its rows again, asks once more, and says "lost CODE" or
-//! "works"; then again after the next line.
+//! After a line, `hold` sums its rows again, sends another request, and says "lost CODE" or "works";
+//! the same again after the next line.
 #![expect(clippy::print_stdout, reason = "it speaks to the test")]
 
 use emberd_client::{Client, StartOptions};
@@ -73,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Carries out `lease MODEL`, `release AT`, `embed AT ROWS` and `use MODEL ROWS`, and says
-/// "done" or "failed CODE" to each. `AT` counts its leases from 0, those released included.
+/// "done" or "failed CODE" to each. `AT` counts its leases from 0, including released ones.
 fn act(client: &Client) -> Result<(), Box<dyn Error>> {
     let mut leases = Vec::new();
     say("ready")?;

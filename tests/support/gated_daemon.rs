@@ -3,9 +3,8 @@
 //! ```text
 //! gated_daemon SOCKET GATE [SETTINGS]
 //! ```
-//! Row values: the text's length in bytes, then its position in the batch's company does not
-//! matter. SIGTERM drains, as with `emberd serve`. A text "panic" makes the engine panic, a text
-//! "fail" makes it fail.
+//! Row values: the text's length in bytes, whatever its position in the batch. SIGTERM drains, as with
+//! `emberd serve`. A text "panic" makes the engine panic, a text "fail" makes it fail.
 
 use emberd_daemon::Daemon;
 use emberd_daemon::engine::{ComputeContext, ComputeError, EmbeddingModel, ModelSpec, Sequence};

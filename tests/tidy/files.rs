@@ -1,4 +1,4 @@
-//! Files that fit a reader's head, and names that mean one thing.
+//! Files are short, and each type name has one meaning.
 
 use super::{is_test, production, sources};
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ fn a_type_name_means_one_thing_in_a_package() {
     for package in PACKAGES {
         let mut defined: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (path, text) in sources() {
-            // The client's async face has the names of the blocking one, in a module of its own.
+            // The client's types for futures have the names of the blocking ones, in a module of their own.
             let is_async_face = path.starts_with("client/src/aio");
             if path.starts_with(package) && !is_test(&path) && !is_async_face {
                 for name in visible_types(production(&text)) {

@@ -1,5 +1,5 @@
-//! The order of a package's folders. What a file imports stands on its own floor or below it, so the
-//! folders form no circle, and a folder can be read with those below it alone.
+//! The order of a package's folders. A file imports only from its own folder and from lower floors. So
+//! the folders form no circle, and a folder can be read knowing only those below it.
 
 use super::imports::{file_of, module_of, paths};
 use super::{root, sources};
@@ -72,14 +72,14 @@ fn the_top_of_the_daemon_is_short() {
 }
 
 impl House {
-    /// A sentence for each import that runs up or aside.
+    /// A sentence for each import from a higher floor or from another folder on the same floor.
     fn imports_upwards(&self) -> Vec<String> {
         let mut upwards = BTreeSet::new();
         let mut imports = 0;
         for (path, text) in sources() {
             let Ok(file) = path.strip_prefix(self.sources) else { continue };
             let module = module_of(file);
-            // The root names all floors.
+            // The package's root may name all floors.
             let Some(own) = module.first() else { continue };
             let floor = self.floor(own);
             assert!(floor.is_some(), "{} has no floor in {}", path.display(), file!());

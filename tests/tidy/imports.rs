@@ -1,4 +1,5 @@
-//! Which module paths a source file names. Enough of Rust's grammar for files that `rustfmt` wrote.
+//! Which module paths a source file names. Knows enough of Rust's grammar for files that `rustfmt`
+//! formatted.
 
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ pub(super) fn module_of(file: &Path) -> Vec<String> {
     path
 }
 
-/// The file that defines a module or the item at a path: the one of the longest part that is a
-/// module.
+/// The file that defines a module or the item at a path: that of the longest prefix that is
+/// a module.
 pub(super) fn file_of(sources: &Path, path: &[String]) -> Option<PathBuf> {
     (1..=path.len()).rev().find_map(|len| {
         let module = path[..len].iter().collect::<PathBuf>();

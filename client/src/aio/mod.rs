@@ -1,4 +1,5 @@
-//! The same client for futures, on tokio: the same names, and the same code except for the waiting.
+//! The client for futures, on tokio. Names and code are those of the blocking client; only the waiting
+//! differs.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), emberd_client::Error> {

@@ -1,4 +1,4 @@
-//! The client: connecting, and what the daemon says of itself.
+//! The client: connecting, and what the daemon reports about itself.
 
 use super::face::{BlockingFace, block_on};
 use crate::builder::ClientBuilder;
@@ -67,7 +67,7 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// Sends an empty request: measures the way there and back.
+    /// Sends an empty request, which measures a round trip.
     ///
     /// # Errors
     /// When the daemon cannot be reached.

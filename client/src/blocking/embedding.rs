@@ -15,8 +15,8 @@ pub struct EmbeddingModel {
 }
 
 impl EmbeddingModel {
-    /// One row for each text, in their order. Any text is accepted, also the empty one. A text
-    /// that exceeds the model's limit loses its end: see [`Embeddings::truncated`].
+    /// One row for each text, in their order. Any text is accepted, even an empty one. A text
+    /// that exceeds the model's limit is cut: see [`Embeddings::truncated`].
     ///
     /// Small results come in the response, large ones are read from shared memory.
     ///
@@ -48,7 +48,7 @@ impl EmbeddingModel {
     /// ```
     ///
     /// # Errors
-    /// As there, and `INVALID_REQUEST` for options that the model does not support.
+    /// As [`EmbeddingModel::embed`], and `INVALID_REQUEST` for options that the model does not support.
     pub fn embed_with<T: AsRef<str>>(
         &self,
         texts: &[T],

@@ -29,7 +29,7 @@ impl<F: Face> Caller<F> {
             return Ok(session);
         }
         let _reconnecting = F::lock(&self.reconnecting).await;
-        // Another caller may have connected meanwhile.
+        // Another caller may have connected in the meantime.
         if let Some(session) = self.link.usable() {
             return Ok(session);
         }

@@ -6,7 +6,7 @@ use crate::transport::session::Session;
 use emberd_protocol::{LeaseId, Method, ModelInfo};
 use std::sync::Arc;
 
-/// A lease, as its users hold it.
+/// A lease in the form that its users hold.
 #[derive(Debug)]
 pub(crate) struct LeaseHandle<F: Face> {
     state: Arc<LeaseState>,
@@ -54,7 +54,7 @@ impl<F: Face> LeaseHandle<F> {
             return Ok(lease);
         }
         let _renewing = F::lock(&self.renewing).await;
-        // Another caller may have renewed it meanwhile.
+        // Another caller may have renewed it in the meantime.
         if let Some(lease) = self.state.id_in(session)? {
             return Ok(lease);
         }

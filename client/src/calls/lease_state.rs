@@ -96,7 +96,7 @@ impl LeaseState {
             return Err(not_alive(current.leased.lease));
         }
         if current.generation >= session.generation {
-            // Its user has renewed it meanwhile: one lease is enough.
+            // Its user has renewed it in the meantime: one lease is enough.
             session.connection.send_one_way(&Request::Release { lease: leased.lease });
             return Ok(current.leased.lease);
         }
@@ -142,7 +142,7 @@ impl Renewable for LeaseState {
 fn take_renewal(lease: &Weak<LeaseState>, session: &Session, response: ReceivedResponse) {
     let Some(granted) = response.granted_lease() else { return };
     match (lease.upgrade(), response.leased()) {
-        // If the lease was released meanwhile, this releases the new one, too.
+        // If the lease was released in the meantime, this releases the new one, too.
         (Some(lease), Ok(leased)) => drop(lease.renewed(session, leased)),
         _ => session.connection.send_one_way(&Request::Release { lease: granted }),
     }
@@ -160,8 +160,8 @@ impl Drop for LeaseState {
     }
 }
 
-/// What the daemon says of a lease that ended, for a session that ended: in another session the
-/// same number may be another lease.
+/// What the daemon would answer for a lease whose session ended. It is not asked: in another session
+/// the same number may be another lease.
 fn not_alive(lease: LeaseId) -> Error {
     let message = format!("lease {lease} was released: acquire the model again");
     Failure::new(ErrorCode::ReferenceError, message).into()

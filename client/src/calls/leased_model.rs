@@ -1,7 +1,7 @@
 /// Makes a model, a struct with the field `lease`, dereference to its lease. The lease's methods
 /// exist on the model, too, so that programs may name them by path (`EmbeddingModel::info`).
 ///
-/// `leased_model!(Model, Lease, Client)`, or with `async, await` behind them if `Lease::release` is
+/// `leased_model!(Model, Lease, Client)`, or with `async, await` after them if `Lease::release` is
 /// a future.
 macro_rules! leased_model {
     ($model:ident, $lease:ident, $client:ident $(, $async:tt, $await:tt)?) => {

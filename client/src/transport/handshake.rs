@@ -88,7 +88,7 @@ impl Handshake<'_> {
                     | RefusalReason::NoHello => ConnectError::Refused(refusal),
                 })
             }
-            _ => Err(self.not_emberd(ProtocolError::OutOfPlace("something else than a welcome"))),
+            _ => Err(self.not_emberd(ProtocolError::OutOfPlace("something other than a welcome"))),
         }
     }
 

@@ -69,7 +69,7 @@ impl Link {
             return Ok(session);
         }
         let mut absent_since = lock(&self.absent_since);
-        // Another thread may have connected meanwhile.
+        // Another thread may have connected in the meantime.
         if let Some(session) = self.usable() {
             return Ok(session);
         }

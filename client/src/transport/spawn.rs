@@ -106,7 +106,7 @@ pub(crate) fn connect_or_start(
     let program = search.find()?;
     loop {
         let status = attempt.run(&program, &turn.0)?;
-        // However it ended: another client may have started a daemon meanwhile.
+        // However it ended: another client may have started a daemon in the meantime.
         if let Some(connection) = attempt.connect()? {
             return Ok(connection);
         }

@@ -45,7 +45,7 @@ pub(crate) struct Connection {
     changed: Condvar,
     reader: Mutex<Reader>,
     live_slots: Mutex<LiveSlots>,
-    /// The task that reads, and writes what the socket did not take at once, if there is one.
+    /// The task, if any, that reads, and that writes what the socket did not take at once.
     driver: Mutex<Option<Waker>>,
 }
 

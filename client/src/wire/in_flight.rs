@@ -16,7 +16,7 @@ const MAX_LOAD_EVENTS: usize = 64;
 /// pieces, is far smaller.
 const MAX_PIECES_BYTES: usize = 64 << 20;
 
-/// What a piece takes in memory beside its text.
+/// What a piece takes in memory besides its text.
 const PIECE_OVERHEAD_BYTES: usize = 64;
 
 /// Requests in flight, their callers, and the end of the connection.

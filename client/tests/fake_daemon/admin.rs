@@ -21,7 +21,7 @@ pub(crate) fn decision(verdict: Verdict) -> Decision {
     }
 }
 
-/// What the client asks, and what it makes of an answer.
+/// The request that the client sends, and its result for an answer.
 fn answered<T>(ask: impl FnOnce(&Client) -> T, response: Response) -> (Request, T) {
     let daemon = Daemon::run(move |listener| {
         let mut peer = listener.welcome();

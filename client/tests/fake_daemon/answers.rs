@@ -8,7 +8,7 @@ use emberd_protocol::{
 use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
-/// Answers so many questions for a configuration, the last one first.
+/// Answers this many requests for a configuration, the last one first.
 fn answer_backwards(peer: &mut Peer, count: usize) {
     let asked: Vec<_> = (0..count).map(|_| peer.request()).collect();
     answer_each(peer, asked.into_iter().rev());
@@ -34,7 +34,7 @@ fn ping_answered(script: impl FnOnce(&mut Peer, u64) + Send + 'static) -> Error 
         let mut peer = listener.welcome();
         let id = peer.ping();
         script(&mut peer, id);
-        // What the client would take, had it believed what came before.
+        // What the client would accept if it had trusted the frames before.
         peer.answer(id, &Response::Pong);
         peer.drain();
     });
@@ -77,8 +77,8 @@ fn no_more_requests_wait_at_once_than_the_daemon_allows() {
     let daemon = Daemon::run(|listener| {
         let mut peer = listener.welcome_within(Limits { max_requests_in_flight: 2, ..limits() });
         let asked = [peer.request(), peer.request()];
-        // Others want to ask, too, and would have by now; on a machine so busy that they have not
-        // there is nothing to see.
+        // Others have requests, too, and would have sent them by now. On a machine so busy that they
+        // have not, this run shows nothing.
         peer.stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let third = peer.stream.read(&mut [0]).map_err(|error| error.kind());
         assert_eq!(third, Err(ErrorKind::WouldBlock));
@@ -135,9 +135,9 @@ fn a_second_answer_to_a_question_is_dropped_and_its_slot_freed() {
         let (first, rows) = rows_in(1, 0, 1);
         let (second, other_rows) = rows_in(1, 64, 1);
         let answer = |rows| Frame::message(FrameKind::Response, id, rows).unwrap().to_bytes();
-        // Both in one piece, so that the client sees the second before it gives the first out.
+        // Both in one write, so that the client sees the second before it hands out the first.
         peer.bytes(&[answer(&rows), answer(&other_rows)].concat());
-        // One of them is given out and dropped, the other is dropped unseen.
+        // One of them is handed out and dropped, the other is dropped unseen.
         let mut freed = [peer.freed(), peer.freed()].concat();
         freed.sort_by_key(|slot| slot.offset);
         assert_eq!(freed, [first, second]);

@@ -1,4 +1,4 @@
-//! The public API, named item by item: what compiles here must go on compiling.
+//! The public API, named item by item: what compiles here must keep compiling.
 
 use emberd_client::protocol::{
     CacheCleared, Decision, ErrorCode, Event, Freed, LeaseId, ModelInfo, ModelSummary, Preloaded,

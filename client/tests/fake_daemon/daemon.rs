@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Longer than anything takes, however busy the machine is.
+/// Longer than anything takes, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A thread that runs a daemon's script. When the script ends or panics its sockets close, so that
@@ -194,14 +194,16 @@ impl Peer {
     /// Grants the lease that the next frame asks for.
     pub(crate) fn grant(&mut self, lease: u64) {
         let (id, request) = self.request();
-        let Request::Acquire { model, .. } = request else { panic!("{request:?} is no acquire") };
+        let Request::Acquire { model, .. } = request else {
+            panic!("{request:?} is not an acquire")
+        };
         self.answer(id, &Response::Leased(leased(lease, model)));
     }
 
     /// The next frame, which releases a lease: its number, and the lease's.
     pub(crate) fn release(&mut self) -> (u64, u64) {
         let (id, request) = self.request();
-        let Request::Release { lease } = request else { panic!("{request:?} is no release") };
+        let Request::Release { lease } = request else { panic!("{request:?} is not a release") };
         (id, lease.0)
     }
 
@@ -360,7 +362,7 @@ impl Memory {
     /// Descriptors of these files that this process has open.
     pub(crate) fn open(&self) -> usize {
         let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-        // One that was closed since it was listed is nobody's leak.
+        // A descriptor that was closed after it was listed is not a leak.
         let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
         targets.filter(|target| target.to_string_lossy().contains(&self.name)).count()
     }

@@ -42,7 +42,7 @@ fn events_come_in_order_before_the_answer_to_those_who_asked() {
             let (id, _) = peer.release();
             peer.answer(id, &Response::Released);
         }
-        // Whoever does not ask for events is not said to.
+        // A call without events does not request them.
         let (id, request) = peer.request();
         let Request::Acquire { model, events: false, .. } = request else { panic!("{request:?}") };
         peer.answer(id, &Response::Leased(leased(2, model)));
@@ -70,7 +70,7 @@ fn an_event_that_nobody_asked_for_ends_the_connection_and_one_that_is_late_does_
             let id = asked_with_events(peer);
             peer.answer(id, &Response::Preloaded(PRELOADED));
             let ping = peer.ping();
-            // One whose request is over, one of a request that never was.
+            // An event of a finished request, and one of a request that never existed.
             peer.event(id, &read(1));
             peer.event(0, &read(2));
             peer.event(id + 1000, &read(3));
@@ -172,7 +172,7 @@ fn of_more_events_than_are_taken_the_last_are_kept() {
             let id = asked_with_events(peer);
             peer.event(id, &read(0));
             let ping = peer.ping();
-            // All of them while the one who is told is busy with the first.
+            // All of them arrive while the callback is busy with the first.
             (1..EVENTS).for_each(|n| peer.event(id, &read(n)));
             peer.answer(ping, &Response::Pong);
             peer.answer(id, &Response::Preloaded(PRELOADED));

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 fn refused_at(path: &Path) -> ConnectError {
     match builder().connect_to(path) {
         Err(Error::Connect(error)) => error,
-        other => panic!("{other:?} is no failure to connect"),
+        other => panic!("{other:?} is not a failure to connect"),
     }
 }
 
@@ -45,7 +45,7 @@ fn without_a_socket_the_error_names_the_path_and_says_how_to_start_the_daemon() 
     assert!(matches!(&error, ConnectError::NoDaemon { path: named } if *named == path));
     assert_eq!(error.to_string(), expected);
 
-    // A socket whose listener has died is no daemon either.
+    // A socket whose listener has died is not a daemon either.
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     assert_eq!(refused_at(&path).to_string(), expected);
@@ -61,11 +61,11 @@ fn a_socket_of_another_user_is_a_permission_denied_that_names_it() {
     let error = std::thread::scope(|scope| {
         let connect = scope.spawn(|| {
             if geteuid().is_root() {
-                // Root may enter anywhere. The user by whom files are judged is the thread's own,
-                // and this thread ends with it.
+                // Root may enter anywhere. The user for file permissions belongs to the thread, and this
+                // thread ends after the test.
                 let nobody = Uid::from_raw(65534);
                 setfsuid(nobody);
-                // Asking for the impossible changes nothing, and tells what is.
+                // An impossible user changes nothing; the call returns the current one.
                 assert_eq!(setfsuid(Uid::from_raw(u32::MAX)), nobody, "not root any more");
             }
             refused_at(&path)
@@ -112,7 +112,7 @@ fn a_daemon_that_says_nothing_is_waited_for_as_long_as_the_program_says() {
     });
     let error = Client::builder().handshake_timeout(patience).connect_to(daemon.path());
     let Err(Error::Connect(ConnectError::Timeout { path, after })) = &error else {
-        panic!("{error:?} is no timeout")
+        panic!("{error:?} is not a timeout")
     };
     assert_eq!((path.as_path(), *after), (daemon.path(), patience));
     let text = error.unwrap_err().to_string();
@@ -126,7 +126,7 @@ fn a_daemon_that_never_finishes_its_welcome_is_waited_for_no_longer() {
         let mut peer = listener.accept();
         peer.hello();
         let frame = Frame::message(FrameKind::Welcome, 0, &welcome(limits())).unwrap();
-        // Each byte comes in time by itself; all of them would take far longer than the test.
+        // Each byte arrives within the time limit; all of them would take far longer than the test.
         for byte in frame.to_bytes() {
             peer.bytes(&[byte]);
             peer.stream.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
@@ -187,7 +187,7 @@ fn a_daemon_that_hangs_up_instead_of_welcoming_is_said_to() {
         assert!(matches!(error, ConnectError::Closed { .. }), "{error:?}");
         let text = error.to_string();
         assert!(text.contains("emberd.sock"), "{text}");
-        assert!(text.contains("closed the connection before it welcomed"), "{text}");
+        assert!(text.contains("closed the connection during the handshake"), "{text}");
     }
 }
 
@@ -251,7 +251,7 @@ fn a_refusal_comes_with_its_reason_its_code_and_what_the_daemon_says() {
 
 #[test]
 fn a_refusal_is_read_though_the_daemon_never_read_the_hello() {
-    // A short hello has been sent when the daemon hangs up, one that no socket holds has not.
+    // When the daemon hangs up, a short hello has been sent; one larger than the socket's buffer has not.
     for name in ["short".to_owned(), "long".repeat(200_000)] {
         let daemon = Daemon::run(|listener| {
             let mut peer = listener.accept();
@@ -302,7 +302,7 @@ fn a_daemon_that_is_stopping_is_tried_again_until_the_next_one_listens() {
 fn a_daemon_that_does_not_come_to_its_end_is_told_as_stopping() {
     let daemon = Daemon::run(|listener| {
         let mut refused = 0;
-        // Until the client has had enough.
+        // Until the client gives up.
         while refused < 1000 {
             let mut peer = listener.accept();
             if peer.next().is_none() {
@@ -315,7 +315,7 @@ fn a_daemon_that_does_not_come_to_its_end_is_told_as_stopping() {
     });
     let builder = Client::builder().handshake_timeout(Duration::from_millis(300));
     let error = builder.connect_to(daemon.path()).unwrap_err();
-    // A loaded machine may spend the time on one of the connections.
+    // A loaded machine may spend all of the time on one of the connections.
     let in_time = error.code() == Some(ErrorCode::ShuttingDown);
     assert!(in_time || matches!(error, Error::Connect(ConnectError::Timeout { .. })), "{error}");
     drop(std::os::unix::net::UnixStream::connect(daemon.path()).unwrap());

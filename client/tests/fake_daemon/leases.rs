@@ -103,7 +103,7 @@ fn a_released_lease_never_hits_the_lease_that_a_new_daemon_gave_its_number_to() 
         peer.answer(id, &Response::Released);
         peer.ping();
         drop(peer);
-        // Numbers begin anew.
+        // Numbers start again from the beginning.
         let mut peer = listener.welcome();
         peer.grant(1);
         peer.pong();
@@ -251,7 +251,7 @@ fn a_lease_dropped_while_another_thread_writes_is_released_without_a_further_cal
     scene(
         move |peer| {
             peer.grant(1);
-            // A part of the large request has come; the rest does not fit the socket.
+            // A part of the large request has arrived; the rest does not fit the socket's buffer.
             let mut buffer = vec![0; 1 << 20];
             let mut decoder = Decoder::default();
             let mut first = [0; 8];
@@ -302,7 +302,7 @@ fn rows_keep_no_lease_and_a_lease_keeps_its_client() {
         assert_eq!(lease, 3);
         peer.silence();
     });
-    // The client itself is gone at once; the model goes on with it.
+    // The client is dropped at once; the model keeps what it needs of it.
     let model = daemon.client().embedding_model("m").unwrap();
     let rows = model.embed_one("text").unwrap();
     drop(model);

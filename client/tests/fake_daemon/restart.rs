@@ -10,7 +10,7 @@ use emberd_protocol::{
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Answers as a daemon would that has all models.
+/// Answers like a daemon that has every model.
 fn answer(peer: &mut Peer, (id, request): (u64, Request)) {
     let response = match request {
         Request::Ping => Response::Pong,
@@ -232,7 +232,7 @@ fn a_daemon_on_its_way_back_is_waited_for() {
         let mut peer = listener.welcome();
         peer.ping();
         drop(peer);
-        // Hangs up without a word, as one that ends.
+        // Hangs up without an answer, as a daemon that ends.
         drop(listener.accept());
         let mut peer = listener.accept();
         peer.hello();
@@ -260,7 +260,7 @@ fn a_socket_that_is_gone_for_a_while_is_waited_for() {
         let away = path.with_extension("away");
         std::fs::rename(&path, &away).unwrap();
         drop(peer);
-        // Long enough to be found missing; if it is not, there is nothing to see.
+        // Long enough for the client to find it missing; if it does not, this run shows nothing.
         std::thread::sleep(Duration::from_millis(100));
         std::fs::rename(&away, &path).unwrap();
         let mut peer = listener.welcome();
@@ -283,7 +283,7 @@ fn patience_ends_and_from_then_on_each_call_fails_at_once() {
     let client = builder().reconnect_patience(patience).connect_to(daemon.path()).unwrap();
     let away = daemon.path().with_extension("away");
     std::fs::rename(daemon.path(), away).unwrap();
-    // Endless patience from now on would never come back.
+    // With endless patience the call would never return.
     for _ in 0..3 {
         let error = client.ping().unwrap_err();
         assert!(matches!(error, Error::Connect(ConnectError::NoDaemon { .. })), "{error:?}");

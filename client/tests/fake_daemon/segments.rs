@@ -9,8 +9,8 @@ use nix::fcntl::SealFlag;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-/// What comes of asking for a row when the daemon does this before it answers with a slot of
-/// segment 1. Afterwards nothing of the memory may be left in this process.
+/// The result of a request for a row when the daemon does this before it answers with a slot of
+/// segment 1. Afterwards this process may hold none of the memory.
 fn embed_after(
     case: &str,
     memory: &Memory,
@@ -20,7 +20,7 @@ fn embed_after(
         let mut peer = listener.welcome();
         let id = peer.embed();
         script(&mut peer);
-        // What the client would take, had it believed what came before.
+        // What the client would accept if it had trusted the frames before.
         let (_, rows) = rows_in(1, 0, 1);
         peer.answer(id, &rows);
         peer.drain();
@@ -35,15 +35,15 @@ fn embed_after(
     rows
 }
 
-/// Why a segment was not believed.
+/// Why a segment was rejected.
 fn why(case: &str, result: Result<(), Error>) -> &'static str {
     match result {
         Err(Error::Protocol(ProtocolError::Segment { segment: SegmentId(1), why })) => why,
-        other => panic!("{case}: {other:?} is no distrust of segment 1"),
+        other => panic!("{case}: {other:?} is not a rejection of segment 1"),
     }
 }
 
-/// Why a file that is announced with this length is not believed.
+/// Why a file that is announced with this length is rejected.
 fn distrust(case: &str, len_bytes: u64, file: impl FnOnce(&Memory) -> OwnedFd) -> &'static str {
     let memory = Memory::new();
     let file = file(&memory);
@@ -107,7 +107,7 @@ fn a_descriptor_of_something_else_is_not_believed() {
         file.set_len(SEGMENT_BYTES).unwrap();
         file.into()
     });
-    // On a tmpfs seals exist, and none is set; on a disk there are none.
+    // On a tmpfs files can have seals, but this one has none; on a disk they cannot.
     assert!(
         told == "it is not a file that can be sealed" || told == "its size is not sealed",
         "{told}"
@@ -166,7 +166,7 @@ fn descriptors_are_not_piled_up_by_frames_that_never_end() {
     scene(
         move |peer| {
             peer.embed();
-            // The frame has room for one at most, whatever its rest will be; the rest never comes.
+            // A frame has at most one, whatever the rest of it says; the rest never comes.
             peer.bytes_with(&announcement(1, SEGMENT_BYTES).to_bytes()[..30], &[&file; 2]);
             peer.silence();
         },

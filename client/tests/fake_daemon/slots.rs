@@ -6,7 +6,7 @@ use emberd_protocol::{
     Embedded, Frame, FrameKind, Place, Response, SegmentId, SegmentRetire, SlotRef,
 };
 
-/// How asking for rows ends when they are said to lie there, in a segment like any other.
+/// How a request for rows fails when its answer points to this slot of an ordinary segment.
 fn lie(case: &str, rows: Embedded, tail: Vec<u8>) -> &'static str {
     let memory = Memory::new();
     let file = memory.sealed();
@@ -17,13 +17,13 @@ fn lie(case: &str, rows: Embedded, tail: Vec<u8>) -> &'static str {
         let mut frame = Frame::message(FrameKind::Response, id, &Response::Embedded(rows)).unwrap();
         frame.tail = tail;
         peer.bytes(&frame.to_bytes());
-        // The connection is of no use any more.
+        // The connection is no longer usable.
         peer.drain();
     });
     let client = daemon.client();
     let result = client.generate_embeddings(&["text"], "m");
     let Err(Error::Protocol(ProtocolError::Slot(why))) = result else {
-        panic!("{case}: {result:?} is no distrust of a slot")
+        panic!("{case}: {result:?} is not a rejected slot")
     };
     drop(client);
     daemon.end();
@@ -31,7 +31,7 @@ fn lie(case: &str, rows: Embedded, tail: Vec<u8>) -> &'static str {
     why
 }
 
-/// One row at a place.
+/// One row at an offset.
 fn row_at(segment: u32, offset: u64, len_bytes: u64) -> Embedded {
     let slot = SlotRef { segment: SegmentId(segment), offset, len_bytes, generation: 1 };
     rows_at(1, Place::Slot(slot))
@@ -112,7 +112,7 @@ fn a_slot_that_a_living_view_shows_is_not_given_out_again() {
         let texts = vec!["text"; rows as usize];
         let result = client.generate_embeddings(&texts, "m");
         let Err(Error::Protocol(ProtocolError::Slot(why))) = result else {
-            panic!("{case}: {result:?} is no distrust of a slot")
+            panic!("{case}: {result:?} is not a rejected slot")
         };
         assert_eq!(why, "the slot overlaps rows that are still held");
         assert_eq!(shown.as_slice(), values(16, 32), "the view stays");
@@ -154,7 +154,7 @@ fn a_slot_is_given_out_again_once_it_was_freed_and_neighbours_do_not_matter() {
     };
     scene(
         move |peer| {
-            // Of the last place all 64 bytes are used: the end itself is still inside.
+            // The last slot uses all 64 bytes: an end equal to the segment's is valid.
             let announce = announcement(1, SEGMENT_BYTES).to_bytes();
             peer.bytes_with(&announce, &[&file]);
             for offset in [64, 0, 128, SEGMENT_BYTES - 64] {

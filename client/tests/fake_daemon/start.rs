@@ -9,18 +9,18 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// A program that stands in for `emberd`, and the place where it would serve.
+/// A program that stands in for `emberd`, and the socket on which it would serve.
 pub(crate) struct StandIn {
     folder: TempDir,
 }
 
 impl StandIn {
-    /// A shell script; `$4` is the socket, `$FOLDER` a folder of its own. It notes each call.
+    /// A shell script; `$4` is the socket, `$FOLDER` a folder of its own. It records each call.
     pub(crate) fn new(script: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let head = format!("FOLDER='{}'\necho \"$@\" >> $FOLDER/calls", folder.path().display());
-        // Written by another process: if this one did, a child that another test forks just then
-        // could still have it open for writing, and it could not be run.
+        // Written by another process. If this process wrote it, a child that another test forks at
+        // that moment could still have it open for writing, and then it could not be run.
         let mut writer = Command::new("sh")
             .args(["-c", "cat > $0 && chmod 755 $0"])
             .arg(folder.path().join("emberd"))
@@ -46,7 +46,7 @@ impl StandIn {
         builder().connect_or_start(self.options())
     }
 
-    /// What it was called with, a line for each time.
+    /// What it was called with, one line for each call.
     pub(crate) fn calls(&self) -> Vec<String> {
         let calls = fs::read_to_string(self.folder.path().join("calls")).unwrap_or_default();
         calls.lines().map(str::to_owned).collect()
@@ -76,7 +76,7 @@ pub(crate) const WAITING: &str = "while [ ! -S $4 ]; do sleep 0.01; done";
 fn start_error(result: Result<Client, Error>) -> StartError {
     match result {
         Err(Error::Connect(ConnectError::Start(error))) => error,
-        other => panic!("{other:?} is no failure to start"),
+        other => panic!("{other:?} is not a failure to start"),
     }
 }
 
@@ -188,7 +188,7 @@ fn a_program_that_takes_too_long_is_ended() {
     let options = program.options().patience(Duration::from_millis(300));
     let error = start_error(builder().connect_or_start(options));
     assert!(matches!(error, StartError::TookTooLong { .. }), "{error:?}");
-    // On a machine so busy that it did not come to this there is nothing to see.
+    // On a machine so busy that this did not happen, this run shows nothing.
     if let Ok(pid) = fs::read_to_string(program.folder.path().join("pid")) {
         assert!(!Path::new(&format!("/proc/{}", pid.trim())).exists(), "it runs on");
     }
@@ -221,7 +221,7 @@ fn a_daemon_that_runs_but_refuses_is_not_replaced() {
 #[test]
 fn a_folder_that_cannot_be_made_is_named() {
     let program = StandIn::new("exit 0");
-    // A link to nowhere is in its way.
+    // A dangling link is in its place.
     let link = program.folder.path().join("run");
     std::os::unix::fs::symlink("nowhere", link).unwrap();
     let error = start_error(program.connect());

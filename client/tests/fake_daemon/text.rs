@@ -42,7 +42,7 @@ pub(crate) fn generated(texts: &[&str]) -> Generated {
     Generated { texts: texts.iter().map(text).collect() }
 }
 
-/// Scores behind their message.
+/// Scores after their message.
 fn reranked(peer: &mut Peer, id: u64, answer: Reranked, scores: &[f32]) {
     let mut frame = Frame::message(FrameKind::Response, id, &Response::Reranked(answer)).unwrap();
     frame.tail = scores.iter().flat_map(|score| score.to_le_bytes()).collect();
@@ -64,7 +64,7 @@ fn pieces_come_in_order_before_the_answer_and_none_is_left_out() {
             let id = generate(peer, true);
             peer.event(id, &piece(0, "0 ", 1));
             let ping = peer.ping();
-            // All of them while the one who is told is busy with the first.
+            // All of them arrive while the callback is busy with the first.
             (1..PIECES).for_each(|n| peer.event(id, &piece(n % 2, &format!("{n} "), n)));
             peer.answer(ping, &Response::Pong);
             peer.answer(id, &Response::Generated(generated(&["a", "b"])));

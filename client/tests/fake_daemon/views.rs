@@ -14,8 +14,8 @@ fn everything_may_go_to_other_threads_and_be_shared_by_them() {
     is_send_and_sync::<Error>();
 }
 
-/// A daemon that answers once, with three rows at byte 64 of a segment, and tells what it then
-/// heard freed until the client hung up.
+/// A daemon that answers once, with three rows at byte 64 of a segment, and returns the
+/// slots that were freed until the client hung up.
 fn three_rows(memory: &Memory) -> (Daemon<Vec<SlotRef>>, SlotRef) {
     let file = memory.sealed();
     let (slot, rows) = rows_in(1, 64, 3);
@@ -108,7 +108,7 @@ fn dropping_rows_frees_their_slot_once() {
     let client = daemon.client();
     let rows = client.generate_embeddings(&TEXTS, "m").unwrap();
     drop(rows);
-    // The free goes before the ping, and comes before it.
+    // The free is sent before the ping, and arrives before it.
     client.ping().unwrap();
     drop(client);
     assert_eq!(daemon.end(), [slot]);

@@ -19,7 +19,7 @@ const MAX_QUEUED_BYTES: usize = 64 << 20;
 /// Bytes that may wait in one lane, so that no connection fills the queue alone.
 const MAX_LANE_BYTES: usize = 16 << 20;
 
-/// Bytes that each item costs beside its text: an empty text takes memory too.
+/// Bytes that each item costs in addition to its text: an empty text takes memory too.
 const ITEM_BYTES: usize = 64;
 
 /// An item of a queue.

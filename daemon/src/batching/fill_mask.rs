@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
 
-/// Bytes of a candidate in a message beside its text: id, length, probability.
+/// Bytes of a candidate in a message besides its text: id, length, probability.
 const CANDIDATE_BYTES: usize = 4 + 8 + 4;
 
 /// The texts that wait for one model.
@@ -91,7 +91,7 @@ impl FillWorkers {
     /// Starts `count` threads. A text longer than `max_tokens` is truncated.
     ///
     /// # Errors
-    /// When the system gives no more threads.
+    /// When the system cannot start another thread.
     pub fn start(
         name: &str,
         count: usize,

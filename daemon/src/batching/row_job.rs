@@ -1,4 +1,4 @@
-//! One request's texts on their way to rows: of an embedding, or of the scores of pairs.
+//! The job of one request: its texts become rows of embeddings, or scores of pairs.
 
 use crate::batching::row_shape::RowShape;
 use crate::batching::single_flight::{SingleFlight, Ticket};
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 pub(crate) struct RowJob {
     /// The connection that sent the request: connections share a model fairly.
     pub(crate) connection: ConnectionId,
-    /// All texts of the request, also those whose rows were in the cache.
+    /// All texts of the request, including those whose rows were in the cache.
     pub(crate) texts: TextBlock,
     input: TextInput,
     /// When the request arrived.
@@ -191,7 +191,7 @@ impl RowJob {
     /// Returns the targets of inputs, from `first` on, that were taken and not tokenized.
     pub(super) fn put_back(&self, first: usize, taken: impl Iterator<Item = RowTarget>) {
         let mut targets = lock(&self.targets);
-        // If the job was cancelled meanwhile the list is empty, and the targets are dropped.
+        // If the job was cancelled in the meantime the list is empty, and the targets are dropped.
         for (target, returned) in targets.iter_mut().skip(first).zip(taken) {
             *target = Some(returned);
         }
@@ -284,7 +284,7 @@ impl RowTarget {
         self.more.iter_mut().for_each(|(_, row)| row.as_mut_slice().copy_from_slice(values));
     }
 
-    /// Fills the target if its row has been computed meanwhile. `Some` if it has: whether the text
+    /// Fills the target if its row has been computed in the meantime. `Some` if it has: whether the text
     /// was truncated.
     pub(super) fn fill_if_computed(&mut self) -> Option<bool> {
         let found = self.ticket.as_ref()?.computed_meanwhile(self.shape.model)?;
@@ -294,7 +294,7 @@ impl RowTarget {
 }
 
 impl TokenizedText {
-    /// Tokens that it takes of a batch's budget; at least one.
+    /// Tokens that it uses of a batch's budget; at least one.
     pub(super) fn cost(&self) -> usize {
         self.sequence.ids.len().max(1)
     }

@@ -26,7 +26,7 @@ pub enum TextError {
     #[error("a worker panicked while it computed")]
     Panicked,
     /// The worker could not start.
-    #[error("the system gave no threads to compute with")]
+    #[error("the system could not start threads for the computation")]
     Threads(#[source] Arc<std::io::Error>),
     /// Every token was excluded.
     #[error(

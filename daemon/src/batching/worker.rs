@@ -41,7 +41,7 @@ impl Workers {
     /// Starts `count` threads.
     ///
     /// # Errors
-    /// When the system gives no more threads.
+    /// When the system cannot start another thread.
     pub(crate) fn start(
         name: &str,
         count: usize,

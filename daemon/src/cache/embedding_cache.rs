@@ -44,7 +44,7 @@ pub struct EmbeddingCache {
     memory: Arc<Mutex<Memory>>,
     persistence: Option<Persistence>,
     clock: Clock,
-    /// Why there is no writer although the settings ask for one.
+    /// Why there is no writer, although the settings require one.
     error: Option<String>,
 }
 
@@ -125,7 +125,7 @@ impl EmbeddingCache {
         lock(&self.memory).clear();
     }
 
-    /// Changes the limits, also for rows that are in the cache.
+    /// Changes the limits, including those for rows that are already in the cache.
     pub fn set_limits(&self, max_entries: usize, ttl: Duration, now: Instant) {
         lock(&self.memory).set_limits(max_entries, ttl, now);
         if let Some(persistence) = &self.persistence {

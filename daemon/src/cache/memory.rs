@@ -8,7 +8,7 @@ use crate::cache::row::CachedRow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// Bytes of an entry beside its values: itself, its key in three indices, and their slack.
+/// Bytes of an entry besides its values: itself, its key in three indices, and their slack.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 3 * size_of::<RowKey>() + 96;
 
 /// Rows by key. Each is kept for the same time; the least recently used are evicted.

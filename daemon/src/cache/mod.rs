@@ -5,7 +5,7 @@
 //! texts ──key──▶ memory ──hit──▶ copied into the result
 //!                  │ ▲ miss ──▶ computed once for all requests that want it (batching)
 //!                  │ └────────── insert ◀──┘
-//!                  └──written behind──▶ file (persist, store), read once at the start
+//!                  └──written later───▶ file (persist, store), read once at the start
 //! ```
 //!
 //! An entry is the whole row of the model, before any cut or change of its elements. Its key

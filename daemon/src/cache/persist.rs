@@ -1,4 +1,4 @@
-//! Rows on their way to the file: one thread writes them behind, and no request waits for it.
+//! Rows that are written to the file: one thread writes them, and no request waits for it.
 //!
 //! The thread first reads the whole file, the youngest rows first, into the memory. The file never
 //! holds more rows than the memory may, so that afterwards no look-up has a reason to read it:
@@ -38,7 +38,7 @@ impl Persistence {
     /// Starts the writer, which first reads the file into `memory`.
     ///
     /// # Errors
-    /// When the system gives no more threads.
+    /// When the system cannot start another thread.
     pub(super) fn start(
         path: PathBuf,
         max_entries: usize,

@@ -195,7 +195,7 @@ fn open_file(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    // Opening a named pipe could block for ever.
+    // Opening a named pipe could block forever.
     if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }
@@ -210,7 +210,7 @@ fn open_file(path: &Path) -> io::Result<File> {
 }
 
 /// Empties a file whose creator died before it was a database: the file has no magic number yet, and
-/// is empty behind its header. That is not damage, and nothing is lost.
+/// is empty after its header. That is not damage, and nothing is lost.
 fn reset_unfinished(mut file: &File) -> io::Result<()> {
     const HEADER_BYTES: usize = 4096;
     let len = file.metadata()?.len();

@@ -1,4 +1,4 @@
-//! The kernel's answer to who is at the other end of a socket.
+//! Asks the kernel who is at the other end of a socket.
 
 use crate::request::peer::Peer;
 use interprocess::local_socket::tokio::Stream;

@@ -117,7 +117,7 @@ fn receive(stream: &UnixStream, decoder: &mut Decoder) -> io::Result<Received> {
                 for descriptor in received {
                     descriptors += 1;
                     // SAFETY: the kernel has just made this descriptor for this process, and
-                    // nobody else has been told its number.
+                    // nobody else knows its number.
                     drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
                 }
             }
@@ -155,8 +155,8 @@ impl FrameWriter {
     /// Waits until the peer has closed both directions of the stream, however many of its bytes are
     /// unread.
     pub(super) async fn hung_up(&self) {
-        // Of all interests this one alone is not woken by unread bytes. It is woken by a peer that
-        // only ends its sending, too: such a peer still waits for answers, and is not given up.
+        // Of all interests, only this one is not woken by unread bytes. It is also woken by a peer that
+        // only ends its sending. Such a peer still waits for answers, so the connection continues.
         let closed = inner(&self.stream).ready(Interest::PRIORITY).await;
         if closed.is_ok() && !self.is_hung_up() {
             std::future::pending::<()>().await;

@@ -68,7 +68,7 @@ pub(super) async fn welcome(
 /// Tells a client that the daemon has no room for its connection.
 pub(crate) async fn turn_away(stream: Stream, patience: Duration) {
     let (_reader, writer) = split(stream);
-    let message = "the daemon has as many connections as it takes: try again later";
+    let message = "the daemon has reached its limit of connections: try again later";
     let refusal = refuse(&writer, RefusalReason::TooManyConnections, message);
     // A client that does not read it finds the connection closed.
     let _ = timeout(patience, refusal).await;

@@ -66,7 +66,7 @@ impl ReplyWriter {
         Ok(())
     }
 
-    /// Waits until the client has closed the connection, however much of what it sent is unread.
+    /// Waits until the client has closed the connection, even if some of what it sent is unread.
     pub(super) async fn hung_up(&self) {
         self.frames.hung_up().await;
     }

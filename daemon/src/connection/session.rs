@@ -46,7 +46,7 @@ pub(crate) async fn serve(state: Arc<DaemonState>, stream: Stream, id: Connectio
         inline: state.new_inline_credit(),
         in_flight: InFlight::default(),
     });
-    // Dropped last, also by a panic: tasks give back what they hold before.
+    // Dropped last, even after a panic: before that, tasks give back what they hold.
     let _registration = state.register(Arc::clone(&caller));
     let replies = Arc::new(ReplyWriter::new(Arc::clone(&caller), writer));
     let mut session = Session {
@@ -62,7 +62,7 @@ pub(crate) async fn serve(state: Arc<DaemonState>, stream: Stream, id: Connectio
     };
     if let Err(error) = session.run(&mut reader).await {
         if error.is_departure() {
-            tracing::debug!(connection = id.0, pid = peer.pid, %error, "the peer left");
+            tracing::debug!(connection = id.0, pid = peer.pid, %error, "the client disconnected");
         } else {
             tracing::info!(connection = id.0, pid = peer.pid, %error, "connection ended");
         }
@@ -117,13 +117,13 @@ impl Session {
                         self.start(request);
                     }
                 }
-                // The sender lives as long as the daemon: an error means the same.
+                // The sender lives as long as the daemon: an error, too, means that it is stopping.
                 _ = draining.changed(), if !is_draining => is_draining = true,
                 frame = reader.next(), if may_read => match frame? {
                     Some(frame) => self.frame(frame).await?,
                     None => return Ok(()),
                 },
-                // The end of the stream comes behind frames that are not read now.
+                // The end of the stream comes after frames that are not being read now.
                 () = replies.hung_up(), if !may_read => return Ok(()),
                 _ = retire.tick(), if has_segments => {
                     let idle = self.state.settings().segments.idle;
@@ -194,8 +194,8 @@ impl Session {
         let work = async move {
             let answer = answer.wait().await;
             if !caller.in_flight.finish(key) {
-                // Cancelled at the last moment. The client never learns what it was about to get,
-                // and the answer gives it back.
+                // Cancelled at the last moment. The client never learns of the slot or lease that it was
+                // about to get, and the answer gives it back.
                 return;
             }
             state.note_answer(kind, arrived.elapsed());

@@ -1,4 +1,4 @@
-//! The ground that every floor stands on: bytes, times, locks, memory, causes of errors. It imports
+//! What every floor uses: byte counts, times, locks, memory, error chains. It imports
 //! nothing of the other floors.
 
 pub(crate) mod bytes;

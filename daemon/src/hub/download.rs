@@ -43,7 +43,7 @@ impl Download<'_> {
                 return Err(error);
             }
             let (done, pause) = (part.done(), patience.after(failures));
-            tracing::warn!(model = self.model.name, file = self.file, done, size, %error, "the download was interrupted and continues");
+            tracing::warn!(model = self.model.name, file = self.file, done, size, %error, "a download was interrupted; resuming it");
             sleep(pause).await;
         }
         part.finish(self.file, &self.cache.blob(&self.content.id)).await

@@ -182,7 +182,7 @@ impl Endpoint {
             if failures >= self.patience.tries || pause > self.patience.longest_pause {
                 return Err(error);
             }
-            tracing::warn!(model = model.name, %error, ms = pause.as_millis(), "the request to the hub is repeated");
+            tracing::warn!(model = model.name, %error, ms = pause.as_millis(), "repeating a request to the hub");
             sleep(pause).await;
         }
     }

@@ -128,7 +128,7 @@ pub enum HubError {
     },
     /// The file differs from the hub's description. It was removed.
     #[error(
-        "{file} came with {what} {found} instead of {expected} and was removed: try again; if it happens again, something on the way changes files"
+        "{file} came with {what} {found} instead of {expected} and was removed: try again; if it happens again, something between this machine and the hub is changing files"
     )]
     Mismatch {
         /// The file, within the repository.

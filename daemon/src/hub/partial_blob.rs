@@ -1,4 +1,4 @@
-//! A content that is being fetched: the bytes so far, in a file beside the complete ones.
+//! A blob that is being fetched: the bytes so far, in a file beside the complete ones.
 
 #[cfg(test)]
 mod tests;
@@ -162,7 +162,7 @@ impl Sum {
 
 /// Opens the file and hashes its bytes. It is emptied if it is longer than the content.
 fn open(path: &Path, size: u64, mut sum: Sum) -> io::Result<(File, u64, Sum)> {
-    // Reading a device could take for ever.
+    // Reading a device could take forever.
     if std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
         std::fs::remove_file(path)?;
     }

@@ -3,7 +3,7 @@
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::time::{Duration, SystemTime};
 
-/// The limits of repeated requests. hf-hub tries once, and waits for ever.
+/// The limits of repeated requests. hf-hub tries once, and waits forever.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     /// Tries of a request, and of a download without progress.

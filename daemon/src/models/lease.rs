@@ -96,7 +96,7 @@ impl LeaseTable {
     /// Ends a lease and returns its model.
     ///
     /// # Errors
-    /// [`LeaseError::NotHeld`], also the second time.
+    /// [`LeaseError::NotHeld`], also when called a second time.
     pub fn release(
         &mut self,
         connection: ConnectionId,

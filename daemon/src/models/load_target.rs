@@ -3,11 +3,11 @@
 use crate::ground::device::Device;
 
 /// Tokens of one batch on the CPU: enough rows for the matrix kernels to run at full rate, few
-/// enough that activations stay in the caches and a single query behind the batch waits little.
+/// enough that activations stay in the caches and a single query after the batch does not wait long.
 pub(super) const CPU_BATCH_TOKENS: usize = 512;
 
 /// Tokens of one batch on a GPU: only thousands of rows keep its thousands of threads busy, and
-/// each operation is launched anew for each batch. The activations of one batch stay small
+/// each operation is launched again for each batch. The activations of one batch stay small
 /// compared with the memory of a GPU.
 pub(super) const GPU_BATCH_TOKENS: usize = 16 << 10;
 

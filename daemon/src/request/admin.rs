@@ -1,4 +1,4 @@
-//! Requests that change the daemon for everybody. (Unloads stand with the other requests about
+//! Requests that change the daemon for everybody. (Unloads are with the other requests about
 //! models.)
 
 use crate::cache::Cleared;

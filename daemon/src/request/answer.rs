@@ -1,4 +1,4 @@
-//! An answer on its way to the client. It owns what it promises until it is written.
+//! An answer that has not been written yet. It owns the slot or lease that it announces.
 
 use crate::ground::error_chain::chain;
 use crate::models::lease::ConnectionId;
@@ -12,7 +12,7 @@ use std::pin::Pin;
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) response: Response,
-    /// Bytes behind the response: results that go inline.
+    /// Bytes after the response: inline results.
     pub(crate) tail: Vec<u8>,
     pub(crate) promise: Promise,
 }

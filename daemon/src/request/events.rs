@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 /// Writes events to a client. The connection implements it.
 pub(crate) trait EventSink: Send + Sync {
-    /// Writes an event of a request unless that has its answer: no event comes behind an answer.
+    /// Writes an event of a request, unless the request was answered: no event comes after an answer.
     /// `false` if no further event of the request can be written.
     fn write_event<'a>(
         &'a self,
@@ -67,7 +67,7 @@ impl EventWriter<'_> {
                             break;
                         }
                     }
-                    // The request may have been cancelled meanwhile.
+                    // The request may have been cancelled in the meantime.
                     Message::Flush(done) => drop(done.send(())),
                 }
             }
@@ -108,7 +108,7 @@ mod tests {
     use crate::ground::sync::lock;
     use std::sync::Mutex;
 
-    /// Takes so many events, then refuses.
+    /// Accepts this many events, then refuses.
     #[derive(Debug)]
     struct Recorder {
         room: usize,

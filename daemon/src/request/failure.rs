@@ -1,4 +1,4 @@
-//! Why requests fail, and the one map from the daemon's errors to what a client is told.
+//! Why requests fail, and the only mapping from the daemon's errors to what a client receives.
 
 use crate::batching::generation::OptionError;
 use crate::batching::queue::QueueError;
@@ -66,7 +66,7 @@ pub(crate) enum RequestError {
         retry_in: Option<Duration>,
     },
     /// No device has room for the model.
-    #[error("model \"{model}\" cannot be loaded: {}; `emberd why {model}` tells more", reasons.join("; "))]
+    #[error("model \"{model}\" cannot be loaded: {}; see `emberd why {model}`", reasons.join("; "))]
     NoRoom {
         model: ModelId,
         verdict: PlacementVerdict,
@@ -75,11 +75,11 @@ pub(crate) enum RequestError {
     },
     /// The model is not shared, so there is nothing to preload.
     #[error(
-        "model \"{0}\" is not shared: each holder gets a copy of its own, and there is none to preload"
+        "model \"{0}\" is not shared: each lease loads its own instance, so there is none to preload"
     )]
     NotShared(ModelId),
     /// The model cannot be unloaded.
-    #[error("model \"{model}\" cannot be unloaded: {source}; `emberd status` tells whose")]
+    #[error("model \"{model}\" cannot be unloaded: {source}")]
     Unload { model: ModelId, source: UnloadError },
     /// The lease cannot be used.
     #[error(transparent)]
@@ -100,7 +100,7 @@ pub(crate) enum RequestError {
     Segment(#[from] SegmentError),
     /// The result does not fit a frame.
     #[error(
-        "the rows take {len_bytes} bytes, more than the {limit} of an inline answer: embed fewer texts at a time"
+        "the rows take {len_bytes} bytes, more than the {limit} that an inline answer may have: embed fewer texts at a time"
     )]
     InlineTooLarge { len_bytes: u64, limit: u64 },
 
@@ -109,7 +109,7 @@ pub(crate) enum RequestError {
     #[error("the settings were not changed: {0}")]
     Reload(#[from] ReloadError),
     /// The file of the embedding cache could not be cleared.
-    #[error("the rows in memory are gone, those on disk may not be: {0}")]
+    #[error("the cache in memory was cleared, but its file may not have been: {0}")]
     Cache(String),
     /// The daemon is stopping.
     #[error("the daemon is stopping: connect again in a moment")]
@@ -120,15 +120,15 @@ pub(crate) enum RequestError {
 }
 
 impl RequestError {
-    /// What the client is told. Causes that lie in the client's own files and options are told in
-    /// full; causes of defects stand in the daemon's log only.
+    /// What the client is told. Causes in the user's own files and options are reported in
+    /// full; causes of defects are in the daemon's log only.
     #[must_use]
     pub(crate) fn to_failure(&self) -> Failure {
         let (code, retryable) = self.code();
         let message = match self {
             Self::Load { retry_in: Some(wait), .. } => {
                 let seconds = wait.as_secs_f64().ceil();
-                format!("{} (the next try is in {seconds} s)", chain(self))
+                format!("{} (the next attempt is in {seconds} s)", chain(self))
             }
             Self::Load { retry_in: None, .. }
             | Self::Job(JobError::Compute(_))

@@ -21,7 +21,7 @@ impl Peer {
         self.uid == 0 || self.uid == geteuid().as_raw()
     }
 
-    /// Whether its user is in a group. Blocks where the machine looks its users up over a network.
+    /// Whether its user is in a group. Blocks if the machine looks up users over a network.
     #[must_use]
     pub(crate) fn is_member(&self, group: &AccessGroup) -> bool {
         // The user decides, not the process's own list of groups, which may be out of date.

@@ -13,12 +13,12 @@ pub(crate) type SettingsReadError = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReloadError {
     /// The daemon was built without a reader.
-    #[error("this daemon was not given a file to read them from")]
+    #[error("the program that built this daemon gave it no settings to read again")]
     NoReader,
     /// They cannot be read, or something in them is wrong.
     #[error(transparent)]
     Read(SettingsReadError),
     /// A defect.
-    #[error("reading them panicked")]
+    #[error("reading the settings panicked")]
     Panicked,
 }

@@ -1,4 +1,4 @@
-//! The model that a request names, and what its configured type tells before it is loaded.
+//! The model that a request names, and what its configured type says before it is loaded.
 
 use crate::models::registry::Use;
 use crate::models::slot::ModelSlot;

@@ -20,7 +20,7 @@ pub struct TotalCredit {
 }
 
 impl TotalCredit {
-    /// A total of `limit_bytes`, of which nothing is used.
+    /// A total of `limit_bytes`, with nothing used yet.
     #[must_use]
     pub fn new(limit_bytes: u64) -> Arc<Self> {
         Arc::new(Self {

@@ -40,7 +40,7 @@ impl Growth {
         let segment = self.backend.create(self.len_bytes)?;
         match (self.ledger.upgrade(), self.share.take()) {
             (Some(ledger), Some(share)) => ledger.lock().insert(segment, share),
-            // The connection has ended meanwhile.
+            // The connection has ended in the meantime.
             _ => Ok(()),
         }
     }

@@ -113,7 +113,7 @@ impl SegmentPool {
     }
 
     /// Gives up segments whose slots have all been free for `idle`. Returns the segments that the
-    /// client must be told about: those that were announced, also those that made way for larger
+    /// client must be told about: those that were announced, including those that made way for larger
     /// ones since the last call. The caller holds the writer from before this call until the client
     /// was told.
     pub fn retire_idle(&self, idle: Duration, now: Instant) -> Vec<SegmentId> {
@@ -253,7 +253,7 @@ enum Attempt {
     Reserved(Slot),
     /// Another request has a segment made, which may have room for this one too.
     Growing,
-    /// To be run where it may block.
+    /// Run this where blocking is allowed.
     Grow(Growth),
     /// Something has to be freed first.
     Full(SegmentError),

@@ -53,7 +53,7 @@ impl PosixSegment {
     /// # Errors
     /// [`SegmentError::CutShort`] if another process has truncated it, or its memory is gone.
     pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SegmentError> {
-        // Writing behind the end of a truncated file would extend it again, with holes for the rows
+        // Writing beyond the end of a truncated file would extend it again, with holes for the rows
         // of other results.
         let is_whole = self.file.metadata().is_ok_and(|file| file.len() >= self.len_bytes());
         if !is_whole || self.file.write_all_at(bytes, offset).is_err() {

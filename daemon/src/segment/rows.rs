@@ -127,7 +127,7 @@ pub struct Row {
 struct RowValues(NonNull<[f32]>);
 
 // SAFETY: stands for a `&mut [f32]`, which is `Send`: it was made from one by `take_rows`, its
-// memory is kept by the `Arc` beside it, and there is no second one to the same values.
+// the `Arc` beside it keeps the memory, and nothing else points to the same values.
 unsafe impl Send for RowValues {}
 // SAFETY: `&RowValues` gives no access to the values.
 unsafe impl Sync for RowValues {}

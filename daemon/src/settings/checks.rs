@@ -65,7 +65,7 @@ impl ModelCheck<'_> {
         for line in self.settings.origins.keys() {
             let own = line.strip_prefix(&format!("{key}."));
             if model.model_type.is_set() && own.is_some_and(|own| !model.model_type.has_key(own)) {
-                let message = format!("means nothing for a model of type {}", model.model_type);
+                let message = format!("does not apply to a model of type {}", model.model_type);
                 problems.push(self.problem(&[line], line, message));
             }
         }
@@ -74,7 +74,10 @@ impl ModelCheck<'_> {
     fn type_fault(&self, type_key: &str) -> Option<String> {
         let given = &self.model.model_type;
         if !given.is_set() {
-            return Some(format!("missing: such as {type_key} = \"{}\"", ModelType::Embedding));
+            return Some(format!(
+                "missing: add it, for example {type_key} = \"{}\"",
+                ModelType::Embedding
+            ));
         }
         let ModelType::Custom(name) = given else { return None };
         if self.custom_types.contains(name) {
@@ -82,7 +85,7 @@ impl ModelCheck<'_> {
         }
         let built_in = ModelType::BUILT_IN.iter().map(ModelType::name);
         let known: Vec<_> = built_in.chain(self.custom_types.iter().map(String::as_str)).collect();
-        Some(format!("\"{name}\" is no model type: use \"{}\"", known.join("\" or \"")))
+        Some(format!("\"{name}\" is not a model type: use \"{}\"", known.join("\" or \"")))
     }
 
     fn lacks_files(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The types of models, and what the program knows of each before a model is loaded.
+//! The types of models, and what the program knows about each before a model is loaded.
 
 use emberd_protocol::{Method, ModelKind};
 use std::fmt;

@@ -96,7 +96,7 @@ struct LayerReader {
 /// Keys that are set together: those outside of `models`, or those of one model.
 struct KeyGroup<'a, T: 'static> {
     keys: &'a [Key<T>],
-    /// What stands before each key, such as `models.minilm.`.
+    /// The prefix of each key, such as `models.minilm.`.
     prefix: &'a str,
 }
 

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 /// Keys that apply from the next start on, and why.
 const FIXED: [(&str, &str); 7] = [
     ("cpu_workers", "the workers of loaded models are running: restart the daemon"),
-    ("gpu_memory_fraction", "GPU memory was divided by it: restart the daemon"),
-    ("allow_gpu_growth", "GPU memory was divided by it: restart the daemon"),
-    ("access.group", "the socket was opened for it: restart the daemon"),
-    ("segments.backend", "connections use it: restart the daemon"),
+    ("gpu_memory_fraction", "GPU memory was divided at the start: restart the daemon"),
+    ("allow_gpu_growth", "GPU memory was divided at the start: restart the daemon"),
+    ("access.group", "the socket was opened at the start: restart the daemon"),
+    ("segments.backend", "open connections use the old one: restart the daemon"),
     (
         "embedding_cache.persist_to_disk",
         "the cache file is opened at the start: restart the daemon",

@@ -1,4 +1,4 @@
-//! The name that a misspelled one probably stands for.
+//! The name that was probably meant by a misspelled one.
 
 /// The most similar key, if one is similar enough. The last segments decide, since many keys share
 /// the first.

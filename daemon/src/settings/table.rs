@@ -11,7 +11,7 @@ const KIB: u64 = 1 << 10;
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 const DAY_MS: u64 = DAY_SECONDS * 1000;
 
-/// Ten years: practically for ever, but still a moment that a clock can express.
+/// Ten years: practically forever, but still a moment that a clock can express.
 const MAX_SECONDS: u64 = 10 * 365 * DAY_SECONDS;
 
 /// A row whose values are true or false.

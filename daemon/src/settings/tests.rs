@@ -57,7 +57,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_line_and_what_would_be_righ
         (3, "sharing.enabled: expected true or false, found 1"),
         (
             4,
-            "models.a.type: \"embeding\" is no model type: use \"embedding\" or \"rerank\" or \"text2text\" or \"mine\"",
+            "models.a.type: \"embeding\" is not a model type: use \"embedding\" or \"rerank\" or \"text2text\" or \"mine\"",
         ),
         (5, "models.a.local_path: expected a text in quotes, found 3"),
         (6, "models.b: give models.b.local_path"),
@@ -68,7 +68,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_line_and_what_would_be_righ
         (11, "models.builtin: this id is a built-in model's"),
         (12, "models.é: \"é\" is not a model id"),
         (14, "models.e.name: \"a/b/c\" is not possible: give a name on the hub"),
-        (17, "models.f.dimension: means nothing for a model of type text2text"),
+        (17, "models.f.dimension: does not apply to a model of type text2text"),
         (19, "models.g.name: there is no such built-in model: use \"builtin:static-minilm\" or"),
         (20, "sharing.max_shared_models: expected a whole number from 1 to 100000, found the text"),
         (
@@ -220,7 +220,7 @@ fn a_key_that_stands_twice_is_told_by_name_however_it_is_written() {
         ("[models.a]\ntype = \"mine\"\n\"type\" = \"mine\"\n", 3, "\"type\""),
     ] {
         let problems = parse(text).unwrap_err();
-        let start = format!("/etc/emberd/x.toml:{line}: {key}: this key stands twice");
+        let start = format!("/etc/emberd/x.toml:{line}: {key}: this key is set twice");
         assert!(problems.iter().any(|problem| problem.starts_with(&start)), "{problems:#?}");
     }
     // A quoted one alone is the same as a dotted one.

@@ -1,4 +1,4 @@
-//! A TOML text with positions: each value with its flat key and the line that it stands on.
+//! A TOML text with positions: each value with its flat key and its line.
 
 use crate::settings::origin::Origin;
 use crate::settings::problem::Problem;
@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// The fault of a key that is given more than once.
-pub(super) const TWICE: &str = "this key stands twice: keep one of them";
+pub(super) const TWICE: &str = "this key is set twice: keep one of them";
 
 /// A text of settings, and where it comes from.
 pub(super) struct TomlLayer<'a> {

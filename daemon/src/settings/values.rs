@@ -26,7 +26,7 @@ pub struct Settings {
     pub allow_gpu_growth: bool,
     /// Which models are shared, and for how long.
     pub sharing: SharingSettings,
-    /// The group whose members may use the daemon, beside its own user and root.
+    /// The group whose members may use the daemon, in addition to its own user and root.
     pub access: Option<AccessGroup>,
     /// Shared memory.
     pub segments: SegmentSettings,

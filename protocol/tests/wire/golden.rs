@@ -61,7 +61,7 @@ fn text() -> String {
 
 /// The frames of the golden file, by name.
 pub(crate) fn frames() -> BTreeMap<String, Vec<u8>> {
-    // While the file is written anew, another test may not read half of it.
+    // While the file is rewritten, no other test may read half of it.
     let text = if is_update() { text() } else { fs::read_to_string(file()).unwrap() };
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let frame = |line: &str| {
@@ -71,7 +71,7 @@ pub(crate) fn frames() -> BTreeMap<String, Vec<u8>> {
     lines.map(frame).collect()
 }
 
-/// Compares a file with what it should be, or writes it anew when that is asked for.
+/// Compares a file with what it should be, or rewrites it if that is requested.
 fn keep(path: &Path, wanted: &[u8]) {
     if is_update() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();

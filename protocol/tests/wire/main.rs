@@ -2,7 +2,7 @@
 //!
 //! `golden.txt` holds one frame of every kind of message. A test that differs from it is either a
 //! mistake or a new version of the protocol; `UPDATE_GOLDEN=1 cargo test -p emberd-protocol`
-//! writes the file (and the seeds of the fuzz targets) anew, so that the change shows in the diff.
+//! writes the file (and the seeds of the fuzz targets) again, so that the change shows in the diff.
 #![expect(clippy::unwrap_used, reason = "what fails in a test is shown as it is")]
 
 mod allocation;

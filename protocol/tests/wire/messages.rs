@@ -1,11 +1,11 @@
-//! Messages: round trips, and what becomes of bodies that lie.
+//! Messages: round trips, and bodies with false lengths.
 //!
 //! # The bound on memory
 //! Decoding a body of `n` bytes never holds more than `12 n + 8192` bytes at a time. The constant
-//! is the first four places of each list and an error's text. The factor comes from the costliest
-//! element for its bytes: a line of the list of models is 104 bytes in memory and may be 30 on the
-//! wire (3.5), and a list that doubles has its old and its new place for a moment (3 × what is in
-//! it). What matters is that the bound does not know the lengths that a sender *claims*.
+//! is the first four elements of each list and an error's text. The factor comes from the element that
+//! takes the most memory for its bytes: a model in the list of models is 104 bytes in memory and may be
+//! 30 on the wire (3.5), and a list that doubles has its old and its new buffer for a moment (3 × its
+//! content). What matters is that the bound does not depend on the lengths that a sender *claims*.
 
 use crate::allocation::peak_bytes;
 use crate::arbitrary;
@@ -22,8 +22,8 @@ fn bound(len: usize) -> usize {
     12 * len + 8192
 }
 
-/// Decodes and checks what holds for all bytes: no panic (or this never returns), memory within
-/// the bound, and bytes that are a message are the only ones for it.
+/// Decodes, and checks what holds for all bytes: no panic (or this never returns), memory within the
+/// bound, and a message has only one encoding.
 fn decode_whatever_it_is(kind: FrameKind, body: Vec<u8>) -> Result<Message, CodecError> {
     let frame = Frame { kind, descriptors: 0, id: 1, body, tail: Vec::new() };
     let (result, peak) = peak_bytes(|| Message::decode(&frame));

@@ -1,10 +1,10 @@
-//! The encoding once more, as `docs/protocol.md` tells it: a second witness beside bincode, which
-//! also remembers where lengths, tags and positions stand, so that tests can lie in them.
+//! The encoding again, written from `docs/protocol.md`: a second implementation beside bincode, which
+//! also records where lengths, tags and positions are, so that tests can falsify them.
 
 use serde::ser::{self, Impossible, Serialize};
 use std::fmt::Display;
 
-/// What stands at a place.
+/// What is at a position in the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mark {
     /// `u64`: bytes of a string.

@@ -1,4 +1,4 @@
-//! Everything that the daemon tells of itself, in tables as wide as they become.
+//! Everything that the daemon reports about itself, in tables of any width.
 
 use super::overview;
 use crate::format::{duration, size, table};

@@ -1,4 +1,4 @@
-//! The public API for futures, named item by item: what compiles here must go on compiling.
+//! The public API for futures, named item by item: what compiles here must keep compiling.
 
 use emberd_client::aio::{Client, EmbeddingModel, Lease, RerankModel, TextModel, TextStream};
 use emberd_client::protocol::{

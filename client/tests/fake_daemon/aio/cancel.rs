@@ -80,7 +80,7 @@ fn an_answer_that_came_but_was_not_taken_goes_back() {
         let mut embed = Box::pin(client.generate_embeddings(&["text"], "m"));
         let mut acquire = Box::pin(client.model("m"));
         assert!(poll_once(&mut embed).is_pending() && poll_once(&mut acquire).is_pending());
-        // Its answer stands behind theirs.
+        // Its answer comes after theirs.
         client.ping().await.unwrap();
         drop(embed);
         drop(acquire);
@@ -108,7 +108,7 @@ fn whoever_waits_for_room_and_goes_leaves_it_to_the_next() {
         let mut third = Box::pin(client.ping());
         assert!(poll_once(&mut first).is_pending());
         assert!(poll_once(&mut second).is_pending() && poll_once(&mut third).is_pending());
-        // One goes while it waits, the other when it has been woken and has not looked yet.
+        // One is dropped while it waits, the other after it was woken and before it is polled.
         drop(third);
         let asking = client.clone();
         let fourth = tokio::spawn(async move { asking.model_config("m").await });
@@ -177,7 +177,7 @@ fn a_future_dropped_while_it_connects_again_leaves_the_others_alone() {
     daemon.end();
 }
 
-/// Grants whatever is asked, some frames late, until a ping finds everything given back.
+/// Grants every request, a few frames late, until a ping finds everything given back.
 fn keep_books(peer: &mut Peer, file: &std::os::fd::OwnedFd) {
     let mut free: BTreeSet<u64> = (0..SEGMENT_BYTES / 64).collect();
     let (mut leases, mut last_lease) = (BTreeSet::new(), 0);
@@ -256,7 +256,7 @@ fn futures_aborted_at_any_moment_leave_nothing_behind() {
                 for _ in 0..n % 7 {
                     tokio::task::yield_now().await;
                 }
-                // Some run on, some are aborted young, some old.
+                // Some complete, some are aborted early, some late.
                 if n % 5 == 0 {
                     tasks[n * 31 % tasks.len()].abort();
                 }
@@ -270,7 +270,7 @@ fn futures_aborted_at_any_moment_leave_nothing_behind() {
             for task in tasks {
                 let _ = task.await;
             }
-            // Behind the first answer all late ones have come, behind the second all is given back.
+            // After the first answer all late ones have arrived; after the second all is given back.
             client.ping().await.unwrap();
             client.ping().await.unwrap();
             client.available_models().await.unwrap();

@@ -62,7 +62,7 @@ fn what_changes_nothing_is_asked_again_and_leases_are_taken_again() {
             let id = next.embed();
             next.fail(id, ErrorCode::Overloaded);
             peer.silence();
-            // Not asked again: it changes something.
+            // Not repeated: it changes something.
             let (_, request) = next.request();
             assert!(matches!(request, Request::Unload { .. }), "{request:?}");
             drop(next);

@@ -2,11 +2,11 @@
 
 /// The names and types that programs use.
 mod api;
-/// Futures dropped at any moment: what comes late goes back.
+/// Futures dropped at any moment: late results are given back.
 mod cancel;
 /// Connections and runtimes that end.
 mod loss;
-/// Texts as they are made.
+/// Texts while they are generated.
 mod stream;
 /// Usual conversations.
 mod talk;
@@ -25,7 +25,7 @@ fn runtimes() -> [Runtime; 2] {
     ]
 }
 
-/// A client that asks everything once.
+/// A client that sends each request once.
 async fn client<T: Send + 'static>(daemon: &Daemon<T>) -> Client {
     once().connect_to_async(daemon.path()).await.unwrap()
 }
@@ -34,7 +34,7 @@ async fn patient_client<T: Send + 'static>(daemon: &Daemon<T>) -> Client {
     builder().connect_to_async(daemon.path()).await.unwrap()
 }
 
-/// Polls once, for nobody in particular.
+/// Polls once, with a waker that does nothing.
 fn poll_once<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -29,7 +29,7 @@ fn a_stream_gives_its_pieces_and_then_the_answer() {
             assert_eq!(stream.next().await, None);
             assert_eq!(stream.next().await, None);
             assert_eq!(stream.answer().await.unwrap(), generated(&["a", "b"]));
-            // Whoever wants the answer alone gets it.
+            // A caller that wants only the answer gets it.
             let stream = model.stream(&TEXTS, &GenerateOptions::default()).unwrap();
             assert_eq!(stream.answer().await.unwrap(), generated(&["a", "b"]));
         });

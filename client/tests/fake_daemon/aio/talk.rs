@@ -11,7 +11,7 @@ use emberd_protocol::{
 };
 use std::sync::mpsc;
 
-/// Answers questions for configurations, always the last of so many first.
+/// Answers requests for configurations in groups of this size, the last of each group first.
 fn answer_backwards(peer: &mut Peer, count: usize) {
     let asked: Vec<_> = (0..count).map(|_| peer.request()).collect();
     for (id, request) in asked.into_iter().rev() {
@@ -46,7 +46,7 @@ fn a_lease_its_rows_and_their_end() {
             let rows = model.embed(&["one", "two"]).await.unwrap();
             (model, rows)
         });
-        // Nothing of this needs the runtime.
+        // None of this needs the runtime.
         assert_eq!(rows.as_slice(), values(16, 8));
         assert!(rows.is_shared());
         drop(rows);

@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 const VOCABULARY: u32 = 5;
 
-/// A model in which every byte is a token, and every underscore a mask. The likeliest token is
+/// A model in which every byte is a token, and every underscore a mask. The most likely token is
 /// always 4, then 3, and so on.
 #[derive(Debug, Default)]
 struct Blanks {

@@ -53,7 +53,7 @@ impl Batch {
     /// An empty batch, and a decoder that computes with `threads` threads.
     ///
     /// # Errors
-    /// When the system gives no more threads.
+    /// When the system cannot start another thread.
     pub(super) fn new(
         threads: usize,
         model: &Arc<dyn Seq2SeqModel>,

@@ -23,7 +23,7 @@ pub(super) struct BeamSearch {
     ended: Vec<Ended>,
     /// Whether a running beam may still become better than the beams that ended.
     improvable: bool,
-    /// How the beams that go on are sampled. `None`: the likeliest go on.
+    /// How the beams that go on are sampled. `None`: the most likely go on.
     sampling: Option<(Sampler, Rng)>,
 }
 
@@ -144,7 +144,7 @@ impl BeamSearch {
         Ok(if self.improvable && !enough && open { Step::Continue(from) } else { Step::End })
     }
 
-    /// The likeliest continuations of the running beams, the likeliest first. There are enough that
+    /// The most likely continuations of the running beams, the most likely first. There are enough that
     /// all beams can go on, even if every end token is among the candidates of every beam.
     fn candidates(&mut self, processors: &LogitsProcessors, logits: &mut [f32]) -> Vec<Candidate> {
         let wanted = self.count * (1 + processors.end_tokens()).max(2);

@@ -67,11 +67,11 @@ pub struct GenerationConfig {
 /// How the next token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Search {
-    /// The likeliest token.
+    /// The most likely token.
     Greedy,
     /// A sampled token.
     Sample(SamplingParams),
-    /// The likeliest of `count` sequences that are followed side by side. With `sampling` the
+    /// The most likely of `count` sequences that are followed side by side. With `sampling` the
     /// sequences that go on are sampled.
     Beams {
         count: usize,
@@ -228,7 +228,7 @@ impl Search {
             Self::Greedy if count > 1 => Err(OptionError::Conflict {
                 option,
                 other: "greedy search",
-                remedy: "there is only one likeliest text; set do_sample, or num_beams to at least as many",
+                remedy: "there is only one most likely text; set do_sample, or num_beams to at least as many",
             }),
             Self::Greedy => within(option, count, 1, 1),
         }

@@ -17,7 +17,7 @@ pub enum OptionError {
         range: String,
     },
     /// More than the settings, or the model itself, allow.
-    #[error("{option} is {value}, more than the {limit} that this model is set to")]
+    #[error("{option} is {value}, more than this model's limit of {limit}")]
     OverLimit {
         /// The option.
         option: &'static str,
@@ -27,7 +27,7 @@ pub enum OptionError {
         limit: usize,
     },
     /// Two options that do not go together, or one that would have no effect.
-    #[error("{option} does not go with {other}: {remedy}")]
+    #[error("{option} cannot be combined with {other}: {remedy}")]
     Conflict {
         /// One option.
         option: &'static str,

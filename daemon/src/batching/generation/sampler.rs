@@ -82,7 +82,7 @@ impl Sampler {
                 return Some(id);
             }
         }
-        // By rounding the number may lie behind the last weight.
+        // Because of rounding, the number may be beyond the last weight.
         odds.iter().rfind(|(_, weight)| *weight > 0.0).map(|(id, _)| *id)
     }
 
@@ -120,7 +120,7 @@ impl Sampler {
         odds.retain(|(_, score)| *score >= last);
     }
 
-    /// Keeps the likeliest tokens that together have the probability `top_p`, at least `least`, and
+    /// Keeps the most likely tokens that together have the probability `top_p`, at least `least`, and
     /// returns the sum of their weights.
     fn keep_top_p(self, odds: &mut Vec<(u32, f32)>, total: f64, least: usize) -> f64 {
         if self.top_p >= 1.0 {
@@ -207,7 +207,7 @@ fn entropy(odds: &[(u32, f32)], total: f64) -> f64 {
     -parts.filter(|part| *part > 0.0).map(|part| part * part.ln()).sum::<f64>()
 }
 
-/// Turns scores into weights, of which the greatest is 1. Returns their sum.
+/// Turns scores into weights. The greatest weight is 1. Returns their sum.
 fn exponentiate(odds: &mut [(u32, f32)]) -> f64 {
     let greatest = odds.iter().map(|(_, score)| *score).fold(f32::NEG_INFINITY, f32::max);
     let mut total = 0.0;

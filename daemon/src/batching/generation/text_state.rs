@@ -46,7 +46,7 @@ enum Sequences {
 struct SequenceState {
     /// Begins with the start token.
     ids: Vec<u32>,
-    /// `None`: the likeliest token is chosen.
+    /// `None`: the most likely token is chosen.
     sampling: Option<(Sampler, Rng)>,
     finish: Option<FinishReason>,
     /// The text so far, cut before a stop string, if it is decoded after every token.
@@ -237,7 +237,7 @@ fn argmax(scores: &[f32]) -> Option<u32> {
 mod tests {
     use super::argmax;
 
-    /// At every position: in each lane, and behind the last whole line of lanes.
+    /// At every position: in each lane, and after the last full set of lanes.
     #[test]
     fn the_first_of_the_greatest_is_chosen_at_any_position() {
         for len in [1, 15, 16, 17, 50] {

@@ -21,7 +21,7 @@ impl TextWorker {
     /// Starts the thread. It computes with `threads` threads, itself included.
     ///
     /// # Errors
-    /// When the system gives no more threads.
+    /// When the system cannot start another thread.
     pub fn start(
         name: &str,
         threads: usize,

@@ -5,14 +5,12 @@
 #[non_exhaustive]
 pub enum QueueError {
     /// Too much is waiting already.
-    #[error(
-        "{waiting_bytes} bytes of text wait for this model, more than it takes: try again later"
-    )]
+    #[error("this model's queue is full, with {waiting_bytes} bytes of text: try again later")]
     Full {
         /// Bytes that wait, of all connections or of this one.
         waiting_bytes: usize,
     },
-    /// The model is about to leave the memory.
+    /// The model is about to be unloaded.
     #[error("the model is being unloaded")]
     Closed,
 }

@@ -17,7 +17,7 @@ const MAX_QUEUED_BYTES: usize = 256 << 20;
 /// Bytes of texts that may wait in one lane, so that no connection fills the queue alone.
 const MAX_LANE_BYTES: usize = 64 << 20;
 
-/// Bytes that each text costs beside its own: an empty text takes memory too.
+/// Bytes that each text costs in addition to its own: an empty text takes memory too.
 pub(super) const TEXT_BYTES: usize = 64;
 
 /// Jobs by connection, and the batches that were formed of them.

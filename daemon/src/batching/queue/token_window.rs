@@ -2,7 +2,7 @@
 //!
 //! Batches are packed, so a mix of lengths wastes nothing. Sorting answers single queries before
 //! the paragraphs that arrived with them, and would serve an engine that pads. The window is small
-//! on purpose: what is in it is computed before anything that arrives later.
+//! on purpose: its texts are computed before anything that arrives later.
 
 use crate::batching::row_job::TokenizedText;
 

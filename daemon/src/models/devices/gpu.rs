@@ -46,7 +46,7 @@ pub trait Gpu: fmt::Debug + Send + Sync {
 pub struct Found {
     /// Opened, by their numbers.
     pub gpus: Vec<(u32, Box<dyn Gpu>)>,
-    /// Why others cannot be used, or why there is none.
+    /// Why other GPUs cannot be used, or why there is none.
     pub missing: Vec<String>,
 }
 

@@ -71,7 +71,7 @@ impl Registry {
         bytes: u64,
     ) {
         let Some(slot) = inner.models.get(model).map(Arc::clone) else { return };
-        // The preparation that this load was decided on; another one may end meanwhile.
+        // The preparation that this load was decided on; another one may end in the meantime.
         let prepared = inner.prepared.get(model).cloned();
         let registry = Arc::clone(self);
         let work = move || {

@@ -8,7 +8,7 @@ use emberd_engine::Need;
 pub struct Devices {
     /// The usable ones.
     pub figures: Vec<DeviceFigures>,
-    /// Why others are not usable, or why there is no GPU.
+    /// Why other devices are not usable, or why there is no GPU.
     pub missing: Vec<String>,
 }
 

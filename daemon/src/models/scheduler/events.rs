@@ -74,7 +74,7 @@ impl Scheduler {
     /// A lease ends.
     ///
     /// # Errors
-    /// [`LeaseError::NotHeld`], also the second time.
+    /// [`LeaseError::NotHeld`], also when called a second time.
     pub fn release(
         &mut self,
         connection: ConnectionId,

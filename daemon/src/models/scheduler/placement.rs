@@ -228,7 +228,10 @@ impl DeviceCandidate<'_> {
         }
         let is_idle = |resident: &Resident| matches!(resident.residency, Residency::Idle(_));
         if let Some(evicted) = self.victims(is_idle) {
-            let reason = format!("{figures}: it fits without {}, idle", self.names(&evicted));
+            let reason = format!(
+                "{figures}: it fits once {} is unloaded, which is idle",
+                self.names(&evicted)
+            );
             return (PlacementVerdict::MakeRoom(evicted), reason);
         }
         let is_unheld = |resident: &Resident| {
@@ -243,7 +246,8 @@ impl DeviceCandidate<'_> {
             is_leaving(resident) || is_unheld(resident) || resident.residency == Residency::Loading
         };
         if may_drain && self.has_room(may_leave) {
-            let reason = format!("{figures}: models that are loading may soon be idle");
+            let reason =
+                format!("{figures}: it may fit once models that are still loading become idle");
             return (PlacementVerdict::Wait, reason);
         }
         self.refuse(&figures)

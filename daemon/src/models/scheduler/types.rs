@@ -121,7 +121,7 @@ pub enum WaitError {
     #[error(transparent)]
     Lease(#[from] LeaseError),
     /// A model that is not shared cannot be loaded before its holder asks for it.
-    #[error("it is not shared: each holder loads its own instance, so there is none to preload")]
+    #[error("it is not shared: each lease loads its own instance, so there is none to preload")]
     NotShared,
 }
 
@@ -141,7 +141,7 @@ pub enum UnloadError {
 
 fn held_by(leases: usize) -> String {
     match leases {
-        1 => "1 lease holds it".into(),
-        leases => format!("{leases} leases hold it"),
+        1 => "1 lease holds it; see `emberd status --wide`".into(),
+        leases => format!("{leases} leases hold it; see `emberd status --wide`"),
     }
 }

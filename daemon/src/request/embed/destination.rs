@@ -12,7 +12,7 @@ use emberd_protocol::{
     Delivery, ElementType, MAX_BODY_BYTES, MAX_FRAME_BYTES, QuantizationRanges, rows_len_bytes,
 };
 
-/// The largest result that goes inline: what a frame holds beside its message.
+/// The largest result that goes inline: what a frame holds besides its message.
 pub(in crate::request) const MAX_INLINE_BYTES: u64 = (MAX_FRAME_BYTES - MAX_BODY_BYTES) as u64;
 
 /// The memory for a request's rows.

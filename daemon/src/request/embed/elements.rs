@@ -1,5 +1,5 @@
 //! Rows of 32-bit floats as smaller elements: bit by bit what sentence-transformers'
-//! `quantize_embeddings` makes of them, where that is defined.
+//! `quantize_embeddings` makes of them, if that is defined.
 
 use emberd_protocol::{ElementType, QuantizationRanges};
 use half::f16;

@@ -48,7 +48,7 @@ impl CacheLookup {
         if texts.len() <= MAX_INLINE_TEXTS && texts.len_bytes() <= MAX_INLINE_BYTES {
             return Some(self.find_now(texts, rows));
         }
-        // If the request is dropped meanwhile, its rows are freed when this has ended.
+        // If the request is dropped in the meantime, its rows are freed when this has ended.
         tokio::task::spawn_blocking(move || self.find_now(texts, rows)).await.ok()
     }
 

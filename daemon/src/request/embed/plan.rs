@@ -33,7 +33,7 @@ pub(crate) enum EmbedOptionsError {
     )]
     Bits(usize),
     /// Ranges for rows that are not quantised.
-    #[error("ranges go with int8 and uint8 only")]
+    #[error("ranges apply only to int8 and uint8")]
     Ranges,
     /// Ranges for rows of another dimension.
     #[error("the ranges have {starts} starts and {steps} steps: rows have {columns} columns")]

@@ -70,14 +70,14 @@ fn an_option_out_of_range_is_refused_with_its_name_and_range() {
     );
     assert_eq!(
         message(&GenerateOptions { max_new_tokens: Some(129), ..plain.clone() }),
-        "max_new_tokens is 129, more than the 128 that this model is set to"
+        "max_new_tokens is 129, more than this model's limit of 128"
     );
     let options =
         GenerateOptions { max_new_tokens: Some(5), min_new_tokens: Some(6), ..plain.clone() };
     assert_eq!(message(&options), "min_new_tokens is 6: it must be at most 5, as max_new_tokens");
     assert_eq!(
         message(&GenerateOptions { num_beams: Some(9), ..plain.clone() }),
-        "num_beams is 9, more than the 8 that this model is set to"
+        "num_beams is 9, more than this model's limit of 8"
     );
     let options =
         GenerateOptions { num_beams: Some(2), num_return_sequences: Some(3), ..plain.clone() };
@@ -111,6 +111,6 @@ fn options_that_do_not_go_together_are_refused_with_a_remedy() {
         let defaults = GenerationDefaults::default();
         assert!(GenerationConfig::resolve(&options, false, &defaults, LIMITS).is_ok());
         let error = GenerationConfig::resolve(&options, true, &defaults, LIMITS).unwrap_err();
-        assert!(error.to_string().starts_with("stream does not go with num_"), "{error}");
+        assert!(error.to_string().starts_with("stream cannot be combined with num_"), "{error}");
     }
 }

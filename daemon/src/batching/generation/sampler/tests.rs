@@ -114,7 +114,7 @@ fn kept_tokens_have_scores_at_the_temperature_and_the_best_are_always_kept() {
     assert_eq!(sampler.kept(&scores, 1), [(1, 2.0), (4, 1.5)]);
     assert_eq!(sampler.kept(&scores, 3), [(1, 2.0), (2, 1.0), (4, 1.5)]);
     assert_eq!(sampler.kept(&scores, 9).len(), 4);
-    // The most typical tokens are kept; the likeliest is not among them.
+    // The most typical tokens are kept; the most likely is not among them.
     let limits = SamplingLimits { typical_p: 0.05, ..NO_LIMITS };
     let sampler = Sampler { limits, ..ALL };
     let even: Vec<f32> = [0.4f32, 0.15, 0.15, 0.1, 0.1, 0.1].map(f32::ln).to_vec();

@@ -191,7 +191,7 @@ impl Decoder for ParrotDecoder {
             if source.contains(&FAILS) {
                 return Err(ComputeError::NoPairs);
             }
-            // Every letter is possible; the next letter of the input is the likeliest.
+            // Every letter is possible; the next letter of the input is the most likely.
             let mut row = vec![0.0; VOCABULARY];
             row[source[(ids.len() - 1).min(source.len() - 1)] as usize] = 4.0;
             logits.append(&mut row);

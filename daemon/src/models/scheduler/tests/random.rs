@@ -1,7 +1,7 @@
 //! The scheduler against a simple model of its rules, over thousands of random steps.
 //!
 //! The model keeps plain lists of which connection holds and uses what, as seen from outside. After
-//! each step it checks what must not be, and when an instance is unloaded, whether that was allowed.
+//! each step it checks the rules, and when an instance is unloaded, whether that was allowed.
 
 use crate::ground::connection_id::ConnectionId;
 use crate::ground::device::DeviceChoice;

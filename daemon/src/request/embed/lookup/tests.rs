@@ -14,7 +14,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 use tokio::task::JoinHandle;
 
-/// Texts are cut to so many tokens, of which each byte is one.
+/// Texts are cut to this many tokens. Each byte is a token.
 const MAX_TOKENS: usize = 100;
 
 const FINGERPRINT: [u8; 32] = [3; 32];
@@ -32,10 +32,10 @@ struct Gated {
 #[derive(Debug, Default)]
 struct Gate {
     is_open: bool,
-    /// Batches that have come to the gate.
+    /// Batches that have reached the gate.
     arrived: usize,
     computed: Vec<String>,
-    /// This text fails so many times more.
+    /// How many more times this text fails.
     fails: Option<(String, usize)>,
 }
 
@@ -181,7 +181,7 @@ impl Bench {
         lock(&self.model.gate).fails = Some((text.to_owned(), times));
     }
 
-    /// Waits until so many batches have come to the gate.
+    /// Waits until this many batches have reached the gate.
     async fn arrived(&self, batches: usize) {
         self.until(|| lock(&self.model.gate).arrived >= batches).await;
     }
@@ -288,7 +288,7 @@ async fn a_text_in_flight_is_computed_once_for_all() {
         for texts in [&["a"][..], &["b", "a"], &["c", "b"]] {
             others.push(bench.ask(1, texts).await);
         }
-        // Where there are more workers, they have come to all that is left: `c`.
+        // With more workers, the others have reached what is left: `c`.
         bench.arrived(workers.min(2)).await;
         bench.open();
         let mut tokens = 0;
