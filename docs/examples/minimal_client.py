@@ -25,12 +25,12 @@ def hello(name):
 
 
 def acquire(model):
-    # Some(Embedding), and no events on the way.
+    # Some(Embedding), and no events.
     return struct.pack("<I", 1) + string(model) + struct.pack("<BIB", 1, 0, 0)
 
 
 def embed(lease, texts):
-    # Embed, Lease, ..., Auto; the default prompt, and what else is not asked for; F32, no ranges.
+    # Embed, Lease, ..., Auto; the default prompt, no other options; F32, no ranges.
     body = struct.pack("<IIQIIIBBIB", 3, 0, lease, len(texts), 0, 0, 0, 0, 0, 0)
     texts = [text.encode() for text in texts]
     return body, struct.pack(f"<{len(texts)}I", *map(len, texts)) + b"".join(texts)
@@ -41,7 +41,7 @@ def free(slot):
 
 
 class Body:
-    """Takes a message apart, front to back."""
+    """Reads a message, front to back."""
 
     def __init__(self, data):
         self.data, self.at = data, 0
@@ -72,7 +72,7 @@ class Client:
 
     def read_bytes(self, count):
         while len(self.buffer) < count:
-            # Descriptors may come together with bytes of earlier frames, but in their order.
+            # Descriptors may arrive with bytes of earlier frames, but in order.
             data, descriptors, flags, _ = socket.recv_fds(
                 self.socket, 1 << 18, 8, socket.MSG_CMSG_CLOEXEC)
             if not data or flags & socket.MSG_CTRUNC:
