@@ -29,16 +29,13 @@ const DAEMON: House = House {
 const ENGINE: House = House {
     sources: "daemon/engine/src",
     floors: &[
-        &["builtin"],
-        &["load", "memory_need"],
+        &["builtin", "load", "memory_need"],
         &["heads", "seq2seq"],
-        &["encoder"],
-        &["tokenizer"],
+        &["encoder", "tokenizer"],
         &["checkpoint"],
         &["layers"],
-        &["kernels"],
-        &["api"],
-        &["device_memory", "need", "side_by_side"],
+        &["api", "kernels"],
+        &["device_memory", "side_by_side"],
     ],
 };
 

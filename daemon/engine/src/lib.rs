@@ -54,11 +54,12 @@ pub use crate::builtin::{
     static_minilm as builtin_static_minilm, static_minilm_need as builtin_static_minilm_need,
 };
 pub use crate::checkpoint::fingerprint::ModelFingerprint;
+pub use crate::checkpoint::head_kind::{holds_masked_head, holds_rank_head};
 pub use crate::checkpoint::load_error::{HeaderFault, LoadError, TorchFault};
 pub use crate::device_memory::{DeviceMemory, is_out_of_memory};
-pub use crate::heads::classifier::{holds_rank_head, load_ranker, load_ranker_as};
-pub use crate::heads::masked_lm::{holds_masked_head, load_masked};
+pub use crate::heads::masked_lm::load_masked;
 pub use crate::heads::pooling::normalize;
+pub use crate::heads::ranker::{load_ranker, load_ranker_as};
 pub use crate::load::{holds_model, load_folder, load_folder_on, load_folder_with_ranker};
 pub use crate::memory_need::folder_need;
 pub use crate::seq2seq::{

@@ -10,19 +10,20 @@ use crate::api::rank::RankHead;
 use crate::api::spec::ModelSpec;
 use crate::api::weight_type::WeightType;
 use crate::checkpoint::fingerprint::ModelFingerprint;
-use crate::checkpoint::layout::{HeadLayout, Layout, StaticLayout};
+use crate::checkpoint::layout::{Layout, PoolingHeadSpec, StaticLayout};
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::modules::SavedAs;
 use crate::checkpoint::sentence::SentenceSettings;
 use crate::checkpoint::text_limits::TextLimits;
 use crate::checkpoint::weights::Weights;
 use crate::encoder::architecture::Architecture;
-use crate::encoder::architectures as architecture;
+use crate::encoder::architectures;
 use crate::encoder::network::Network;
-use crate::encoder::transformer::Transformer;
-use crate::heads::classifier::{RankLayout, load_ranker_as};
-use crate::heads::head::Head;
+use crate::heads::classifier_spec::ClassifierSpec;
+use crate::heads::pooling_head::PoolingHead;
+use crate::heads::ranker::load_ranker_as;
 use crate::heads::static_embedding::StaticModel;
+use crate::heads::transformer::Transformer;
 use crate::side_by_side::side_by_side;
 use crate::tokenizer::{TokenizeOptions, TokenizerFile};
 
@@ -51,15 +52,15 @@ pub fn load_folder_on(
         Layout::Transformer { folder, head } => {
             let parts = TransformerParts::read(path, &folder, &head)?;
             let network =
-                || architecture::load(&*parts.architecture, &parts.weights, device, held_as);
-            let (raw, network) = side_by_side(|| parts.tokenizer(), network);
-            Ok(Arc::new(parts.transformer(&head, settings, raw?, network?, held_as)?))
+                || architectures::load(&*parts.architecture, &parts.weights, device, held_as);
+            let (tokenizer, network) = side_by_side(|| parts.tokenizer(), network);
+            Ok(Arc::new(parts.transformer(&head, settings, tokenizer?, network?, held_as)?))
         }
         Layout::Static(layout) => load_static(&layout, settings),
     }
 }
 
-/// Loads a model that computes rows of texts and also scores pairs. Both share the weights, which are
+/// Loads a model that computes rows of texts and also scores pairs. Both share their weights, which are
 /// read once.
 ///
 /// # Errors
@@ -70,25 +71,25 @@ pub fn load_folder_with_ranker(
 ) -> Result<(Arc<dyn EmbeddingModel>, RankHead), LoadError> {
     let settings = SentenceSettings::of_folder(path, SavedAs::SentenceTransformer)?;
     let Layout::Transformer { folder, head } = Layout::read(path)? else {
-        // Its modules are a table of rows, which the scoring head cannot share.
+        // The model is a table of rows, which a classification head cannot share.
         return Ok((load_folder(path)?, load_ranker_as(path, held_as)?));
     };
     let parts = TransformerParts::read(path, &folder, &head)?;
-    let layout = RankLayout::read(path, &*parts.architecture)?;
-    let network = || layout.load(&*parts.architecture, &parts.weights, held_as);
-    let (raw, network) = side_by_side(|| parts.tokenizer(), network);
+    let ranker = ClassifierSpec::read(path, &*parts.architecture)?;
+    let network = || ranker.load(&*parts.architecture, &parts.weights, held_as);
+    let (tokenizer, network) = side_by_side(|| parts.tokenizer(), network);
     let (network, classifier) = network?;
-    let model = parts.transformer(&head, settings, raw?, network, held_as)?;
-    let limits = layout.limits(path, &parts.architecture.spec())?;
+    let model = parts.transformer(&head, settings, tokenizer?, network, held_as)?;
+    let limits = ranker.limits(path, &parts.architecture.spec())?;
     let file = parts.folder.join("tokenizer.json");
-    let encoder = model.encoder.with_limits(limits, &file)?;
-    let card = ModelSpec {
-        architecture: model.card.architecture.clone(),
+    let tokenizer = model.tokenizer.with_limits(limits, &file)?;
+    let spec = ModelSpec {
+        architecture: model.spec.architecture.clone(),
         max_tokens: limits.max_tokens,
         ..ModelSpec::default()
     };
-    let (network, encoder) = (Arc::clone(&model.network), Arc::new(encoder));
-    let ranker = layout.head(network, encoder, classifier, card);
+    let (network, tokenizer) = (Arc::clone(&model.network), Arc::new(tokenizer));
+    let ranker = ranker.ranker(network, tokenizer, classifier, spec);
     Ok((Arc::new(model), ranker))
 }
 
@@ -103,25 +104,25 @@ pub fn holds_model(path: &Path) -> bool {
     Weights::of_folder(&folder).is_ok()
 }
 
-/// The files of a transformer; of the weights only headers were read.
+/// The files of a transformer; of the weights only the headers are read.
 struct TransformerParts {
     architecture: Box<dyn Architecture>,
     limits: TextLimits,
     weights: Weights,
-    /// The folder of all of these.
+    /// The folder of these files.
     folder: PathBuf,
 }
 
 impl TransformerParts {
-    /// Reads configurations and headers. `folder` is that of the transformer among the modules of `path`.
-    fn read(path: &Path, folder: &Path, head: &HeadLayout) -> Result<Self, LoadError> {
+    /// Reads configurations and headers. `folder` belongs to the transformer among the modules of `path`.
+    fn read(path: &Path, folder: &Path, head: &PoolingHeadSpec) -> Result<Self, LoadError> {
         if head.is_assumed {
             tracing::warn!(
                 folder = %path.display(),
                 "no modules.json: rows are the mean of the tokens' rows, not normalised"
             );
         }
-        let architecture = architecture::read_folder(folder)?;
+        let architecture = architectures::read_folder(folder)?;
         let own_file_counts = SavedAs::of(path)? == SavedAs::SentenceTransformer;
         let limits = TextLimits::read(folder, &architecture.spec(), own_file_counts)?;
         let weights = Weights::of_folder(folder)?;
@@ -130,25 +131,26 @@ impl TransformerParts {
 
     /// Reads the tokenizer and then hashes the weights, while another thread reads the tensors.
     fn tokenizer(&self) -> Result<(TokenizerFile, [u8; 32]), LoadError> {
-        let raw = TokenizerFile::of_folder(&self.folder, self.architecture.spec().name)?;
-        Ok((raw, self.weights.digest()?))
+        let name = self.architecture.spec().name;
+        let tokenizer = TokenizerFile::of_folder(&self.folder, name)?;
+        Ok((tokenizer, self.weights.digest()?))
     }
 
     fn transformer(
         &self,
-        layout: &HeadLayout,
+        head: &PoolingHeadSpec,
         settings: SentenceSettings,
         (tokenizer, digest): (TokenizerFile, [u8; 32]),
         network: Network,
         held_as: WeightType,
     ) -> Result<Transformer, LoadError> {
         let Self { architecture, limits, .. } = self;
-        let facts = architecture.spec();
-        let pools_prompt = layout.pools_prompt;
-        let head = Head::load(layout, facts.widths.hidden)?;
-        let fingerprint = ModelFingerprint::new(facts.name)
+        let encoder = architecture.spec();
+        let pools_prompt = head.pools_prompt;
+        let head = PoolingHead::load(head, encoder.widths.hidden)?;
+        let fingerprint = ModelFingerprint::new(encoder.name)
             .part("weights", &digest)
-            // All settings: each may change how rows are computed from weights.
+            // Every setting may change how rows are computed from the weights.
             .part("config", format!("{architecture:?}").as_bytes())
             .part("tokenizer", &tokenizer.digest)
             .part("limits", format!("{limits:?} {pools_prompt}").as_bytes())
@@ -156,11 +158,11 @@ impl TransformerParts {
             .part("computing type", b"f32")
             .part("weights held as", format!("{held_as:?}").as_bytes())
             .finish();
-        let style = TokenizeOptions::of(*limits, pools_prompt);
+        let options = TokenizeOptions::of(*limits, pools_prompt);
         let prompt = settings.default_prompt_text().to_owned();
-        let encoder = tokenizer.fit(facts.vocabulary, limits.max_tokens, style, prompt)?;
-        let card = ModelSpec {
-            architecture: facts.name.to_owned(),
+        let tokenizer = tokenizer.fit(encoder.vocabulary, limits.max_tokens, options, prompt)?;
+        let spec = ModelSpec {
+            architecture: encoder.name.to_owned(),
             dimension: head.outputs(),
             max_tokens: limits.max_tokens,
             normalized: head.normalizes(),
@@ -170,8 +172,8 @@ impl TransformerParts {
             truncate_dim: settings.truncate_dim,
             weight_bytes: network.weight_bytes + head.weight_bytes(),
         };
-        let (network, encoder) = (Arc::new(network), Arc::new(encoder));
-        Ok(Transformer { network, encoder, head, card, fingerprint })
+        let (network, tokenizer) = (Arc::new(network), Arc::new(tokenizer));
+        Ok(Transformer { network, tokenizer, head, spec, fingerprint })
     }
 }
 

@@ -5,12 +5,12 @@ use std::path::Path;
 use crate::api::need::Need;
 use crate::api::weight_type::WeightType;
 use crate::checkpoint::folder::read_file;
+use crate::checkpoint::head_kind::{holds_masked_head, holds_rank_head};
 use crate::checkpoint::layout::Layout;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::weights::Weights;
-use crate::encoder::architectures as architecture;
-use crate::heads::classifier::holds_rank_head;
-use crate::heads::masked_lm::{holds_masked_head, scores_bytes};
+use crate::encoder::architectures;
+use crate::heads::masked_lm::scores_bytes;
 use crate::layers::portable::SCORES;
 use crate::tokenizer::memory_need::tokenizer_need;
 use crate::tokenizer::sentencepiece::T5Files;
@@ -28,21 +28,21 @@ pub fn folder_need(
     gpu_batch_tokens: usize,
     held_as: WeightType,
 ) -> Result<Need, LoadError> {
-    // A head's configuration lies in the folder itself, whatever the modules.
+    // The configuration of such a head lies in the folder itself, also in a folder with modules.
     let layout = match holds_rank_head(path) || holds_masked_head(path) {
         true => Layout::bare(path),
         false => Layout::read(path)?,
     };
     let (folder, scratch, gpu_scratch) = match layout {
         Layout::Transformer { folder, .. } => {
-            let facts = architecture::read_folder(&folder)?.spec();
-            let token = facts.widths.total().saturating_mul(4);
+            let encoder = architectures::read_folder(&folder)?.spec();
+            let token = encoder.widths.total().saturating_mul(4);
             // Twice: keys, values and scores take less than the activations.
             let activations = token.saturating_mul(2 * batch_tokens as u64);
             let is_masked = holds_masked_head(&folder);
-            let scores = if is_masked { scores_bytes(facts.vocabulary) } else { 0 };
+            let scores = if is_masked { scores_bytes(encoder.vocabulary) } else { 0 };
             let on_gpu = token.saturating_mul(GPU_TIMES_WIDTHS * gpu_batch_tokens as u64);
-            // Heads that score stay on the CPU.
+            // These heads stay on the CPU.
             let has_scores = is_masked || holds_rank_head(&folder);
             let gpu_scratch =
                 (!has_scores).then(|| on_gpu.saturating_add(GPU_TIMES_SCORES * SCORES_BYTES));
@@ -50,10 +50,10 @@ pub fn folder_need(
         }
         Layout::Static(layout) => (layout.folder, 0, None),
     };
-    // The table of a static model keeps its own type.
+    // The table of a static model keeps the type of its file.
     let held_as = if gpu_scratch.is_none() && scratch == 0 { WeightType::F32 } else { held_as };
     let weights = Weights::of_folder(&folder)?;
-    // Loading reports a tokenizer that cannot be read.
+    // An unreadable tokenizer is reported when the model is loaded.
     let tokenizer = match read_file(&folder.join("tokenizer.json")) {
         Ok(json) => tokenizer_need(&json),
         Err(_) => T5Files::need_of(&folder),
@@ -66,8 +66,8 @@ pub fn folder_need(
     Ok(Need { cpu_bytes, gpu_bytes })
 }
 
-/// What a GPU holds for each token of a batch, in multiples of its activations: the activations, the
-/// result of an operation before it is copied there, and a copy of its input where it needs one.
+/// Memory of a GPU for each token of a batch, in multiples of its activations: the activations, the
+/// result of an operation before it is copied to them, and a copy of the input of some operations.
 const GPU_TIMES_WIDTHS: u64 = 3;
 
 /// The same for the scores of attention: before the softmax, after it, and the bias.

@@ -5,16 +5,21 @@
 //!
 //! Invariant: an error names the file, and the setting or tensor in it.
 
+pub(crate) mod encoder_spec;
 pub(crate) mod fingerprint;
 pub(crate) mod folder;
+pub(crate) mod head_kind;
 pub(crate) mod layer_reader;
 pub(crate) mod layout;
 pub(crate) mod load_error;
 mod module_configs;
+pub(crate) mod module_spec;
 pub(crate) mod modules;
+pub(crate) mod pooling;
 pub(crate) mod raw_config;
 pub(crate) mod sentence;
 pub(crate) mod t5_config;
 pub(crate) mod tensor_reader;
 pub(crate) mod text_limits;
+pub(crate) mod truncation_side;
 pub(crate) mod weights;

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use crate::checkpoint::folder::{read_json, read_json_if_there};
 use crate::checkpoint::load_error::LoadError;
-use crate::heads::pooling::{Mode, Pooling};
-use crate::heads::post_pooling::{DenseActivation, StepLayout};
+use crate::checkpoint::module_spec::{DenseActivation, ModuleSpec};
+use crate::checkpoint::pooling::{Pooling, PoolingMode};
 
 /// A `Pooling` module, and whether it includes the tokens of a prompt.
 pub(super) fn read_pooling(file: &Path) -> Result<(Pooling, bool), LoadError> {
@@ -39,7 +39,7 @@ pub(super) fn read_pooling(file: &Path) -> Result<(Pooling, bool), LoadError> {
         Some(OneOrMany::Many(names)) => Some(names),
         None => None,
     };
-    let modes: Vec<Mode> = if let Some(names) = names {
+    let modes: Vec<PoolingMode> = if let Some(names) = names {
         let mode =
             |name: &String| MODES.iter().find(|(_, new, _)| new == name).map(|(mode, ..)| *mode);
         let modes = names.iter().map(mode).collect::<Option<Vec<_>>>();
@@ -58,12 +58,12 @@ pub(super) fn read_pooling(file: &Path) -> Result<(Pooling, bool), LoadError> {
         modes.map(|(mode, ..)| *mode).collect()
     };
     // The library's default.
-    let modes = if modes.is_empty() { vec![Mode::Mean] } else { modes };
+    let modes = if modes.is_empty() { vec![PoolingMode::Mean] } else { modes };
     Ok((Pooling { modes }, config.include_prompt))
 }
 
 /// A `Dense` module: a linear layer with an activation.
-pub(super) fn read_dense(folder: &Path) -> Result<StepLayout, LoadError> {
+pub(super) fn read_dense(folder: &Path) -> Result<ModuleSpec, LoadError> {
     #[derive(Deserialize)]
     struct Dense {
         in_features: usize,
@@ -99,7 +99,7 @@ pub(super) fn read_dense(folder: &Path) -> Result<StepLayout, LoadError> {
     {
         check_size(&file, setting, found)?;
     }
-    Ok(StepLayout::Dense {
+    Ok(ModuleSpec::Dense {
         folder: folder.to_owned(),
         inputs: dense.in_features,
         outputs: dense.out_features,
@@ -109,7 +109,7 @@ pub(super) fn read_dense(folder: &Path) -> Result<StepLayout, LoadError> {
 }
 
 /// A `LayerNorm` module.
-pub(super) fn read_norm(folder: &Path) -> Result<StepLayout, LoadError> {
+pub(super) fn read_norm(folder: &Path) -> Result<ModuleSpec, LoadError> {
     #[derive(Deserialize)]
     struct Norm {
         dimension: usize,
@@ -117,11 +117,11 @@ pub(super) fn read_norm(folder: &Path) -> Result<StepLayout, LoadError> {
     let file = folder.join("config.json");
     let Norm { dimension } = read_json(&file)?;
     check_size(&file, "dimension", dimension)?;
-    Ok(StepLayout::Norm { folder: folder.to_owned(), dimension })
+    Ok(ModuleSpec::Norm { folder: folder.to_owned(), dimension })
 }
 
-/// Refuses a module that works on anything but the row of a text, such as on the rows of its tokens:
-/// newer versions of the library allow that.
+/// Refuses a module that reads or writes anything but the row of a text, such as the rows of its tokens:
+/// newer versions of the library allow it.
 pub(super) fn check_input(file: &Path) -> Result<(), LoadError> {
     #[derive(Deserialize)]
     struct Names {
@@ -147,13 +147,13 @@ pub(super) fn check_input(file: &Path) -> Result<(), LoadError> {
 }
 
 /// Both spellings of each mode, in the order in which the old spelling joins several of them.
-const MODES: [(Mode, &str, &str); 6] = [
-    (Mode::Cls, "cls", "pooling_mode_cls_token"),
-    (Mode::Max, "max", "pooling_mode_max_tokens"),
-    (Mode::Mean, "mean", "pooling_mode_mean_tokens"),
-    (Mode::MeanSqrtLen, "mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens"),
-    (Mode::WeightedMean, "weightedmean", "pooling_mode_weightedmean_tokens"),
-    (Mode::LastToken, "lasttoken", "pooling_mode_lasttoken"),
+const MODES: [(PoolingMode, &str, &str); 6] = [
+    (PoolingMode::Cls, "cls", "pooling_mode_cls_token"),
+    (PoolingMode::Max, "max", "pooling_mode_max_tokens"),
+    (PoolingMode::Mean, "mean", "pooling_mode_mean_tokens"),
+    (PoolingMode::MeanSqrtLen, "mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens"),
+    (PoolingMode::WeightedMean, "weightedmean", "pooling_mode_weightedmean_tokens"),
+    (PoolingMode::LastToken, "lasttoken", "pooling_mode_lasttoken"),
 ];
 
 fn check_size(file: &Path, setting: &'static str, found: usize) -> Result<(), LoadError> {

@@ -6,14 +6,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::checkpoint::folder::{read_json, read_json_if_there, refuse_adapter};
-use crate::checkpoint::layout::{HeadLayout, Layout, StaticLayout};
+use crate::checkpoint::head_kind::holds_rank_head;
+use crate::checkpoint::layout::{Layout, PoolingHeadSpec, StaticLayout};
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::module_configs::{check_input, read_dense, read_norm, read_pooling};
-use crate::heads::classifier::holds_rank_head;
-use crate::heads::post_pooling::StepLayout;
+use crate::checkpoint::module_spec::ModuleSpec;
 
-/// What a folder was saved as. Each class of sentence-transformers has files of its own beside the
-/// model; they do not count where the folder is loaded as something else.
+/// The class that saved a folder. Each class of sentence-transformers has files of its own beside the
+/// model. They count only if the folder is loaded as that class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SavedAs {
     /// By transformers.
@@ -25,7 +25,7 @@ pub(crate) enum SavedAs {
 }
 
 impl SavedAs {
-    /// Reads which class wrote the folder.
+    /// Reads which class saved the folder.
     pub(crate) fn of(folder: &Path) -> Result<Self, LoadError> {
         #[derive(Default, Deserialize)]
         struct Own {
@@ -37,7 +37,7 @@ impl SavedAs {
         };
         let own: Option<Own> =
             read_json_if_there(&folder.join("config_sentence_transformers.json"))?;
-        // The file says so since version 5. Before, a transformer alone was a cross-encoder.
+        // The file names the class since version 5. Before, a transformer alone was a cross-encoder.
         let is_bare = matches!(&modules[..], [only] if only.class(&file)? == "Transformer");
         Ok(match own.unwrap_or_default().model_type.as_deref() {
             Some("CrossEncoder") => Self::CrossEncoder,
@@ -48,7 +48,7 @@ impl SavedAs {
 }
 
 impl Layout {
-    /// Reads what the folder holds: by `modules.json`, or by `config.json` where there is none.
+    /// Reads the parts of a folder from `modules.json`, or from `config.json` in a folder without it.
     pub(crate) fn read(folder: &Path) -> Result<Self, LoadError> {
         let file = folder.join("modules.json");
         if let Some(modules) = read_json_if_there::<Vec<Module>>(&file)? {
@@ -85,8 +85,8 @@ struct Module {
 }
 
 impl Module {
-    /// The name of its class, which stays the same when the library moves its modules about. Any
-    /// class outside the library is code that came with the model, and is refused.
+    /// The name of its class without its path, which differs between versions of the library. A class
+    /// outside the library is code that comes with the model, and is refused.
     fn class(&self, file: &Path) -> Result<&str, LoadError> {
         let path = self.kind.strip_prefix("sentence_transformers.");
         path.and_then(|path| path.rsplit('.').next()).ok_or_else(|| LoadError::ForeignCode {
@@ -95,8 +95,8 @@ impl Module {
         })
     }
 
-    /// Where its files are. A path that leads out of the model's folder is refused: the model may
-    /// come from anywhere.
+    /// The folder of its files. A path out of the model's folder is refused: the model may come from
+    /// anywhere.
     fn folder(&self, model: &Path, file: &Path) -> Result<PathBuf, LoadError> {
         let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
         if Path::new(&self.path).components().all(is_inside) {
@@ -114,7 +114,7 @@ impl Module {
 const CHAINS: &str =
     "Transformer and Pooling, or StaticEmbedding; then any of Dense, LayerNorm, Normalize, Dropout";
 
-/// Understands the chain of `model`'s `modules.json`, which is `file`.
+/// Interprets the chain of modules of the folder `model`. `file` is its `modules.json`, for messages.
 fn from_modules(model: &Path, file: &Path, modules: &[Module]) -> Result<Layout, LoadError> {
     let folders =
         modules.iter().map(|module| module.folder(model, file)).collect::<Result<Vec<_>, _>>()?;
@@ -128,39 +128,42 @@ fn from_modules(model: &Path, file: &Path, modules: &[Module]) -> Result<Layout,
             supported: CHAINS,
         })
     };
-    let tail_from = |first: usize| read_tail(&classes[first..], &folders[first..]);
+    let modules_from = |first: usize| read_modules(&classes[first..], &folders[first..]);
     match classes[..] {
         ["Transformer", "Pooling", ..] => {
-            let Some(tail) = tail_from(2)? else { return unsupported() };
+            let Some(modules) = modules_from(2)? else { return unsupported() };
             let (pooling, pools_prompt) = read_pooling(&folders[1].join("config.json"))?;
-            let head = HeadLayout { pooling, pools_prompt, tail, is_assumed: false };
+            let head = PoolingHeadSpec { pooling, pools_prompt, modules, is_assumed: false };
             Ok(Layout::Transformer { folder: folders[0].clone(), head })
         }
-        // A cross-encoder. Its rows are those of a folder without modules.
+        // A cross-encoder: it computes rows like a folder without modules.
         ["Transformer"] if holds_rank_head(&folders[0]) => Ok(Layout::bare(&folders[0])),
         ["StaticEmbedding", ..] => {
-            let Some(tail) = tail_from(1)? else { return unsupported() };
-            Ok(Layout::Static(StaticLayout::of_folder(folders[0].clone(), tail)))
+            let Some(modules) = modules_from(1)? else { return unsupported() };
+            Ok(Layout::Static(StaticLayout::of_folder(folders[0].clone(), modules)))
         }
         _ => unsupported(),
     }
 }
 
-/// The modules behind pooling; `None` if one is of a class that cannot stand there.
-fn read_tail(classes: &[&str], folders: &[PathBuf]) -> Result<Option<Vec<StepLayout>>, LoadError> {
-    let mut steps = Vec::new();
+/// The modules behind pooling; `None` if a class cannot follow pooling.
+fn read_modules(
+    classes: &[&str],
+    folders: &[PathBuf],
+) -> Result<Option<Vec<ModuleSpec>>, LoadError> {
+    let mut specs = Vec::new();
     for (class, folder) in classes.iter().zip(folders) {
         match *class {
-            "Dense" => steps.push(read_dense(folder)?),
-            "LayerNorm" => steps.push(read_norm(folder)?),
+            "Dense" => specs.push(read_dense(folder)?),
+            "LayerNorm" => specs.push(read_norm(folder)?),
             "Normalize" => {
                 check_input(&folder.join("config.json"))?;
-                steps.push(StepLayout::Normalize);
+                specs.push(ModuleSpec::Normalize);
             }
             // Only active in training.
             "Dropout" => {}
             _ => return Ok(None),
         }
     }
-    Ok(Some(steps))
+    Ok(Some(specs))
 }

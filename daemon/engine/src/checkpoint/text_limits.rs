@@ -1,15 +1,15 @@
-//! How the texts of a transformer are cut and lower-cased, from the files beside it.
+//! How the texts of a transformer are truncated and lower-cased, from the files beside it.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::checkpoint::encoder_spec::EncoderSpec;
 use crate::checkpoint::folder::read_json_if_there;
 use crate::checkpoint::load_error::LoadError;
-use crate::encoder::architecture::EncoderSpec;
-use crate::tokenizer::TruncationSide;
+use crate::checkpoint::truncation_side::TruncationSide;
 
-/// How a transformer's texts are cut and lower-cased.
+/// How a transformer's texts are truncated and lower-cased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TextLimits {
     /// Special tokens included.
@@ -17,7 +17,7 @@ pub(crate) struct TextLimits {
     pub(crate) lower_case: bool,
     /// Which end of a long text is cut off; `None` leaves it to `tokenizer.json`.
     pub(crate) side: Option<TruncationSide>,
-    /// Whether the model is given segment ids, which tell the two texts of a pair apart.
+    /// Whether the model takes segment ids, which tell the two texts of a pair apart.
     pub(crate) tells_segments: bool,
 }
 
@@ -49,11 +49,11 @@ const HARMLESS: [&str; 14] = [
 ];
 
 impl TextLimits {
-    /// Reads the limits of the network that `facts` describe. `own_file_counts`: the folder was saved
-    /// by sentence-transformers as what it is loaded as, so its own file counts.
+    /// Reads the limits of an encoder. `own_file_counts`: sentence-transformers saved the folder as the
+    /// class that it is loaded as, so its own file counts.
     pub(crate) fn read(
         folder: &Path,
-        facts: &EncoderSpec,
+        spec: &EncoderSpec,
         own_file_counts: bool,
     ) -> Result<Self, LoadError> {
         let sentence = if own_file_counts { SentenceConfig::read(folder)? } else { None };
@@ -63,10 +63,10 @@ impl TextLimits {
         // transformers writes 1e30 for an unknown limit.
         let by_tokenizer = size(&tokenizer["model_max_length"]).unwrap_or(usize::MAX);
         let max_tokens = match sentence.max_tokens {
-            // Rotary positions do not end, unlike the rows of a position table.
-            Some(max) if !facts.positions_end => max,
-            Some(max) => max.min(facts.positions),
-            None => by_tokenizer.min(facts.positions),
+            // Rotary positions have no end, unlike the rows of a position table.
+            Some(max) if !spec.positions_end => max,
+            Some(max) => max.min(spec.positions),
+            None => by_tokenizer.min(spec.positions),
         };
         let side = match sentence.side {
             None => TruncationSide::of_config(&tokenizer["truncation_side"], &file)?,
@@ -136,15 +136,15 @@ impl SentenceConfig {
 }
 
 /// Refuses a group of arguments for transformers that would change the model's output, other than
-/// the `done` ones, which this engine applies.
+/// the `applied` ones, which this engine applies.
 fn refuse_other_than(
-    done: &[&str],
+    applied: &[&str],
     what: &'static str,
     group: &Value,
     file: &Path,
 ) -> Result<(), LoadError> {
     let settings = group.as_object().into_iter().flatten();
-    let is_known = |key: &str| HARMLESS.contains(&key) || done.contains(&key);
+    let is_known = |key: &str| HARMLESS.contains(&key) || applied.contains(&key);
     match settings.filter(|(_, value)| !value.is_null()).find(|(key, _)| !is_known(key)) {
         None => Ok(()),
         Some((key, value)) => {

@@ -1,12 +1,12 @@
-//! What an architecture must say about itself, before and while its weights are read.
+//! The interface of an architecture, before and while its weights are read.
 
 use std::fmt;
 
+use crate::checkpoint::encoder_spec::EncoderSpec;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::tensor_reader::TensorReader;
 use crate::encoder::head_names::{ClassifierNames, MaskHeadNames};
 use crate::encoder::network::Network;
-use crate::encoder::widths::Widths;
 
 /// A model's architecture with its settings, before any weights are read. Its `Debug` output is part
 /// of the model's fingerprint, so every setting that affects the rows must be in it.
@@ -29,19 +29,4 @@ pub(crate) trait Architecture: fmt::Debug + Send + Sync {
     fn mask_head(&self) -> Option<MaskHeadNames> {
         None
     }
-}
-
-/// What is known about an encoder from its configuration alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct EncoderSpec {
-    /// Its name, such as `bert`.
-    pub(crate) name: &'static str,
-    /// Rows of the token table.
-    pub(crate) vocabulary: usize,
-    /// The longest sequence in tokens, unless the folder sets another limit.
-    pub(crate) positions: usize,
-    /// Whether positions are rows of a table, so that `positions` cannot be exceeded.
-    pub(crate) positions_end: bool,
-    /// Sizes of its activations.
-    pub(crate) widths: Widths,
 }

@@ -1,12 +1,11 @@
 //! Encoders: from token ids to a row for each token.
 //!
-//! [`network::Network`] computes; each file below [`architectures`] says which network a
+//! [`network::Network`] computes; each file below [`architectures`] says of which parts the network of
+//! an architecture consists.
 
 pub(crate) mod architecture;
 pub(crate) mod architectures;
 pub(crate) mod block;
 pub(crate) mod head_names;
 pub(crate) mod network;
-pub(crate) mod transformer;
-pub(crate) mod widths;
 pub(crate) mod workspace;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use candle_core::{Device, Result as TensorResult, Tensor};
 
 use crate::api::sequence::Sequence;
+use crate::checkpoint::encoder_spec::Widths;
 use crate::encoder::block::{Block, FeedForward, Norms, SelfAttention};
-use crate::encoder::widths::Widths;
 use crate::encoder::workspace::{Workspace, view};
 use crate::layers::elementwise::{add, multiply};
 use crate::layers::embedding::Embedding;

@@ -1,4 +1,4 @@
-//! Static models: a table of token rows, and a text is the mean of its tokens' rows.
+//! Static models: a table of token rows. The row of a text is the mean of its tokens' rows.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::checkpoint::layout::StaticLayout;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::sentence::SentenceSettings;
 use crate::checkpoint::weights::Weights;
-use crate::heads::post_pooling::{Tail, TailScratch};
+use crate::heads::post_pooling::{PostPooling, PostPoolingScratch};
 use crate::heads::token_table::TokenTable;
 use crate::tokenizer::{TextTokenizer, TokenizeOptions, TokenizerFile};
 
@@ -19,9 +19,9 @@ use crate::tokenizer::{TextTokenizer, TokenizeOptions, TokenizerFile};
 #[derive(Debug)]
 pub(crate) struct StaticModel {
     table: TokenTable,
-    encoder: TextTokenizer,
-    tail: Tail,
-    card: ModelSpec,
+    tokenizer: TextTokenizer,
+    post_pooling: PostPooling,
+    spec: ModelSpec,
     fingerprint: [u8; 32],
 }
 
@@ -35,8 +35,8 @@ impl StaticModel {
     ) -> Result<Self, LoadError> {
         let table = TokenTable::read(weights)?;
         let width = table.width;
-        let tail = Tail::load(&layout.tail, width)?;
-        // Nothing else cuts these texts, so that the tokenizer's own limit is the model's.
+        let post_pooling = PostPooling::load(&layout.modules, width)?;
+        // The tokenizer's own limit counts: no other file sets one.
         let own_limit = tokenizer.tokenizer.get_truncation().map(|own| own.max_length);
         let max_tokens = own_limit.map_or(layout.max_tokens, |own| own.min(layout.max_tokens));
         let fingerprint = ModelFingerprint::new("static")
@@ -44,9 +44,9 @@ impl StaticModel {
             .part("tokenizer", &tokenizer.digest)
             .part("limits", format!("{max_tokens}").as_bytes())
             .part("computing type", b"f32")
-            .part("tail", tail.digest())
+            .part("tail", post_pooling.digest())
             .finish();
-        let style = TokenizeOptions {
+        let options = TokenizeOptions {
             special_tokens: false,
             lower_case: false,
             pools_prompt: true,
@@ -54,22 +54,22 @@ impl StaticModel {
             tells_segments: true,
         };
         let prompt = settings.default_prompt_text().to_owned();
-        let encoder = tokenizer.fit(table.tokens(), max_tokens, style, prompt)?;
-        let card = ModelSpec {
+        let tokenizer = tokenizer.fit(table.tokens(), max_tokens, options, prompt)?;
+        let spec = ModelSpec {
             architecture: "static".to_owned(),
-            dimension: tail.outputs(),
+            dimension: post_pooling.outputs(),
             max_tokens,
-            normalized: tail.normalizes(),
-            weight_bytes: table.bytes().saturating_add(tail.weight_bytes()),
+            normalized: post_pooling.normalizes(),
+            weight_bytes: table.bytes().saturating_add(post_pooling.weight_bytes()),
             prompts: settings.prompts,
             default_prompt: settings.default_prompt,
             similarity: Some(settings.similarity),
             truncate_dim: settings.truncate_dim,
         };
-        Ok(Self { table, encoder, tail, card, fingerprint })
+        Ok(Self { table, tokenizer, post_pooling, spec, fingerprint })
     }
 
-    /// The mean of the tokens' rows.
+    /// Writes the mean of the tokens' rows.
     fn pool(&self, ids: &[u32], row: &mut [f32]) -> Result<(), ComputeError> {
         row.fill(0.0);
         for &id in ids {
@@ -90,15 +90,15 @@ impl StaticModel {
 
 impl EmbeddingModel for StaticModel {
     fn spec(&self) -> &ModelSpec {
-        &self.card
+        &self.spec
     }
 
     fn tokenize(&self, text: &str) -> Result<Sequence, ComputeError> {
-        self.encoder.tokenize(text)
+        self.tokenizer.tokenize(text)
     }
 
     fn tokenize_with_prompt(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
-        self.encoder.tokenize_with_prompt(prompt, text)
+        self.tokenizer.tokenize_with_prompt(prompt, text)
     }
 
     fn fingerprint(&self) -> Option<[u8; 32]> {
@@ -106,25 +106,25 @@ impl EmbeddingModel for StaticModel {
     }
 
     fn compute_context(self: Arc<Self>) -> Box<dyn ComputeContext> {
-        Box::new(StaticComputer { model: self, scratch: TailScratch::default() })
+        Box::new(StaticContext { model: self, scratch: PostPoolingScratch::default() })
     }
 }
 
 #[derive(Debug)]
-struct StaticComputer {
+struct StaticContext {
     model: Arc<StaticModel>,
-    scratch: TailScratch,
+    scratch: PostPoolingScratch,
 }
 
-impl ComputeContext for StaticComputer {
+impl ComputeContext for StaticContext {
     fn compute(
         &mut self,
         batch: &[&Sequence],
         rows: &mut [&mut [f32]],
     ) -> Result<(), ComputeError> {
         let model = &*self.model;
-        check_rows(&model.card, batch, rows)?;
-        model.tail.write(rows, &mut self.scratch, |rows| {
+        check_rows(&model.spec, batch, rows)?;
+        model.post_pooling.write(rows, &mut self.scratch, |rows| {
             let mut pairs = batch.iter().zip(rows);
             pairs.try_for_each(|(sequence, row)| model.pool(&sequence.ids, row))
         })

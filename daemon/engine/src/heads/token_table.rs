@@ -1,5 +1,4 @@
-//! What a static model knows of each token: a row, perhaps shared with other tokens, and perhaps a
-//! factor.
+//! The table of a static model: a row for each token, which tokens may share, and optionally a factor.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,37 +6,23 @@ use std::fmt;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::weights::Weights;
 
-/// Token rows, one after the other, as they were stored.
-enum Rows {
-    /// On a scale that all rows share and that normalising removes.
-    I8(Cow<'static, [i8]>),
-    F32(Vec<f32>),
-}
-
 /// The rows of a static model by token.
 #[derive(Debug)]
-pub(crate) struct TokenTable {
+pub(super) struct TokenTable {
     rows: Rows,
     /// Values of a row.
-    pub(crate) width: usize,
-    /// Which row a token has; `None`: that of its own number.
+    pub(super) width: usize,
+    /// The row of each token; `None`: a token's id is the number of its row.
     mapping: Option<Vec<u32>>,
-    /// What a token's row is multiplied by. Beside the table, which would have to be one of floats,
-    /// with a row for each token, to have them in it.
+    /// The factor of each token's row. Multiplied into the table they would need a row of floats for each
+    /// token.
     factors: Option<Vec<f32>>,
     tokens: usize,
 }
 
-/// What sentence-transformers calls the table: a row for each token, whatever else is in the file.
-const WHOLE_TABLE: &str = "embedding.weight";
-
-/// What model2vec calls it, and what it has beside it.
-const TABLE: &str = "embeddings";
-const MAPPING: &str = "mapping";
-const FACTORS: &str = "weights";
-
 impl TokenTable {
-    pub(crate) fn read(weights: &Weights) -> Result<Self, LoadError> {
+    /// Reads a table of sentence-transformers or of model2vec.
+    pub(super) fn read(weights: &Weights) -> Result<Self, LoadError> {
         let is_whole = weights.contains(WHOLE_TABLE);
         let name = if is_whole { WHOLE_TABLE } else { TABLE };
         let has = |tensor| !is_whole && weights.contains(tensor);
@@ -73,26 +58,26 @@ impl TokenTable {
         Ok(Self { rows, width, mapping, factors, tokens })
     }
 
-    /// How many tokens have a row.
-    pub(crate) fn tokens(&self) -> usize {
+    /// The number of tokens with a row.
+    pub(super) fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// What it takes in memory.
-    pub(crate) fn bytes(&self) -> u64 {
+    /// Bytes in memory.
+    pub(super) fn bytes(&self) -> u64 {
         let mapping = self.mapping.as_ref().map_or(0, |rows| size_of_val(&rows[..]));
         let factors = self.factors.as_ref().map_or(0, |factors| size_of_val(&factors[..]));
         (self.rows.bytes() + mapping + factors) as u64
     }
 
-    /// Adds what a token stands for to a row. `false`: there is no such token.
-    pub(crate) fn add(&self, token: u32, row: &mut [f32]) -> bool {
+    /// Adds the row of a token, times its factor, to a row. `false`: there is no such token.
+    pub(super) fn add(&self, token: u32, row: &mut [f32]) -> bool {
         let token = usize::try_from(token).unwrap_or(usize::MAX);
-        let place = match &self.mapping {
+        let index = match &self.mapping {
             None => Some(token),
             Some(rows) => rows.get(token).and_then(|row| usize::try_from(*row).ok()),
         };
-        let start = place.unwrap_or(usize::MAX).saturating_mul(row.len());
+        let start = index.unwrap_or(usize::MAX).saturating_mul(row.len());
         match &self.factors {
             None => self.rows.add(start, row),
             Some(factors) => {
@@ -100,6 +85,13 @@ impl TokenTable {
             }
         }
     }
+}
+
+/// Token rows one behind another, in the type of the file.
+enum Rows {
+    /// All rows have the same scale, which normalisation removes.
+    I8(Cow<'static, [i8]>),
+    F32(Vec<f32>),
 }
 
 impl Rows {
@@ -110,11 +102,11 @@ impl Rows {
         }
     }
 
-    /// Adds the table's values from `start` on to a row. `false`: there are not as many.
+    /// Adds the table's values from `start` on to a row. `false`: the table ends before.
     fn add(&self, start: usize, row: &mut [f32]) -> bool {
         let span = start..start.saturating_add(row.len());
         match self {
-            // Sums of bytes stay exact in f32 up to 2^17 tokens, and nobody sees a step beyond.
+            // Sums of bytes are exact in f32 up to 2^17 tokens; beyond, the rounding does not matter.
             Self::I8(values) => values.get(span).map(|token| {
                 row.iter_mut().zip(token).for_each(|(x, &t)| *x += f32::from(t));
             }),
@@ -148,3 +140,11 @@ impl fmt::Debug for Rows {
         }
     }
 }
+
+/// The table's name in files of sentence-transformers: a row for each token, and nothing beside it.
+const WHOLE_TABLE: &str = "embedding.weight";
+
+/// The names of model2vec for the table, and for the mapping and the factors beside it.
+const TABLE: &str = "embeddings";
+const MAPPING: &str = "mapping";
+const FACTORS: &str = "weights";

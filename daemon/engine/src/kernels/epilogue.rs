@@ -5,3 +5,14 @@ pub(crate) trait Epilogue: Copy {
     /// The value to store in place of `x`.
     fn apply(self, x: f32) -> f32;
 }
+
+/// Stores the value as it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plain;
+
+impl Epilogue for Plain {
+    #[inline(always)]
+    fn apply(self, x: f32) -> f32 {
+        x
+    }
+}

@@ -3,17 +3,6 @@
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::math::{erfc_nonnegative, sigmoid, tanh};
 
-/// Stores the value as it is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Plain;
-
-impl Epilogue for Plain {
-    #[inline(always)]
-    fn apply(self, x: f32) -> f32 {
-        x
-    }
-}
-
 /// The exact GELU, absolute error below 5e-7.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gelu;
@@ -75,7 +64,7 @@ impl Epilogue for Tanh {
 /// An activation chosen when the model was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Activation {
-    /// See [`Plain`].
+    /// See [`Plain`](crate::kernels::epilogue::Plain).
     None,
     /// See [`Gelu`].
     Gelu,

@@ -8,11 +8,11 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor, bail};
 
+use crate::kernels::epilogue::Plain;
 use crate::kernels::math::softmax;
 use crate::kernels::panels::{PANEL, Panels, pack_rows, pack_transposed, packed_len};
 use crate::kernels::product::Product;
 use crate::kernels::vectorize::vectorize;
-use crate::layers::activation::Plain;
 use crate::layers::attention_shape::Attention;
 use crate::layers::in_place::in_place_from;
 use crate::layers::portable;

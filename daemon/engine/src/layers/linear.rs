@@ -3,9 +3,10 @@
 use candle_core::{Device, Result, Tensor, bail};
 
 use crate::api::weight_type::WeightType;
+use crate::kernels::epilogue::Plain;
 use crate::kernels::panels::{PANEL, pack_transposed, packed_len, unpack_transposed};
 use crate::kernels::product::Product;
-use crate::layers::activation::{Activation, Gelu, GeluTanh, Plain, Relu, Silu, Tanh};
+use crate::layers::activation::{Activation, Gelu, GeluTanh, Relu, Silu, Tanh};
 use crate::layers::in_place::in_place_from;
 use crate::layers::portable;
 use crate::layers::storage::{narrowed, with_panels, with_values};

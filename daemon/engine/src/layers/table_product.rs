@@ -2,9 +2,9 @@
 
 use candle_core::{Result, Tensor, bail};
 
+use crate::kernels::epilogue::Plain;
 use crate::kernels::panels::{PANEL, Panels, pack_transposed};
 use crate::kernels::product::Product;
-use crate::layers::activation::Plain;
 use crate::layers::in_place::in_place_from;
 use crate::layers::storage::with_values;
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::kernels::epilogue::Plain;
 use crate::kernels::math::softmax;
 use crate::kernels::panels::{PANEL, Panels, pack_transposed};
 use crate::kernels::product::Product;
 use crate::kernels::vectorize::vectorize;
-use crate::layers::activation::Plain;
 use crate::layers::relative_bias::RelativeBias;
 use crate::seq2seq::kv_cache::{BLOCK, InputKv, KvBlock};
 use crate::seq2seq::network::AttentionHeads;

@@ -8,8 +8,9 @@ use tokenizers::Tokenizer;
 use crate::api::error::ComputeError;
 use crate::api::sequence::Sequence;
 use crate::checkpoint::load_error::LoadError;
+use crate::checkpoint::truncation_side::TruncationSide;
 use crate::tokenizer::marian::MarianTokenizer;
-use crate::tokenizer::{TokenizerFile, TruncationSide, surrounding_special_tokens};
+use crate::tokenizer::{TokenizerFile, surrounding_special_tokens};
 
 /// A tokenizer as in its files, not yet fitted to a model.
 #[derive(Debug)]

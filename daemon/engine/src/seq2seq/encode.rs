@@ -5,10 +5,10 @@
 
 use std::ops::Range;
 
+use crate::kernels::epilogue::Plain;
 use crate::kernels::panels::{Panels, packed_len};
 use crate::kernels::product::{Product, ROWS_AT_ONCE};
 use crate::kernels::team::Member;
-use crate::layers::activation::Plain;
 use crate::seq2seq::attend::{pack_token, softmax_scores};
 use crate::seq2seq::exchange::{Exchange, MemberExchange, Parts};
 use crate::seq2seq::kv_cache::KvCache;
@@ -59,7 +59,7 @@ pub(super) fn encode(
     }
     let own = member.part(tokens);
     let mut pass =
-        ForwardPass { network, spans: &spans, own, exchange: exchange.of_member(member), scratch };
+        EncodePass { network, spans: &spans, own, exchange: exchange.of_member(member), scratch };
     pass.embed(inputs);
     for layer in &network.encoder.layers {
         pass.layer(&network.encoder, layer);
@@ -70,7 +70,7 @@ pub(super) fn encode(
     pass.fill(inputs, cache);
 }
 
-struct ForwardPass<'a> {
+struct EncodePass<'a> {
     network: &'a Seq2SeqNetwork,
     /// Where the inputs lie among all tokens.
     spans: &'a [Range<usize>],
@@ -80,7 +80,7 @@ struct ForwardPass<'a> {
     scratch: &'a mut EncodeScratch,
 }
 
-impl ForwardPass<'_> {
+impl EncodePass<'_> {
     fn embed(&mut self, inputs: &[Input]) {
         let (width, embedding) = (self.network.width, &self.network.encoder.embedding);
         let x = &mut self.scratch.x;

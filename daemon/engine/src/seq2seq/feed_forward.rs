@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use crate::kernels::epilogue::Epilogue;
+use crate::kernels::epilogue::{Epilogue, Plain};
 use crate::kernels::panels::PANEL;
 use crate::kernels::vectorize::vectorize;
-use crate::layers::activation::{Activation, Gelu, GeluTanh, Plain, Relu, Silu, Tanh};
+use crate::layers::activation::{Activation, Gelu, GeluTanh, Relu, Silu, Tanh};
 use crate::seq2seq::matrix::Matrix;
 use crate::seq2seq::norm::RowNorm;
 

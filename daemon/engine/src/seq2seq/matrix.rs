@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::kernels::epilogue::Plain;
 use crate::kernels::panels::{PANEL, Panels, pack_transposed, packed_len};
 use crate::kernels::product::Product;
-use crate::layers::activation::Plain;
 
 /// The packed weights of a linear layer. Outputs can be computed panel by panel.
 #[derive(Debug)]

@@ -21,4 +21,3 @@ pub(crate) use open::TokenizerFile;
 pub(crate) use options::TokenizeOptions;
 pub(crate) use special_tokens::surrounding_special_tokens;
 pub(crate) use text_tokenizer::TextTokenizer;
-pub(crate) use truncation::TruncationSide;

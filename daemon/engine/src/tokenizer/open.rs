@@ -7,13 +7,13 @@ use tokenizers::Tokenizer;
 
 use crate::checkpoint::folder::read_file;
 use crate::checkpoint::load_error::LoadError;
+use crate::checkpoint::truncation_side::TruncationSide;
 use crate::tokenizer::chunks::Chunker;
 use crate::tokenizer::options::TokenizeOptions;
 use crate::tokenizer::pair::PairTemplate;
 use crate::tokenizer::sentencepiece::T5Files;
 use crate::tokenizer::special_tokens::surrounding_special_tokens;
 use crate::tokenizer::text_tokenizer::{TextTokenizer, text_tokens};
-use crate::tokenizer::truncation::TruncationSide;
 
 /// A tokenizer as its file describes it, not yet fitted to a model.
 #[derive(Debug)]

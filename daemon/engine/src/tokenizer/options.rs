@@ -1,7 +1,7 @@
 //! How a kind of model wants its texts tokenized.
 
 use crate::checkpoint::text_limits::TextLimits;
-use crate::tokenizer::truncation::TruncationSide;
+use crate::checkpoint::truncation_side::TruncationSide;
 
 /// How a kind of model wants its texts tokenized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use crate::api::error::ComputeError;
 use crate::api::sequence::Sequence;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::text_limits::TextLimits;
+use crate::checkpoint::truncation_side::TruncationSide;
 use crate::tokenizer::chunks::{CHUNK_BYTES, Chunk, Chunker};
 use crate::tokenizer::options::TokenizeOptions;
 use crate::tokenizer::pair::{PairTemplate, shares};
-use crate::tokenizer::truncation::TruncationSide;
 
 /// A tokenizer that fits its model: all its ids are rows of the model's table.
 #[derive(Debug)]

@@ -1,38 +1,10 @@
-//! Which end of a text that is too long is cut off.
+//! Cuts texts and tokens that are too long.
 
-use std::path::Path;
-
-use serde_json::Value;
 use tokenizers::{Tokenizer, TruncationDirection};
 
-use crate::checkpoint::load_error::LoadError;
-
-/// `truncation_side`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum TruncationSide {
-    /// The text loses its end.
-    #[default]
-    Right,
-    /// The text loses its beginning.
-    Left,
-}
+use crate::checkpoint::truncation_side::TruncationSide;
 
 impl TruncationSide {
-    /// The value of a configuration file; `None` if it has none. `file` is for messages.
-    pub(crate) fn of_config(side: &Value, file: &Path) -> Result<Option<Self>, LoadError> {
-        match side.as_str() {
-            None => Ok(None),
-            Some("right") => Ok(Some(Self::Right)),
-            Some("left") => Ok(Some(Self::Left)),
-            Some(other) => Err(LoadError::Unsupported {
-                file: file.to_owned(),
-                what: "the truncation_side",
-                found: other.to_owned(),
-                supported: "left, right",
-            }),
-        }
-    }
-
     /// The value of a `tokenizer.json`: it counts if no configuration file has one.
     pub(crate) fn of(tokenizer: &Tokenizer) -> Self {
         match tokenizer.get_truncation().map(|truncation| truncation.direction) {
@@ -61,7 +33,7 @@ impl TruncationSide {
 
 #[cfg(test)]
 mod tests {
-    use super::TruncationSide::{Left, Right};
+    use crate::checkpoint::truncation_side::TruncationSide::{Left, Right};
 
     #[test]
     fn the_end_that_is_named_is_lost() {

@@ -51,13 +51,13 @@ pub(super) struct Round {
 
 /// The counters of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::cache) struct PersistStats {
+pub(crate) struct PersistStats {
     /// Rows in the file.
-    pub(in crate::cache) entries: usize,
+    pub(crate) entries: usize,
     /// Rows that were not written.
-    pub(in crate::cache) skipped: u64,
+    pub(crate) skipped: u64,
     /// Why the file could not be used, for people.
-    pub(in crate::cache) error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 impl Inbox {

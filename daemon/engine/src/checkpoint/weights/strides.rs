@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use crate::checkpoint::weights::entry::len_u64;
-
 /// How the values of a tensor lie in the file. No two of them overlap, so a tensor never has more
 /// values than the file has room for.
 #[derive(Debug, Clone)]
@@ -55,7 +53,7 @@ impl Strides {
 
     /// Elements from the first to the last, both included.
     pub(super) fn extent(&self) -> u64 {
-        len_u64(self.extent)
+        u64::try_from(self.extent).unwrap_or(u64::MAX)
     }
 
     /// The runs that make up some rows of a tensor of this shape.

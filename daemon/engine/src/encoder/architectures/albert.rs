@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::checkpoint::encoder_spec::EncoderSpec;
 use crate::checkpoint::layer_reader::Bias;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::tensor_reader::TensorReader;
-use crate::encoder::architecture::{Architecture, EncoderSpec};
+use crate::encoder::architecture::Architecture;
 use crate::encoder::architectures::post_norm::{PostNormEncoder, PostNormNames, TOKEN_TABLE};
 use crate::encoder::block::Block;
 use crate::encoder::head_names::{

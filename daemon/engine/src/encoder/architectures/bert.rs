@@ -1,10 +1,11 @@
 //! BERT.
 
+use crate::checkpoint::encoder_spec::EncoderSpec;
 use crate::checkpoint::layer_reader::Bias;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::tensor_reader::TensorReader;
-use crate::encoder::architecture::{Architecture, EncoderSpec};
+use crate::encoder::architecture::Architecture;
 use crate::encoder::architectures::post_norm::{BERT_NAMES, PostNormEncoder, TOKEN_TABLE};
 use crate::encoder::head_names::{
     ClassifierNames, ClassifierPooling, HeadNormNames, MaskHeadNames,

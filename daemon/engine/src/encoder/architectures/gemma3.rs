@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
+use crate::checkpoint::encoder_spec::EncoderSpec;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::tensor_reader::TensorReader;
-use crate::encoder::architecture::{Architecture, EncoderSpec};
+use crate::encoder::architecture::Architecture;
 use crate::encoder::architectures::pre_norm::{PreNormEncoder, PreNormLayer};
 use crate::encoder::network::Network;
 use crate::layers::activation::Activation;

@@ -1,17 +1,17 @@
 //! ModernBERT: blocks that normalise their input, rotary positions, and in most blocks attention to
 //! near tokens only.
 
+use crate::checkpoint::encoder_spec::{EncoderSpec, Widths};
 use crate::checkpoint::layer_reader::Bias;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::tensor_reader::TensorReader;
-use crate::encoder::architecture::{Architecture, EncoderSpec};
+use crate::encoder::architecture::Architecture;
 use crate::encoder::block::{Block, FeedForward, Norms, SelfAttention};
 use crate::encoder::head_names::{
     ClassifierNames, ClassifierPooling, HeadNormNames, MaskHeadNames,
 };
 use crate::encoder::network::Network;
-use crate::encoder::widths::Widths;
 use crate::layers::activation::Activation;
 use crate::layers::attention_shape::{Attention, Reach};
 use crate::layers::embedding::Embedding;

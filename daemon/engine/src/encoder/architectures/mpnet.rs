@@ -1,9 +1,10 @@
 //! MPNet: BERT's shape with a relative position bias, without segments.
 
+use crate::checkpoint::encoder_spec::EncoderSpec;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::tensor_reader::TensorReader;
-use crate::encoder::architecture::{Architecture, EncoderSpec};
+use crate::encoder::architecture::Architecture;
 use crate::encoder::architectures::post_norm::{PostNormEncoder, PostNormNames, TOKEN_TABLE};
 use crate::encoder::architectures::roberta::{CLASSIFIER, mask_head};
 use crate::encoder::head_names::{ClassifierNames, MaskHeadNames};

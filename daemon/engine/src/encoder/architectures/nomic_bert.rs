@@ -3,14 +3,14 @@
 //! Its settings have two spellings: that of the code published with the first models, and that of
 //! transformers 5. The tensors have the same names in both.
 
+use crate::checkpoint::encoder_spec::{EncoderSpec, Widths};
 use crate::checkpoint::layer_reader::Bias;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::tensor_reader::TensorReader;
-use crate::encoder::architecture::{Architecture, EncoderSpec};
+use crate::encoder::architecture::Architecture;
 use crate::encoder::block::{Block, FeedForward, Norms, SelfAttention};
 use crate::encoder::network::Network;
-use crate::encoder::widths::Widths;
 use crate::layers::activation::Activation;
 use crate::layers::attention_shape::Attention;
 use crate::layers::embedding::Embedding;

@@ -1,14 +1,13 @@
 //! BERT's shape, whatever the names: an embedding of tokens, positions and segments, then blocks that
 //! normalise after each residual addition.
 
+use crate::checkpoint::encoder_spec::{EncoderSpec, Widths};
 use crate::checkpoint::layer_reader::Bias;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::tensor_reader::TensorReader;
-use crate::encoder::architecture::EncoderSpec;
 use crate::encoder::block::{Block, FeedForward, Norms, SelfAttention};
 use crate::encoder::network::Network;
-use crate::encoder::widths::Widths;
 use crate::layers::activation::Activation;
 use crate::layers::attention_shape::Attention;
 use crate::layers::embedding::{Embedding, Positions};

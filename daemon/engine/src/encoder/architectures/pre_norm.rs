@@ -1,13 +1,12 @@
 //! The shape of Qwen3 and Gemma 3: a decoder's blocks, which normalise the input of each layer, each
 //! head of queries and keys, and the last rows.
 
+use crate::checkpoint::encoder_spec::{EncoderSpec, Widths};
 use crate::checkpoint::layer_reader::Bias;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::tensor_reader::TensorReader;
-use crate::encoder::architecture::EncoderSpec;
 use crate::encoder::block::{Block, FeedForward, Norms, SelfAttention};
 use crate::encoder::network::Network;
-use crate::encoder::widths::Widths;
 use crate::layers::activation::Activation;
 use crate::layers::attention_shape::{Attention, Reach};
 use crate::layers::embedding::Embedding;

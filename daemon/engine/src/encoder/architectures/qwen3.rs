@@ -1,9 +1,10 @@
 //! Qwen3: a decoder as an encoder. Its attention is causal, unless the folder says otherwise.
 
+use crate::checkpoint::encoder_spec::EncoderSpec;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::tensor_reader::TensorReader;
-use crate::encoder::architecture::{Architecture, EncoderSpec};
+use crate::encoder::architecture::Architecture;
 use crate::encoder::architectures::pre_norm::{PreNormEncoder, PreNormLayer};
 use crate::encoder::network::Network;
 use crate::layers::activation::Activation;

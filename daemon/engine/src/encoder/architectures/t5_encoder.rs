@@ -1,14 +1,14 @@
 //! The encoder of T5, as sentence-t5 uses it.
 
+use crate::checkpoint::encoder_spec::{EncoderSpec, Widths};
 use crate::checkpoint::layer_reader::Bias;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::raw_config::RawConfig;
 use crate::checkpoint::t5_config::T5Config;
 use crate::checkpoint::tensor_reader::TensorReader;
-use crate::encoder::architecture::{Architecture, EncoderSpec};
+use crate::encoder::architecture::Architecture;
 use crate::encoder::block::{Block, FeedForward, Norms, SelfAttention};
 use crate::encoder::network::Network;
-use crate::encoder::widths::Widths;
 use crate::layers::activation::Activation;
 use crate::layers::attention_shape::{Attention, Reach};
 use crate::layers::embedding::Embedding;

@@ -1,9 +1,19 @@
 use pulp::{Scalar, Scalar128b, Scalar256b, Scalar512b, Simd};
 
 use super::{Kernel, PAGE, Product, ProductScratch};
+use crate::kernels::epilogue::{Epilogue, Plain};
 use crate::kernels::panels::{Panels, pack_transposed, packed_len};
 use crate::kernels::tests::noise;
-use crate::layers::activation::{Plain, Relu};
+
+#[derive(Debug, Clone, Copy)]
+struct Relu;
+
+impl Epilogue for Relu {
+    #[inline(always)]
+    fn apply(self, x: f32) -> f32 {
+        x.max(0.0)
+    }
+}
 
 /// Every height of a block, widths around a panel, and two gaps between rows: a small one, and one
 /// of a page, with which rows are copied.

@@ -5,10 +5,10 @@ use proptest::strategy::{Just, Strategy};
 use tokenizers::{Tokenizer, TruncationParams};
 
 use super::{MAX_PREFIX_BYTES, TextTokenizer};
+use crate::checkpoint::truncation_side::TruncationSide;
 use crate::tokenizer::chunks::{CHUNK_BYTES, Chunk, LONGEST_WORD_BYTES, MARKS};
 use crate::tokenizer::open::TokenizerFile;
 use crate::tokenizer::options::TokenizeOptions;
-use crate::tokenizer::truncation::TruncationSide;
 
 const PLAIN: TokenizeOptions = TokenizeOptions {
     special_tokens: true,

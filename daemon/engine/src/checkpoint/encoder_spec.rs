@@ -1,6 +1,21 @@
-//! How wide the activations of an encoder are.
+//! What a configuration says about an encoder: its limits, and the widths of its activations.
 
 use crate::layers::attention_shape::Attention;
+
+/// The description of an encoder, from its configuration alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EncoderSpec {
+    /// Its name, such as `bert`.
+    pub(crate) name: &'static str,
+    /// Rows of the token table.
+    pub(crate) vocabulary: usize,
+    /// The longest sequence in tokens, unless the folder sets another limit.
+    pub(crate) positions: usize,
+    /// Whether positions are rows of a table, so that `positions` cannot be exceeded.
+    pub(crate) positions_end: bool,
+    /// Sizes of its activations.
+    pub(crate) widths: Widths,
+}
 
 /// Values of one token in each of the activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +35,14 @@ pub(crate) struct Widths {
 }
 
 impl Widths {
-    /// Those of blocks with this attention, on embeddings as wide as the residual stream.
+    /// The widths of blocks with this attention, on embeddings as wide as the residual stream.
     pub(crate) fn new(hidden: usize, attention: Attention, inner: usize, gated: bool) -> Self {
         let (qkv, context) = (attention.qkv_width(), attention.width());
         Self { embedding: hidden, hidden, qkv, context, inner, gated }
     }
 
-    /// Widths of the buffers that a forward pass computes in: the residual stream, what is read from
-    /// it or added to it, the widest product, and the gate.
+    /// Widths of the buffers that a forward pass computes in: the residual stream, the input or output
+    /// of a layer beside it, the widest product, and the gate.
     pub(crate) fn buffers(self) -> [usize; 4] {
         let joining = self.hidden.max(self.context).max(self.embedding);
         let widest = self.qkv.max(self.inner).max(self.hidden);

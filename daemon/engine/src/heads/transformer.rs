@@ -1,4 +1,4 @@
-//! A network with its tokenizer and what makes rows of texts from those of tokens.
+//! Embedding models around an encoder.
 
 use std::sync::Arc;
 
@@ -8,32 +8,32 @@ use crate::api::sequence::Sequence;
 use crate::api::spec::ModelSpec;
 use crate::encoder::network::Network;
 use crate::encoder::workspace::Workspace;
-use crate::heads::head::Head;
-use crate::heads::post_pooling::TailScratch;
+use crate::heads::pooling_head::PoolingHead;
+use crate::heads::post_pooling::PostPoolingScratch;
 use crate::tokenizer::TextTokenizer;
 
-/// An embedding model around a network.
+/// A network with its tokenizer and a pooling head.
 #[derive(Debug)]
 pub(crate) struct Transformer {
-    /// A head that scores may share it, and the tokenizer.
+    /// May be shared with a classification head.
     pub(crate) network: Arc<Network>,
-    pub(crate) encoder: Arc<TextTokenizer>,
-    pub(crate) head: Head,
-    pub(crate) card: ModelSpec,
+    pub(crate) tokenizer: Arc<TextTokenizer>,
+    pub(crate) head: PoolingHead,
+    pub(crate) spec: ModelSpec,
     pub(crate) fingerprint: [u8; 32],
 }
 
 impl EmbeddingModel for Transformer {
     fn spec(&self) -> &ModelSpec {
-        &self.card
+        &self.spec
     }
 
     fn tokenize(&self, text: &str) -> Result<Sequence, ComputeError> {
-        self.encoder.tokenize(text)
+        self.tokenizer.tokenize(text)
     }
 
     fn tokenize_with_prompt(&self, prompt: &str, text: &str) -> Result<Sequence, ComputeError> {
-        self.encoder.tokenize_with_prompt(prompt, text)
+        self.tokenizer.tokenize_with_prompt(prompt, text)
     }
 
     fn fingerprint(&self) -> Option<[u8; 32]> {
@@ -41,35 +41,35 @@ impl EmbeddingModel for Transformer {
     }
 
     fn compute_context(self: Arc<Self>) -> Box<dyn ComputeContext> {
-        Box::new(TransformerComputer {
+        Box::new(TransformerContext {
             model: self,
             workspace: Workspace::default(),
-            tail: TailScratch::default(),
+            post_pooling: PostPoolingScratch::default(),
         })
     }
 }
 
 #[derive(Debug)]
-struct TransformerComputer {
+struct TransformerContext {
     model: Arc<Transformer>,
     workspace: Workspace,
-    tail: TailScratch,
+    post_pooling: PostPoolingScratch,
 }
 
-impl ComputeContext for TransformerComputer {
+impl ComputeContext for TransformerContext {
     fn compute(
         &mut self,
         batch: &[&Sequence],
         rows: &mut [&mut [f32]],
     ) -> Result<(), ComputeError> {
         let model = &*self.model;
-        check_rows(&model.card, batch, rows)?;
+        check_rows(&model.spec, batch, rows)?;
         if batch.iter().all(|sequence| sequence.ids.is_empty()) {
-            return model.head.write(&[], batch, rows, &mut self.tail);
+            return model.head.write(&[], batch, rows, &mut self.post_pooling);
         }
         let hidden = model.network.forward(batch, &mut self.workspace).map_err(ComputeError::from);
-        let written =
-            hidden.and_then(|hidden| model.head.write_from(&hidden, batch, rows, &mut self.tail));
+        let written = hidden
+            .and_then(|hidden| model.head.write_from(&hidden, batch, rows, &mut self.post_pooling));
         written.map_err(|error| {
             let tokens = batch.iter().map(|sequence| sequence.ids.len()).sum();
             error.or_out_of_memory(model.network.device(), tokens)
