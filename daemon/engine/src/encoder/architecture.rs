@@ -11,13 +11,13 @@ use crate::encoder::network::Network;
 /// A model's architecture with its settings, before any weights are read. Its `Debug` output is part
 /// of the model's fingerprint, so every setting that affects the rows must be in it.
 pub(crate) trait Architecture: fmt::Debug + Send + Sync {
-    /// What the configuration alone says about the encoder.
+    /// The description of the encoder, from its configuration alone.
     fn spec(&self) -> EncoderSpec;
 
     /// Reads the network.
     ///
     /// # Errors
-    /// When the weights do not match the configuration.
+    /// If the weights do not match the configuration.
     fn network(&self, reader: &mut TensorReader<'_>) -> Result<Network, LoadError>;
 
     /// The tensors of its sequence classification head, if it has one.

@@ -1,8 +1,9 @@
-//! The supported encoders, one a file: what their `config.json` says, what their tensors are called,
-//! and which parts of a [`Network`] they are.
+//! The supported encoders, one a file: the settings in their `config.json`, the names of their tensors,
+//! and the parts of their [`Network`].
 //!
-//! An architecture computes nothing itself. `docs/adding-a-model.md` shows how to add one. Those of
-//! one shape share it: [`post_norm`] is BERT's, [`pre_norm`] that of the decoders used as encoders.
+//! An architecture computes nothing itself. `docs/adding-a-model.md` shows how to add one. Architectures
+//! of one shape share a file: [`post_norm`] for BERT and its successors, [`pre_norm`] for decoders that
+//! are used as encoders.
 
 mod albert;
 mod bert;
@@ -35,7 +36,7 @@ use crate::encoder::network::Network;
 /// Interprets a `config.json`; `file` is its path, for messages.
 ///
 /// # Errors
-/// When it is not the configuration of an encoder, or requires something unsupported.
+/// If it is not the configuration of an encoder, or requires something unsupported.
 pub(crate) fn read(config: &Value, file: &Path) -> Result<Box<dyn Architecture>, LoadError> {
     const SUPPORTED: &str = "bert, roberta, xlm-roberta, camembert, distilbert, electra, albert, \
         mpnet, modernbert, nomic_bert, qwen3, gemma3_text, t5, mt5, model2vec";
@@ -76,7 +77,7 @@ pub(crate) fn read_folder(folder: &Path) -> Result<Box<dyn Architecture>, LoadEr
 /// Reads the network of an architecture, without the heads that may follow it in the file.
 ///
 /// # Errors
-/// When the weights do not match the configuration.
+/// If the weights do not match the configuration.
 pub(crate) fn load(
     architecture: &dyn Architecture,
     weights: &Weights,

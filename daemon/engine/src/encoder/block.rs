@@ -1,4 +1,4 @@
-//! A block of an encoder: its layers with their weights, and where it normalises.
+//! A block of an encoder: its layers with their weights, and the position of its norms.
 
 use crate::layers::attention_shape::Attention;
 use crate::layers::linear::Linear;
@@ -29,7 +29,7 @@ pub(crate) struct SelfAttention {
 #[derive(Debug)]
 pub(crate) struct FeedForward {
     pub(crate) up: Linear,
-    /// Multiplies the output of `up`.
+    /// Its output multiplies the output of `up`.
     pub(crate) gate: Option<Linear>,
     pub(crate) down: Linear,
 }

@@ -1,4 +1,4 @@
-//! How a file names the layers of a head behind the encoder.
+//! The names of the layers of a head in a file.
 
 use crate::checkpoint::layer_reader::Bias;
 use crate::layers::activation::Activation;

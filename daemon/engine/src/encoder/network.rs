@@ -1,4 +1,4 @@
-//! The network that all encoders are: an embedding and a stack of blocks.
+//! The network of every encoder: an embedding and a stack of blocks.
 //!
 //! Architectures differ in where they normalise, in how they encode positions, and in which tokens a
 //! token attends to. Each is a [`Network`] with those parts chosen; see
@@ -23,9 +23,9 @@ use crate::layers::rotary::{Rotary, RotaryTable, RotatedHeads};
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) embedding: Embedding,
-    /// From embedding rows to the residual stream, where their widths differ.
+    /// From embedding rows to the residual stream, if their widths differ.
     pub(crate) projection: Option<Linear>,
-    /// In the order they run. One block may occur several times, and is in memory once.
+    /// In order. A block may occur several times; it is in memory once.
     pub(crate) blocks: Vec<Arc<Block>>,
     /// Added to the scores of all blocks.
     pub(crate) bias: Option<RelativeBias>,
@@ -39,7 +39,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// A network of these parts, without any of the optional ones.
+    /// A network of these parts, without the optional ones.
     pub(crate) fn of(
         embedding: Embedding,
         blocks: Vec<Block>,
@@ -91,7 +91,7 @@ impl Network {
     }
 }
 
-/// One batch on its way through the network: the buffers, and the lengths of the sequences.
+/// The forward pass of one batch: the buffers, and the lengths of the sequences.
 struct ForwardPass<'a> {
     network: &'a Network,
     lengths: &'a [usize],

@@ -7,9 +7,9 @@ use crate::layers::attention::AttentionScratch;
 /// The buffers that a network computes in. They grow to the largest batch seen.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
-    /// Rows that fit.
+    /// Rows that the buffers have memory for.
     rows: usize,
-    /// Flat, so that rows of any width fit.
+    /// One-dimensional, so that rows may have any width.
     buffers: Vec<Tensor>,
     pub(crate) attention: AttentionScratch,
 }

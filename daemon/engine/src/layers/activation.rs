@@ -16,7 +16,7 @@ impl Epilogue for Gelu {
     }
 }
 
-/// The GELU by the hyperbolic tangent, for models trained with it.
+/// The GELU approximated by the hyperbolic tangent, for models trained with it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GeluTanh;
 
@@ -79,11 +79,11 @@ pub(crate) enum Activation {
 }
 
 impl Activation {
-    /// The names that [`named`](Self::named) knows.
+    /// The names that [`named`](Self::named) accepts, for messages.
     pub(crate) const NAMES: &str =
         "gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, silu, swish, tanh";
 
-    /// What a configuration calls by this name.
+    /// The activation with this name in configurations.
     pub(crate) fn named(name: &str) -> Option<Self> {
         match name {
             "gelu" => Some(Self::Gelu),

@@ -1,4 +1,4 @@
-//! Self-attention over packed sequences, each attending to itself alone.
+//! Self-attention over packed sequences. The tokens of a sequence attend to each other alone.
 //!
 //! Per sequence and head: keys and values are packed as panels, and for a block of queries the
 //! scores, their softmax and the weighted values are computed while the scores are in the cache.
@@ -18,10 +18,10 @@ use crate::layers::in_place::in_place_from;
 use crate::layers::portable;
 use crate::layers::relative_bias::RelativeBias;
 
-/// Queries whose scores are kept at once.
+/// Queries whose scores are computed at a time.
 const QUERIES: usize = 48;
 
-/// Memory that attention needs beside its operands. Belongs to one worker; grows as needed.
+/// Scratch memory of one worker. Grows to the longest sequence seen.
 #[derive(Debug, Default)]
 pub(crate) struct AttentionScratch {
     keys: Vec<f32>,
@@ -34,7 +34,7 @@ impl Attention {
     /// product `qkv` (`[tokens, (heads + 2 * key_heads) * head_width]`: all queries, all keys, all
     /// values).
     ///
-    /// `lengths` are those of the packed sequences, in order.
+    /// `lengths` has the lengths of the packed sequences, in order.
     pub(crate) fn forward(
         self,
         qkv: &Tensor,
@@ -63,7 +63,7 @@ impl Attention {
         })
     }
 
-    /// Attends within one sequence: `qkv` and `context` hold its tokens only.
+    /// Computes one sequence: `qkv` and `context` hold the rows of its tokens.
     fn sequence(
         self,
         qkv: &[f32],
@@ -89,7 +89,7 @@ impl Attention {
         }
     }
 
-    /// Attends with some queries of one head, whose keys and values are packed in `scratch`.
+    /// Computes some queries of one head, whose keys and values are packed in `scratch`.
     fn queries(
         self,
         qkv: &[f32],
@@ -102,7 +102,7 @@ impl Attention {
         let (width, head_width, stride) = (self.width(), self.head_width, self.qkv_width());
         let (len, count, at) = (context.len() / width, queries.len(), head * head_width);
         let AttentionScratch { keys, values, scores } = scratch;
-        // What no query of the block looks at is left out, by whole panels.
+        // Panels of keys that no query of the block attends to are left out.
         let seen = self.reach.keys(queries.clone(), len);
         let from = seen.start / PANEL * PANEL;
         let columns = seen.end - from;

@@ -1,4 +1,4 @@
-//! The shape of attention, which its kernel and its tensor operations share.
+//! The shape of attention, shared by its kernel and its tensor operations.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ pub(crate) struct Attention {
     /// Heads of the keys and values; each is shared by `heads / key_heads` heads of queries.
     pub(crate) key_heads: usize,
     pub(crate) head_width: usize,
-    /// Multiplies the scores before their softmax.
+    /// The factor of the scores before their softmax.
     pub(crate) scale: f32,
     pub(crate) reach: Reach,
 }
@@ -18,11 +18,11 @@ pub(crate) struct Attention {
 /// Which tokens of its sequence a token attends to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// All of them.
+    /// All tokens.
     All,
-    /// Itself and those before it.
+    /// Itself and the tokens before it.
     Before,
-    /// Those at most this many positions away, to either side.
+    /// Tokens at most this many positions away, on either side.
     Near(usize),
 }
 

@@ -13,7 +13,7 @@ pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<()> {
     each("add", x, y, |x, y| *x += y)
 }
 
-/// `x *= y`: how a gate is applied.
+/// `x *= y`, as for a gate.
 pub(crate) fn multiply(x: &Tensor, y: &Tensor) -> Result<()> {
     if portable::is_for(x.device()) {
         return portable::multiply(x, y);

@@ -1,4 +1,4 @@
-//! The rows that tokens start from: their own, and those of their place and their segment.
+//! The embedding layer: the sum of the rows of a token, its position and its segment.
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
 
@@ -13,7 +13,7 @@ use crate::layers::storage::{values_mut, with_panels, with_values};
 pub(crate) struct Embedding {
     /// `[vocabulary, width]`, of f32 or on the CPU of bf16.
     pub(crate) tokens: Tensor,
-    /// Multiplies the token's row.
+    /// The factor of token rows.
     pub(crate) scale: f32,
     /// `[segments, width]`: a row for each text of a pair.
     pub(crate) segments: Option<Tensor>,
@@ -21,67 +21,18 @@ pub(crate) struct Embedding {
     pub(crate) norm: Option<Norm>,
 }
 
-/// A table of rows by place.
+/// A table of rows by position.
 #[derive(Debug)]
 pub(crate) struct Positions {
     /// `[positions, width]`
     pub(crate) rows: Tensor,
-    /// The token that takes up no place, in models that count from the row after its number. It may
-    /// well stand in a text that spells it.
+    /// The id of the padding token, in models that count positions from the row behind this id. A text
+    /// may contain the token: it has the row of its id, and the count goes on behind it.
     pub(crate) padding: Option<u32>,
 }
 
-impl Positions {
-    /// The row of the `i`-th token of a sequence, for tokens in their order.
-    fn place(&self) -> impl FnMut(&Sequence, usize) -> usize {
-        let padding = self.padding;
-        let mut next = 0;
-        move |sequence, i| {
-            let Some(padding) = padding else { return i };
-            if i == 0 {
-                next = index(padding);
-            }
-            if sequence.ids[i] == padding {
-                return index(padding);
-            }
-            next += 1;
-            next
-        }
-    }
-}
-
-/// The row of the `i`-th token's text, in a table that may have but one.
-fn segment_in(segments: &Tensor) -> Result<impl FnMut(&Sequence, usize) -> usize + use<>> {
-    let last = segments.dim(0)?.saturating_sub(1);
-    Ok(move |sequence: &Sequence, i| {
-        let is_second = sequence.first_len > 0 && i >= sequence.first_len;
-        usize::from(is_second).min(last)
-    })
-}
-
-/// The rows that `place` finds in a table, one for each token.
-fn rows_at(
-    table: &Tensor,
-    sequences: &[&Sequence],
-    mut place: impl FnMut(&Sequence, usize) -> usize,
-) -> Result<Tensor> {
-    let count = table.dim(0)?;
-    let mut places = Vec::new();
-    for sequence in sequences {
-        for i in 0..sequence.ids.len() {
-            let at = place(sequence, i);
-            if at >= count {
-                let tokens = sequence.ids.len();
-                bail!("a sequence of {tokens} tokens is longer than the model reads");
-            }
-            places.push(u32::try_from(at)?);
-        }
-    }
-    portable::rows(table, places)
-}
-
 impl Embedding {
-    /// Rows of this table as they are.
+    /// A layer of token rows alone.
     pub(crate) fn of_tokens(tokens: Tensor) -> Self {
         Self { tokens, scale: 1.0, segments: None, positions: None, norm: None }
     }
@@ -94,7 +45,7 @@ impl Embedding {
         hidden.inplace_op1(&Lookup { layer: self, sequences })
     }
 
-    /// By tensor operations; the rows are looked for here, since a GPU does not check.
+    /// By tensor operations. Ids are checked here, because a GPU does not check them.
     fn forward_portable(&self, sequences: &[&Sequence], hidden: &Tensor) -> Result<()> {
         let ids = sequences.iter().flat_map(|sequence| sequence.ids.iter().copied());
         let ids: Vec<u32> = ids.collect();
@@ -107,7 +58,7 @@ impl Embedding {
             rows = rows.add(&rows_at(segments, sequences, segment_in(segments)?)?)?;
         }
         if let Some(positions) = &self.positions {
-            rows = rows.add(&rows_at(&positions.rows, sequences, positions.place())?)?;
+            rows = rows.add(&rows_at(&positions.rows, sequences, positions.index_of())?)?;
         }
         match &self.norm {
             Some(norm) => norm.write(&rows, hidden),
@@ -115,20 +66,20 @@ impl Embedding {
         }
     }
 
-    /// Adds to each row the one that `place` finds for it in a table.
+    /// Adds to the row of each token the row of a table with the index that `index_of` finds.
     fn add(
         &self,
         table: &Tensor,
         sequences: &[&Sequence],
         hidden: &mut [f32],
-        mut place: impl FnMut(&Sequence, usize) -> usize,
+        mut index_of: impl FnMut(&Sequence, usize) -> usize,
     ) -> Result<()> {
         let width = self.tokens.dim(1)?;
         with_values(table, |table| {
             let mut rows = hidden.chunks_exact_mut(width);
             for sequence in sequences {
                 for (i, row) in (0..sequence.ids.len()).zip(&mut rows) {
-                    let at = place(sequence, i).saturating_mul(width);
+                    let at = index_of(sequence, i).saturating_mul(width);
                     let Some(added) = table.get(at..at.saturating_add(width)) else {
                         let tokens = sequence.ids.len();
                         bail!("a sequence of {tokens} tokens is longer than the model reads");
@@ -141,7 +92,7 @@ impl Embedding {
     }
 }
 
-/// The layer together with what it is to look up.
+/// The layer, and the tokens to look up.
 struct Lookup<'a> {
     layer: &'a Embedding,
     sequences: &'a [&'a Sequence],
@@ -184,13 +135,62 @@ impl InplaceOp1 for Lookup<'_> {
             self.layer.add(segments, self.sequences, hidden, segment)?;
         }
         if let Some(positions) = &self.layer.positions {
-            self.layer.add(&positions.rows, self.sequences, hidden, positions.place())?;
+            self.layer.add(&positions.rows, self.sequences, hidden, positions.index_of())?;
         }
         match &self.layer.norm {
             Some(norm) => norm.rows(hidden, None),
             None => Ok(()),
         }
     }
+}
+
+impl Positions {
+    /// The row of the `i`-th token of a sequence, for tokens in their order.
+    fn index_of(&self) -> impl FnMut(&Sequence, usize) -> usize {
+        let padding = self.padding;
+        let mut next = 0;
+        move |sequence, i| {
+            let Some(padding) = padding else { return i };
+            if i == 0 {
+                next = index(padding);
+            }
+            if sequence.ids[i] == padding {
+                return index(padding);
+            }
+            next += 1;
+            next
+        }
+    }
+}
+
+/// The row of the `i`-th token's segment, in a table of one or two rows.
+fn segment_in(segments: &Tensor) -> Result<impl FnMut(&Sequence, usize) -> usize + use<>> {
+    let last = segments.dim(0)?.saturating_sub(1);
+    Ok(move |sequence: &Sequence, i| {
+        let is_second = sequence.first_len > 0 && i >= sequence.first_len;
+        usize::from(is_second).min(last)
+    })
+}
+
+/// For each token the row of a table with the index that `index_of` finds.
+fn rows_at(
+    table: &Tensor,
+    sequences: &[&Sequence],
+    mut index_of: impl FnMut(&Sequence, usize) -> usize,
+) -> Result<Tensor> {
+    let count = table.dim(0)?;
+    let mut indices = Vec::new();
+    for sequence in sequences {
+        for i in 0..sequence.ids.len() {
+            let at = index_of(sequence, i);
+            if at >= count {
+                let tokens = sequence.ids.len();
+                bail!("a sequence of {tokens} tokens is longer than the model reads");
+            }
+            indices.push(u32::try_from(at)?);
+        }
+    }
+    portable::rows(table, indices)
 }
 
 fn index(id: u32) -> usize {

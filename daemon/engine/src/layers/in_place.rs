@@ -1,6 +1,6 @@
 //! Layers as candle's in-place operations, each a closure over slices.
 //!
-//! The closure is called once and inlined: no operation costs more than one written out by hand.
+//! The closure is called once and inlined, so that an operation costs no more than a handwritten one.
 
 use std::cell::Cell;
 

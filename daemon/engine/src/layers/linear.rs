@@ -21,17 +21,17 @@ pub(crate) struct Linear {
     activation: Activation,
 }
 
-/// As the device of its layer wants it.
+/// The weights, in the layout that the device needs.
 #[derive(Debug)]
 enum Weight {
-    /// Panels as [`crate::kernels::panels`] lays them out: `[panels, inputs, PANEL]`, of f32 or bf16.
+    /// Panels in the layout of [`crate::kernels::panels`]: `[panels, inputs, PANEL]`, of f32 or bf16.
     Panels(Tensor),
     /// `[outputs, inputs]`
     Rows(Tensor),
 }
 
 impl Linear {
-    /// Values that it writes for each row.
+    /// Values of an output row.
     pub(crate) fn outputs(&self) -> usize {
         self.outputs
     }
@@ -51,10 +51,10 @@ impl Linear {
         }
     }
 
-    /// As [`forward`](Self::forward), of `count` rows that lie in memory.
+    /// As [`forward`](Self::forward), for `count` rows in a slice.
     ///
     /// # Panics
-    /// When a slice is shorter than that.
+    /// If a slice is shorter than `count` rows.
     pub(crate) fn rows(&self, x: &[f32], count: usize, out: &mut [f32]) -> Result<()> {
         match &self.weight {
             Weight::Panels(panels) => self.packed(panels, x, count, out),
@@ -105,7 +105,7 @@ pub(crate) struct LinearBuilder {
 }
 
 impl LinearBuilder {
-    /// A layer of these sizes, still without weights.
+    /// A layer of these sizes without weights.
     pub(crate) fn new(inputs: usize, outputs: usize) -> Self {
         let panels = vec![0.0; packed_len(inputs, outputs)];
         Self { panels, bias: Vec::with_capacity(outputs), inputs, outputs }
@@ -117,9 +117,7 @@ impl LinearBuilder {
         self.bias.extend_from_slice(bias);
     }
 
-    /// The layer, once as many outputs were added as [`new`](Self::new) was told.
-    ///
-    /// On a GPU weights are f32 in any case.
+    /// The layer, once all of its outputs were added. On a GPU its weights are f32 in any case.
     pub(crate) fn finish(
         self,
         activation: Activation,
@@ -128,7 +126,7 @@ impl LinearBuilder {
     ) -> Result<Linear> {
         let Self { panels, inputs, outputs, .. } = self;
         let weight = if portable::is_for(device) {
-            // A pass more than need be, once: whoever reads weights need not know of devices.
+            // Packed weights are unpacked again: one pass at load, and readers need not know the device.
             let rows = unpack_transposed(&panels, inputs, outputs);
             Weight::Rows(Tensor::from_vec(rows, (outputs, inputs), device)?)
         } else {
@@ -172,7 +170,7 @@ mod tests {
         assert_eq!(out.to_vec2::<f32>().unwrap(), [[13.0, 0.0], [12.0, 0.0]]);
     }
 
-    /// Numbers that 16 bits hold make the same products as in 32, to the bit.
+    /// Weights that 16 bits hold exactly give the same products as in 32 bits, bit for bit.
     #[test]
     fn weights_of_16_bits_are_the_same_numbers() {
         let (inputs, outputs) = (37, 70);

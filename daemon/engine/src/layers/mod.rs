@@ -1,10 +1,9 @@
-//! The layers that architectures are written with, one a file.
+//! The layers that networks consist of, one a file.
 //!
-//! Activations are candle tensors that the caller owns, and a layer is a candle in-place operation
-//! over them. An architecture therefore reads as a list of layer calls and names no device: where the
-//! tensors are on a GPU, a layer computes by [`portable`] operations instead, and a faster CPU kernel
-//! comes in by changing what stands below [`packed`]. Layers have no state of their own besides
-//! weights.
+//! Activations are candle tensors that the caller owns, and a layer is an in-place operation of candle
+//! on them. A network therefore reads as a list of layer calls and names no device: a layer computes by
+//! [`kernels`](crate::kernels) on the CPU, and by [`portable`] operations on a GPU. Layers have no state
+//! besides their weights.
 
 pub(crate) mod activation;
 pub(crate) mod attention;

@@ -17,12 +17,12 @@ pub(crate) struct LayerNorm {
     pub(crate) epsilon: f32,
 }
 
-/// A normalisation of one of the kinds that models are trained with.
+/// A normalisation of any kind.
 #[derive(Debug)]
 pub(crate) enum Norm {
-    /// By mean and deviation.
+    /// By mean and standard deviation.
     Layer(LayerNorm),
-    /// By the root of the mean square.
+    /// By the root mean square.
     Rms(RmsNorm),
 }
 
@@ -59,7 +59,7 @@ impl Norm {
         in_place("norm", x, |rows| self.rows(rows, None))
     }
 
-    /// Normalises rows that lie in memory, after the residual was added to them.
+    /// Normalises rows in a slice, after adding the residual to them.
     pub(crate) fn rows(&self, rows: &mut [f32], residual: Option<&[f32]>) -> Result<()> {
         match self {
             Self::Layer(norm) => norm.rows(rows, residual),
@@ -89,7 +89,7 @@ impl Norm {
 }
 
 impl LayerNorm {
-    /// Normalises rows that lie in memory, after the residual was added to them.
+    /// Normalises rows in a slice, after adding the residual to them.
     pub(crate) fn rows(&self, rows: &mut [f32], residual: Option<&[f32]>) -> Result<()> {
         with_values(&self.weight, |weight| {
             with_values(&self.bias, |bias| {
@@ -113,12 +113,12 @@ impl LayerNorm {
     }
 }
 
-/// Normalises one row; for code that the caller dispatches.
+/// Normalises one row. Call it inside [`vectorize`].
 #[inline(always)]
 pub(crate) fn normalize(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
     let len = width_as_f32(row.len());
     let mean = sum_by(row, |x| x) / len;
-    // Two passes: the difference of two large sums would lose the digits that are asked for.
+    // Two passes: the difference of two large sums would lose precision.
     let variance = sum_by(row, |x| (x - mean) * (x - mean)) / len;
     let scale = 1.0 / (variance + epsilon).sqrt();
     for ((x, w), b) in row.iter_mut().zip(weight).zip(bias) {

@@ -1,10 +1,9 @@
-//! The layers by candle's tensor operations: for tensors on a GPU.
+//! The layers by candle's tensor operations, for tensors on a GPU.
 //!
-//! Each function does what the layer of its name does, for tensors on any device; results go to the
-//! tensor that the caller owns, so that architectures name no device. Tests compare them with the
-//! kernels on the CPU, where both can be run.
+//! Each function computes the layer of its name on any device, and writes to a tensor that the caller
+//! owns. Tests compare it with the kernel on the CPU, where both run.
 //!
-//! Indices are checked here, on the CPU: a GPU that is sent beyond a table is lost to the process.
+//! Indices are checked on the CPU: after an access beyond a table the GPU is lost to the process.
 
 pub(crate) mod attention;
 pub(crate) mod pooling;
@@ -20,7 +19,7 @@ use candle_nn::ops;
 
 use crate::layers::activation::Activation;
 
-/// Whether layers over tensors of a device are computed here.
+/// Whether layers on a device compute by tensor operations.
 pub(crate) fn is_for(device: &Device) -> bool {
     #[cfg(test)]
     if forced::is_on() {
@@ -60,8 +59,8 @@ pub(crate) fn activated(
 
 /// Layer normalisation of each row.
 ///
-/// Candle's kernel computes the variance as the difference of two means: exact enough unless a row's
-/// mean is large beside its deviation, which trained models do not have.
+/// Candle's kernel computes the variance as the difference of two means. That is exact enough unless a
+/// row's mean is much larger than its deviation, which does not happen in trained models.
 pub(crate) fn layer_norm(
     x: &Tensor,
     weight: &Tensor,
@@ -86,10 +85,10 @@ pub(crate) fn multiply(x: &Tensor, y: &Tensor) -> Result<()> {
     write(x, &x.mul(y)?)
 }
 
-/// The rows of a table at these places, which the caller has checked.
-pub(crate) fn rows(table: &Tensor, places: Vec<u32>) -> Result<Tensor> {
-    let count = places.len();
-    table.index_select(&Tensor::from_vec(places, count, table.device())?, 0)
+/// The rows of a table at these indices, which the caller has checked.
+pub(crate) fn rows(table: &Tensor, indices: Vec<u32>) -> Result<Tensor> {
+    let count = indices.len();
+    table.index_select(&Tensor::from_vec(indices, count, table.device())?, 0)
 }
 
 /// Rotates pairs of values of the first `heads` heads of each row; `cosines` and `sines` are
@@ -113,12 +112,12 @@ pub(crate) fn rotary(
     rows.slice_set(&rotated.reshape((tokens, heads * head_width))?, 1, 0)
 }
 
-/// Puts values into a tensor that the caller owns.
+/// Writes values to a tensor that the caller owns.
 pub(crate) fn write(out: &Tensor, values: &Tensor) -> Result<()> {
     out.slice_set(values, 0, 0)
 }
 
-/// For tests: the layers of a thread are computed here even on the CPU.
+/// For tests: makes the layers of a thread compute by tensor operations on the CPU, too.
 #[cfg(test)]
 pub(crate) mod forced {
     use std::cell::Cell;

@@ -1,44 +1,44 @@
-//! What attention adds to a score for the distance between query and key.
+//! A bias of attention scores by the distance between query and key.
 
-/// A curve over the distance for each head, learned in buckets that widen with the distance.
+/// For each head a bias by distance, learned in buckets that widen with the distance.
 #[derive(Debug, Clone)]
 pub(crate) struct RelativeBias {
-    /// For each head the values at the distances `-reach..=reach`, the key's place less the query's.
+    /// For each head the bias at the distances `-reach..=reach`: the position of the key less that of the
+    /// query.
     curves: Vec<f32>,
-    /// Beyond it a curve goes on as it ends.
+    /// Beyond this distance the bias is constant.
     reach: usize,
 }
 
-/// How distances fall into buckets, half of which are for keys behind the query.
+/// The buckets of distances. Half of them are for keys behind the query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Buckets {
     /// Rows of the learned table; at least 4.
     pub(crate) count: usize,
-    /// The distance from which on the last bucket holds.
+    /// The distance where the last bucket begins.
     pub(crate) max_distance: usize,
 }
 
 impl Buckets {
-    /// The bucket of a key that lies `distance` behind the query, or in front of it.
+    /// The bucket of a key `distance` positions behind the query, or in front of it.
     fn of(self, distance: usize, is_behind: bool) -> usize {
         let half = self.count / 2;
         self.widening(distance, half) + if is_behind { half } else { 0 }
     }
 
-    /// The bucket of a key that lies `distance` in front of the query, where none lies behind: all
-    /// buckets are for those in front.
+    /// The bucket of a key `distance` positions in front of the query in causal attention, where all
+    /// buckets are for keys in front.
     fn of_past(self, distance: usize) -> usize {
         self.widening(distance, self.count)
     }
 
-    /// One of the first `count` buckets: the first half of them for a distance each.
+    /// One of `count` buckets. Each of the first half is for one distance.
     fn widening(self, distance: usize, count: usize) -> usize {
         let exact = count / 2;
         if distance < exact {
             return distance;
         }
-        // In f32 and in this order, as the models were trained: the edges are where rounding
-        // puts them.
+        // In f32 and in this order, as in training: rounding determines the edges of the buckets.
         let ratio = (as_f32(distance) / as_f32(exact)).ln()
             / (as_f32(self.max_distance) / as_f32(exact)).ln();
         (exact + truncated(ratio * as_f32(count - exact))).min(count - 1)
@@ -53,7 +53,7 @@ impl RelativeBias {
         })
     }
 
-    /// As [`new`](Self::new), for attention that looks at no key behind the query.
+    /// As [`new`](Self::new), for causal attention.
     pub(crate) fn causal(table: &[f32], heads: usize, buckets: Buckets) -> Self {
         Self::with(table, heads, buckets.max_distance, |distance, is_behind| {
             buckets.of_past(if is_behind { 0 } else { distance })
@@ -75,7 +75,7 @@ impl RelativeBias {
         Self { curves, reach }
     }
 
-    /// For each head the values at the distances `-reach..=reach`, and the reach.
+    /// For each head the bias at the distances `-reach..=reach`, and the reach.
     pub(crate) fn curves(&self) -> (&[f32], usize) {
         (&self.curves, self.reach)
     }
@@ -92,7 +92,7 @@ impl RelativeBias {
     ) {
         let len = 2 * self.reach + 1;
         let curve = &self.curves[head * len..][..len];
-        // Keys up to here are out of reach in front, keys from there on behind.
+        // Keys in front of `near` are farther than `reach`.
         let near = query.saturating_sub(self.reach).saturating_sub(first_key).min(scores.len());
         let (front, rest) = scores.split_at_mut(near);
         front.iter_mut().for_each(|x| *x = *x * scale + curve[0]);
@@ -113,7 +113,7 @@ fn as_f32(distance: usize) -> f32 {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a part of a bucket is cut off; ratios are not negative"
+    reason = "rounds down to a whole bucket; ratios are not negative"
 )]
 fn truncated(bucket: f32) -> usize {
     bucket as usize

@@ -1,4 +1,4 @@
-//! Normalisation by the root of the mean square, of whole rows and of heads.
+//! Normalisation by the root mean square, of whole rows and of single heads.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -16,7 +16,7 @@ pub(crate) struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// Normalises rows that lie in memory, after the residual was added to them.
+    /// Normalises rows in a slice, after adding the residual to them.
     pub(crate) fn rows(&self, rows: &mut [f32], residual: Option<&[f32]>) -> Result<()> {
         with_values(&self.weight, |weight| {
             let width = weight.len();
@@ -38,7 +38,7 @@ impl RmsNorm {
     }
 }
 
-/// Normalises one row; for code that the caller dispatches.
+/// Normalises one row. Call it inside [`vectorize`].
 #[inline(always)]
 pub(crate) fn normalize(row: &mut [f32], weight: &[f32], epsilon: f32) {
     let mean_square = sum_by(row, |x| x * x) / width_as_f32(row.len());
@@ -58,7 +58,8 @@ pub(crate) struct HeadNorm {
 }
 
 impl HeadNorm {
-    /// Changes `qkv` as [`Attention`](crate::layers::attention_shape::Attention) takes it.
+    /// Normalises the heads of `qkv`, the input of
+    /// [`Attention`](crate::layers::attention_shape::Attention).
     pub(crate) fn forward(&self, qkv: &Tensor) -> Result<()> {
         if portable::is_for(qkv.device()) {
             return self.forward_portable(qkv);

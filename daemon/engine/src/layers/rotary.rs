@@ -1,4 +1,4 @@
-//! Rotary positions: pairs of values of a head are rotated by an angle that grows with the place.
+//! Rotary positions: pairs of values of a head are rotated by an angle that grows with the position.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -7,29 +7,29 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor, bail};
 use crate::layers::portable;
 use crate::layers::storage::values_mut;
 
-/// The angles of one base frequency. Sines and cosines are computed as far as texts have reached,
-/// and shared by the workers.
+/// The angles of one base frequency. Sines and cosines are computed up to the longest text seen, and
+/// shared by the workers.
 #[derive(Debug)]
 pub(crate) struct Rotary {
-    /// Angle from one place to the next, for each pair of values.
+    /// The angle between neighbouring positions, for each pair of values.
     steps: Vec<f32>,
     table: Mutex<Arc<RotaryTable>>,
 }
 
-/// Cosines and sines for the places that are in use.
+/// Cosines and sines, by position.
 #[derive(Debug, Default)]
 pub(crate) struct RotaryTable {
     /// Pairs of values that are rotated.
     pairs: usize,
-    /// For each place, a cosine and a sine for each pair.
+    /// For each position, a cosine and a sine for each pair.
     cosines: Vec<f32>,
     sines: Vec<f32>,
-    /// The same as tensors, `[places, pairs]`, once they were needed: all that they turn is on one
-    /// device.
+    /// The same as tensors, `[positions, pairs]`, once a layer has needed them. All layers of a model are
+    /// on one device.
     tensors: OnceLock<[Tensor; 2]>,
 }
 
-/// What of a row is rotated: the first `width` values of each of the first `heads` heads.
+/// The heads of a row that are rotated: the first `heads` heads, of `head_width` values each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RotatedHeads {
     pub(crate) heads: usize,
@@ -37,22 +37,23 @@ pub(crate) struct RotatedHeads {
 }
 
 impl Rotary {
-    /// RotaryTable the first `width` values of a head; the slowest pair by almost `1 / base` a place.
+    /// Rotates the first `width` values of a head; the slowest pair by almost `1 / base` a position.
     pub(crate) fn new(base: f32, width: usize) -> Self {
         // In f32 and in this order, as the models were trained.
         let step = |pair: usize| 1.0 / base.powf(as_f32(2 * pair) / as_f32(width));
         Self { steps: (0..width / 2).map(step).collect(), table: Mutex::default() }
     }
 
-    /// What table sequences of up to `places` tokens.
-    pub(crate) fn table(&self, places: usize) -> Arc<RotaryTable> {
+    /// The table for sequences of up to `positions` tokens.
+    pub(crate) fn table(&self, positions: usize) -> Arc<RotaryTable> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let pairs = self.steps.len();
-        if table.cosines.len() < places * pairs {
-            // Some in advance, so that texts that grow by a token each do not compute it all anew.
-            let places = places.next_power_of_two();
-            let angles =
-                || (0..places).flat_map(|at| self.steps.iter().map(move |step| as_f32(at) * step));
+        if table.cosines.len() < positions * pairs {
+            // Rounded up, so that texts that grow by one token do not recompute the table each time.
+            let positions = positions.next_power_of_two();
+            let angles = || {
+                (0..positions).flat_map(|at| self.steps.iter().map(move |step| as_f32(at) * step))
+            };
             let cosines = angles().map(f32::cos).collect();
             let sines = angles().map(f32::sin).collect();
             *table = Arc::new(RotaryTable { pairs, cosines, sines, tensors: OnceLock::new() });
@@ -62,7 +63,7 @@ impl Rotary {
 }
 
 impl RotaryTable {
-    /// RotaryTable heads of packed sequences of these lengths, in place.
+    /// Rotates heads of packed sequences of these lengths, in place.
     pub(crate) fn forward(
         &self,
         rows: &Tensor,
@@ -73,12 +74,12 @@ impl RotaryTable {
         if portable::is_for(rows.device()) {
             rotation.check(rows.layout())?;
             let [cosines, sines] = self.tensors(rows.device())?;
-            let mut places = Vec::with_capacity(rows.dim(0)?);
+            let mut positions = Vec::with_capacity(rows.dim(0)?);
             for &len in lengths {
-                places.extend(0..u32::try_from(len)?);
+                positions.extend(0..u32::try_from(len)?);
             }
-            let cosines = portable::rows(cosines, places.clone())?;
-            let sines = portable::rows(sines, places)?;
+            let cosines = portable::rows(cosines, positions.clone())?;
+            let sines = portable::rows(sines, positions)?;
             return portable::rotary(rows, rotated.heads, rotated.head_width, &cosines, &sines);
         }
         rows.inplace_op1(&rotation)
@@ -102,7 +103,7 @@ struct Rotation<'a> {
 }
 
 impl Rotation<'_> {
-    /// Answers the values of a row.
+    /// Checks the shapes. Returns the number of values of a row.
     fn check(&self, layout: &Layout) -> Result<usize> {
         let (count, stride) = layout.shape().dims2()?;
         let RotatedHeads { heads, head_width } = self.rotated;
@@ -150,9 +151,9 @@ impl InplaceOp1 for Rotation<'_> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "places and widths are far below 2^24")]
-fn as_f32(place: usize) -> f32 {
-    place as f32
+#[expect(clippy::cast_precision_loss, reason = "positions and widths are far below 2^24")]
+fn as_f32(count: usize) -> f32 {
+    count as f32
 }
 
 #[cfg(test)]
@@ -173,7 +174,7 @@ mod tests {
         let rows = rows.to_vec2::<f32>().unwrap();
         assert_eq!(rows[0], row);
         assert_eq!(rows[1], row, "a sequence starts anew");
-        // One place on: the first pair is rotated by 1, the second by 1 / sqrt(100).
+        // At position 1 the first pair is rotated by 1, the second by 1 / sqrt(100).
         let (a, b) = (1f32.sin_cos(), 0.1f32.sin_cos());
         let want = [a.1, -b.0, a.0, b.1, 7.0, a.1, 0.0, a.0, 0.0, 7.0, 3.0, 3.0];
         for (got, want) in rows[2].iter().zip(want) {

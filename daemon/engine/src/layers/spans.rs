@@ -1,4 +1,4 @@
-//! Rows taken out of the activations: single ones, or the means of several.
+//! Single rows of the activations, or means of several.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor, bail};
 
 use crate::layers::in_place::in_place_from;
 
-/// Writes to each row of `out` the mean of a span of the rows of `hidden`; zeros for an empty one.
+/// Writes the mean of each span of rows of `hidden` to a row of `out`; zeros for an empty span.
 pub(crate) fn span_means(hidden: &Tensor, spans: &[Range<usize>], out: &Tensor) -> Result<()> {
     let (count, width) = hidden.dims2()?;
     let is_within = |span: &Range<usize>| span.start <= span.end && span.end <= count;
@@ -20,8 +20,8 @@ pub(crate) fn span_means(hidden: &Tensor, spans: &[Range<usize>], out: &Tensor) 
                 row.iter_mut().zip(token).for_each(|(x, t)| *x += t);
             }
             if span.len() > 1 {
-                let share = 1.0 / as_f32(span.len());
-                row.iter_mut().for_each(|x| *x *= share);
+                let weight = 1.0 / as_f32(span.len());
+                row.iter_mut().for_each(|x| *x *= weight);
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Slices of the tensors that a CPU operation is given.
+//! Tensors in CPU memory as slices.
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 use half::bf16;
@@ -11,7 +11,7 @@ pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
     let (start, end) = span(layout)?;
     match storage.as_slice::<f32>()?.get(start..end) {
         Some(values) => Ok(values),
-        None => bail!("a layer was given a tensor beyond its storage"),
+        None => bail!("a tensor extends beyond its storage"),
     }
 }
 
@@ -22,11 +22,11 @@ pub(crate) fn values_mut<'a>(
 ) -> Result<&'a mut [f32]> {
     let (start, end) = span(layout)?;
     let CpuStorage::F32(values) = storage else {
-        bail!("a layer was given a tensor to write that is not of f32");
+        bail!("a layer writes f32 tensors only");
     };
     match values.get_mut(start..end) {
         Some(values) => Ok(values),
-        None => bail!("a layer was given a tensor beyond its storage"),
+        None => bail!("a tensor extends beyond its storage"),
     }
 }
 
@@ -34,12 +34,12 @@ pub(crate) fn values_mut<'a>(
 pub(crate) fn with_values<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {
-        bail!("a layer on the CPU was given weights that lie elsewhere");
+        bail!("the weights of a layer on the CPU are on another device");
     };
     read(values(storage, layout)?)
 }
 
-/// Calls `read` with the values of weights in CPU memory, of whichever type.
+/// Calls `read` with the values of weights in CPU memory, of either type.
 pub(crate) fn with_panels<T>(
     tensor: &Tensor,
     read: impl FnOnce(Panels<'_>) -> Result<T>,
@@ -49,12 +49,12 @@ pub(crate) fn with_panels<T>(
     }
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {
-        bail!("a layer on the CPU was given weights that lie elsewhere");
+        bail!("the weights of a layer on the CPU are on another device");
     };
     let (start, end) = span(layout)?;
     match storage.as_slice::<bf16>()?.get(start..end) {
         Some(values) => read(Panels::Bf16(values)),
-        None => bail!("a layer was given a tensor beyond its storage"),
+        None => bail!("a tensor extends beyond its storage"),
     }
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn narrowed(values: &[f32]) -> Vec<bf16> {
     narrow
 }
 
-/// The same for a result, which is brought here from a GPU.
+/// As [`with_values`], for results: they are copied from a GPU.
 pub(crate) fn read_values<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
     if tensor.device().is_cpu() {
         return with_values(tensor, read);

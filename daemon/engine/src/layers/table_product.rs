@@ -1,4 +1,4 @@
-//! Scores of all tokens: a product with the table that tokens are looked up in, where it lies.
+//! Scores of all tokens: a product with the token table.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -8,8 +8,8 @@ use crate::kernels::product::Product;
 use crate::layers::in_place::in_place_from;
 use crate::layers::storage::with_values;
 
-/// `x · tableᵀ + bias`. The table stays row by row as a lookup needs it, and is packed panel by
-/// panel on its way through the cache: rarely multiplied with, it need not be in memory twice.
+/// `x · tableᵀ + bias`. The table keeps the layout of a lookup. Each product packs it panel by panel in
+/// the cache, so that it is in memory once.
 #[derive(Debug)]
 pub(crate) struct TableProduct {
     /// `[tokens, width]`
@@ -19,7 +19,7 @@ pub(crate) struct TableProduct {
 }
 
 impl TableProduct {
-    /// Writes a score for each token, for each row of `x`.
+    /// Writes a row of scores, one for each token, for each row of `x`.
     pub(crate) fn forward(&self, x: &Tensor, out: &Tensor) -> Result<()> {
         let ((tokens, width), (count, found)) = (self.table.dims2()?, x.dims2()?);
         if found != width || out.dims2()? != (count, tokens) {

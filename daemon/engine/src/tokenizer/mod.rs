@@ -4,7 +4,7 @@
 //! adds special tokens and prompts, truncates, and looks at no more of a long text than its tokens
 //! need. [`marian`] and [`sentencepiece`] are the tokenizers that are not a `tokenizer.json`.
 //!
-//! Invariant: whatever part of a text is looked at, its tokens are those of the whole text.
+//! Invariant: the tokens of a text do not depend on how much of it the tokenizer reads.
 
 mod chunks;
 pub(crate) mod marian;

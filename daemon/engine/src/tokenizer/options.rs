@@ -1,12 +1,12 @@
-//! How a kind of model wants its texts tokenized.
+//! How texts are tokenized for a kind of model.
 
 use crate::checkpoint::text_limits::TextLimits;
 use crate::checkpoint::truncation_side::TruncationSide;
 
-/// How a kind of model wants its texts tokenized.
+/// How texts are tokenized for a kind of model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TokenizeOptions {
-    /// Whether to trim white space off the text and to put special tokens around it.
+    /// Whether to trim the text and to put special tokens around it.
     pub(crate) special_tokens: bool,
     /// Whether to lower-case the text before the tokenizer sees it.
     pub(crate) lower_case: bool,

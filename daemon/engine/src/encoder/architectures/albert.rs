@@ -16,8 +16,8 @@ use crate::encoder::head_names::{
 use crate::encoder::network::Network;
 use crate::layers::activation::Activation;
 
-/// Far more blocks than any model runs. No tensors in the file bound their number, since they share
-/// their weights.
+/// Far more blocks than any model has. The file does not bound their number, because they share their
+/// weights.
 const MOST_BLOCKS: usize = 1 << 12;
 
 const NAMES: PostNormNames = PostNormNames {
@@ -33,7 +33,7 @@ const NAMES: PostNormNames = PostNormNames {
 #[derive(Debug)]
 pub(crate) struct Albert {
     encoder: PostNormEncoder,
-    /// Layers are split among the groups; those of one group share its blocks.
+    /// Layers are split among the groups. All layers of a group run the same blocks.
     groups: usize,
     /// Blocks of a group. Each layer runs all of them.
     group_blocks: usize,

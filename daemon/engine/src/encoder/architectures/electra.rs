@@ -50,7 +50,7 @@ impl Architecture for Electra {
             pooling: ClassifierPooling::First,
             dense: "classifier.dense",
             dense_bias: Bias::Each,
-            // Fixed in the reference, whatever hidden_act says; so is that of the other head.
+            // Fixed in the reference for both heads; it does not follow hidden_act.
             activation: Activation::Gelu,
             norm: None,
             output: "classifier.out_proj",

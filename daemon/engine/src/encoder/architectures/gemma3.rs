@@ -12,7 +12,7 @@ use crate::encoder::network::Network;
 use crate::layers::activation::Activation;
 use crate::layers::attention_shape::{Attention, Reach};
 
-/// Gemma's files store the weights of norms less this.
+/// Gemma's files store the weights of norms minus this.
 const NORM_OFFSET: f32 = 1.0;
 
 /// Far more layers than any model has, and few enough to be listed.
@@ -24,7 +24,7 @@ pub(crate) struct Gemma3 {
     encoder: PreNormEncoder,
     /// For each block, whether it attends to all tokens.
     is_global: Vec<bool>,
-    /// How far the other blocks attend, to either side.
+    /// How far the other blocks attend, on either side.
     near: usize,
     global_base: f32,
     local_base: f32,
@@ -86,8 +86,8 @@ impl Architecture for Gemma3 {
     }
 }
 
-/// Which blocks attend to all tokens: as `layer_types` lists them, or one in every
-/// `sliding_window_pattern`.
+/// For each block whether it attends to all tokens: from `layer_types`, or one in
+/// `sliding_window_pattern` blocks.
 fn global_blocks(config: RawConfig<'_>) -> Result<Vec<bool>, LoadError> {
     let layers = config.size("num_hidden_layers")?;
     if let Some(blocks) = config.global_blocks()? {

@@ -1,5 +1,4 @@
-//! ModernBERT: blocks that normalise their input, rotary positions, and in most blocks attention to
-//! near tokens only.
+//! ModernBERT: blocks that normalise their input, rotary positions, and local attention in most blocks.
 
 use crate::checkpoint::encoder_spec::{EncoderSpec, Widths};
 use crate::checkpoint::layer_reader::Bias;
@@ -31,11 +30,11 @@ pub(crate) struct ModernBert {
     norm_bias: Bias,
     attention_bias: Bias,
     feed_bias: Bias,
-    /// One in this many blocks attends to all tokens, from the first one on.
+    /// One in this many blocks attends to all tokens, beginning with the first.
     global_every: usize,
-    /// Which blocks do, where the configuration lists each.
+    /// For each block whether it attends to all tokens, if the configuration lists them.
     global_blocks: Option<Vec<bool>>,
-    /// How far the others attend, to either side.
+    /// How far the other blocks attend, on either side.
     near: usize,
     global_base: f32,
     local_base: f32,
@@ -123,7 +122,7 @@ impl ModernBert {
         let mut norm =
             |part: &str| reader.layer_norm(&name(part), width, self.norm_bias, self.epsilon);
         let norms = Norms::Before {
-            // The embedding is normalised already.
+            // The first block needs no norm: the embedding is normalised.
             attention: if i == 0 { None } else { Some(norm("attn_norm")?) },
             attended: None,
             feed_forward: norm("mlp_norm")?,

@@ -15,7 +15,7 @@ use crate::layers::relative_bias::{Buckets, RelativeBias};
 /// The distance from which on all keys share a bucket; fixed, where T5 has a setting.
 const MAX_DISTANCE: usize = 128;
 
-/// The id of the padding token; fixed in the reference, whatever the configuration says.
+/// The id of the padding token, fixed in the reference: the configuration does not count.
 const PADDING: u32 = 1;
 
 const NAMES: PostNormNames = PostNormNames {

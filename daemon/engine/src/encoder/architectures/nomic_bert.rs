@@ -1,6 +1,6 @@
 //! Nomic-BERT: BERT's blocks with rotary positions and a gated feed-forward.
 //!
-//! Its settings have two spellings: that of the code published with the first models, and that of
+//! Its settings have two spellings: one in the code published with the first models, one in
 //! transformers 5. The tensors have the same names in both.
 
 use crate::checkpoint::encoder_spec::{EncoderSpec, Widths};
@@ -124,7 +124,7 @@ impl NomicBert {
                 Activation::None,
             )?,
         };
-        // Of the two the second one is the gate.
+        // The second of the two is the gate.
         let [gate, up] = [("mlp.fc11", Activation::None), ("mlp.fc12", Activation::Silu)]
             .map(|(part, act)| reader.linear(&[(name(part), inner)], width, self.up_bias, act));
         let down =

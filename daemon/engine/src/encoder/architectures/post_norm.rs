@@ -1,4 +1,4 @@
-//! BERT's shape, whatever the names: an embedding of tokens, positions and segments, then blocks that
+//! BERT's shape under any names: an embedding of tokens, positions and segments, then blocks that
 //! normalise after each residual addition.
 
 use crate::checkpoint::encoder_spec::{EncoderSpec, Widths};
@@ -33,11 +33,11 @@ pub(crate) struct PostNormEncoder {
     pub(crate) position_rows: usize,
     /// Rows of the segment table, if there is one.
     pub(crate) segments: Option<usize>,
-    /// The id of the padding token, where positions count from behind it.
+    /// The id of the padding token, if positions count from behind it.
     pub(crate) padding: Option<u32>,
 }
 
-/// What a file calls the parts of a block.
+/// The names of the parts of a block in a file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PostNormNames {
     pub(crate) qkv: [&'static str; 3],
@@ -48,7 +48,7 @@ pub(crate) struct PostNormNames {
     pub(crate) norm: &'static str,
 }
 
-/// BERT's own names, which most of its successors keep.
+/// BERT's names, which most of its successors keep.
 pub(crate) const BERT_NAMES: PostNormNames = PostNormNames {
     qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
     attended: "attention.output.dense",
@@ -59,7 +59,7 @@ pub(crate) const BERT_NAMES: PostNormNames = PostNormNames {
 };
 
 impl PostNormEncoder {
-    /// Reads the settings that BERT's successors spell as it does. There are segments, and positions
+    /// Reads the settings that BERT's successors spell in the same way. There are segments, and positions
     /// count from 0.
     pub(crate) fn read(config: RawConfig<'_>, activation: Activation) -> Result<Self, LoadError> {
         config.only("position_embedding_type", &"absolute".into(), "absolute")?;
@@ -121,7 +121,7 @@ impl PostNormEncoder {
         let blocks = (0..self.layers)
             .map(|i| self.block(reader, &format!("{stem}.{i}"), names))
             .collect::<Result<_, _>>()?;
-        // Of the encoder itself, the file must not hold more than was read.
+        // The file must hold no other tensors of the encoder.
         let encoder = stem.split_inclusive('.').next().unwrap_or(stem);
         reader.check_extra(&["embeddings", encoder])?;
         Ok(Network::of(embedding, blocks, self.widths(), reader.bytes()))

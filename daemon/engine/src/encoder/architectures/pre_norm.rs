@@ -19,13 +19,13 @@ use crate::layers::rotary::Rotary;
 pub(crate) struct PreNormEncoder {
     pub(crate) vocabulary: usize,
     pub(crate) width: usize,
-    /// Attention of all blocks but for its reach.
+    /// The attention of all blocks, apart from its reach.
     pub(crate) shape: Attention,
     pub(crate) inner: usize,
     pub(crate) activation: Activation,
     /// The longest sequence, in tokens.
     pub(crate) positions: usize,
-    /// Whether the layers of attention have one.
+    /// Whether the layers of attention have a bias.
     pub(crate) attention_bias: Bias,
     pub(crate) epsilon: f32,
     /// Added to the weights of all norms: the file stores them without it.
@@ -36,7 +36,7 @@ pub(crate) struct PreNormEncoder {
     pub(crate) embedding_scale: f32,
 }
 
-/// What one block has for itself.
+/// The settings of one block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PreNormLayer {
     pub(crate) reach: Reach,
@@ -56,7 +56,7 @@ impl PreNormEncoder {
         }
     }
 
-    /// Reads the whole network. `rotary_bases` are those of the rotary embeddings, by index.
+    /// Reads the whole network. `rotary_bases` has the base frequency of each rotary embedding.
     pub(crate) fn network(
         &self,
         reader: &mut TensorReader<'_>,
@@ -120,7 +120,7 @@ impl PreNormEncoder {
         };
         let mut norm = |part| self.norm(reader, &name(part));
         let attention_norm = Some(norm("input_layernorm")?);
-        // What Qwen3 calls the norm after attention is the one before the feed-forward.
+        // The norm that Qwen3 calls post_attention is the input norm of the feed-forward.
         let norms = if self.has_post_norms {
             Norms::Before {
                 attention: attention_norm,

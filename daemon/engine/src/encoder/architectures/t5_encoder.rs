@@ -15,7 +15,7 @@ use crate::layers::embedding::Embedding;
 use crate::layers::norm::Norm;
 use crate::layers::relative_bias::RelativeBias;
 
-/// T5 knows positions by their distance alone and has no limit; this one only keeps sizes sane.
+/// T5 has relative positions and so no limit. This one keeps sizes sane.
 const POSITIONS: usize = 1 << 20;
 
 /// The encoder's part of a T5 configuration.

@@ -6,14 +6,14 @@ use candle_nn::ops::softmax_last_dim;
 use crate::layers::attention_shape::{Attention, Reach};
 use crate::layers::relative_bias::RelativeBias;
 
-/// Scores that are held at once, of all heads together: enough to keep a GPU busy, and 64 MiB.
+/// The most scores in memory at once, over all heads: enough to keep a GPU busy, in 64 MiB.
 pub(crate) const SCORES: usize = 16 << 20;
 
-/// Added to the scores of what is not looked at: nothing is left of them after the softmax.
-const UNSEEN: f64 = -1e30;
+/// Added to the scores of keys out of reach. After the softmax their weights are 0.
+const MASKED: f64 = -1e30;
 
-/// As [`Attention::forward`]. Sequences of the same length are computed together where they stand
-/// side by side, as they do in batches, which are sorted by length.
+/// As [`Attention::forward`]. Neighbouring sequences of the same length are computed together; batches
+/// are sorted by length.
 pub(crate) fn attention(
     shape: Attention,
     qkv: &Tensor,
@@ -35,8 +35,8 @@ pub(crate) fn attention(
     Ok(())
 }
 
-/// The operands of some sequences of one length: `[sequences, heads, len, head width]`, one for each
-/// head of queries.
+/// The operands of some sequences of one length, `[sequences, heads, len, head width]`. Keys and values
+/// are repeated for each head of queries.
 struct Heads {
     queries: Tensor,
     keys: Tensor,
@@ -61,7 +61,7 @@ impl Heads {
         })
     }
 
-    /// Writes the context of these sequences, whose first token is that at `from`.
+    /// Writes the context of these sequences to the rows from `from` on.
     fn attend(
         &self,
         shape: Attention,
@@ -70,7 +70,7 @@ impl Heads {
         bias: Option<&RelativeBias>,
     ) -> Result<()> {
         let (sequences, heads, len, _) = self.queries.dims4()?;
-        // One long sequence is alone, and may be computed in parts.
+        // A long sequence is computed alone, and may be computed in parts.
         let at_once = (SCORES / (heads * len)).clamp(1, len);
         let at_once = if sequences == 1 { at_once } else { len };
         let keys = self.keys.t()?;
@@ -82,19 +82,19 @@ impl Heads {
             if let Some(bias) = bias {
                 scores = scores.broadcast_add(&distances.bias(bias)?)?;
             }
-            if let Some(unseen) = distances.unseen(shape.reach)? {
-                scores = scores.broadcast_add(&unseen)?;
+            if let Some(mask) = distances.mask(shape.reach)? {
+                scores = scores.broadcast_add(&mask)?;
             }
-            let made = softmax_last_dim(&scores)?.matmul(&self.values)?;
-            let made = made.transpose(1, 2)?.contiguous()?;
-            let made = made.reshape((sequences * count, shape.width()))?;
-            context.slice_set(&made, 0, from + first)?;
+            let rows = softmax_last_dim(&scores)?.matmul(&self.values)?;
+            let rows = rows.transpose(1, 2)?.contiguous()?;
+            let rows = rows.reshape((sequences * count, shape.width()))?;
+            context.slice_set(&rows, 0, from + first)?;
         }
         Ok(())
     }
 }
 
-/// From each of some queries to each key, the key's place less the query's.
+/// The distances from some queries to all keys: the position of the key less that of the query.
 struct Distances<'a> {
     first: usize,
     count: usize,
@@ -105,23 +105,23 @@ struct Distances<'a> {
 impl Distances<'_> {
     /// `[count, len]`
     fn values(&self) -> Result<Tensor> {
-        let places = |from, to| {
-            let places = Tensor::arange(place(from)?, place(to)?, self.device)?;
-            places.to_dtype(DType::F32)
+        let positions = |from, to| {
+            let positions = Tensor::arange(position(from)?, position(to)?, self.device)?;
+            positions.to_dtype(DType::F32)
         };
-        let queries = places(self.first, self.first + self.count)?.unsqueeze(1)?;
-        places(0, self.len)?.unsqueeze(0)?.broadcast_sub(&queries)
+        let queries = positions(self.first, self.first + self.count)?.unsqueeze(1)?;
+        positions(0, self.len)?.unsqueeze(0)?.broadcast_sub(&queries)
     }
 
-    /// What is to be added to the scores of keys that are not looked at, if there are any.
-    fn unseen(&self, reach: Reach) -> Result<Option<Tensor>> {
-        let is_unseen = match reach {
+    /// What is added to the scores, `[count, len]`; `None` if all keys are in reach.
+    fn mask(&self, reach: Reach) -> Result<Option<Tensor>> {
+        let is_masked = match reach {
             Reach::All => return Ok(None),
             Reach::Before => self.values()?.gt(0f32)?,
             Reach::Near(far) if far >= self.len => return Ok(None),
-            Reach::Near(far) => self.values()?.abs()?.gt(f64::from(place(far)?))?,
+            Reach::Near(far) => self.values()?.abs()?.gt(f64::from(position(far)?))?,
         };
-        is_unseen.to_dtype(DType::F32)?.affine(UNSEEN, 0.0).map(Some)
+        is_masked.to_dtype(DType::F32)?.affine(MASKED, 0.0).map(Some)
     }
 
     /// `[heads, count, len]`
@@ -130,14 +130,14 @@ impl Distances<'_> {
         let curve_len = 2 * reach + 1;
         let curves =
             Tensor::from_slice(curves, (curves.len() / curve_len, curve_len), self.device)?;
-        let reach = f64::from(place(reach)?);
+        let reach = f64::from(position(reach)?);
         let at = self.values()?.clamp(-reach, reach)?.affine(1.0, reach)?.to_dtype(DType::U32)?;
         let values = curves.index_select(&at.flatten_all()?, D::Minus1)?;
         values.reshape(((), self.count, self.len))
     }
 }
 
-/// A place in a sequence. In numbers of 32 bits they are exact up to 2^24.
-fn place(place: usize) -> Result<u32> {
-    Ok(u32::try_from(place)?)
+/// A position in a sequence. As an f32 it is exact up to 2^24.
+fn position(position: usize) -> Result<u32> {
+    Ok(u32::try_from(position)?)
 }

@@ -1,12 +1,11 @@
-//! One row of many, for several texts of the same length at a time.
+//! Pooling, several texts of the same length at a time.
 
 use candle_core::{DType, Result, Tensor};
 
-/// For each of the packed sequences the sum of its rows, each row as often as its share says. There is
-/// a share for each row.
-pub(crate) fn pool(hidden: &Tensor, lengths: &[usize], shares: Vec<f32>) -> Result<Tensor> {
+/// The weighted sum of the rows of each packed sequence. `weights` has a weight for each row of `hidden`.
+pub(crate) fn pool(hidden: &Tensor, lengths: &[usize], weights: Vec<f32>) -> Result<Tensor> {
     let (tokens, width) = hidden.dims2()?;
-    let shares = Tensor::from_vec(shares, tokens, hidden.device())?;
+    let weights = Tensor::from_vec(weights, tokens, hidden.device())?;
     let mut from = 0;
     let mut pooled = Vec::new();
     for run in lengths.chunk_by(|a, b| a == b) {
@@ -15,8 +14,8 @@ pub(crate) fn pool(hidden: &Tensor, lengths: &[usize], shares: Vec<f32>) -> Resu
             Tensor::zeros((count, width), DType::F32, hidden.device())?
         } else {
             let rows = hidden.narrow(0, from, count * len)?.reshape((count, len, width))?;
-            let shares = shares.narrow(0, from, count * len)?.reshape((count, 1, len))?;
-            shares.matmul(&rows)?.reshape((count, width))?
+            let weights = weights.narrow(0, from, count * len)?.reshape((count, 1, len))?;
+            weights.matmul(&rows)?.reshape((count, width))?
         });
         from += count * len;
     }
