@@ -75,12 +75,12 @@ pub fn load_folder_with_ranker(
         return Ok((load_folder(path)?, load_ranker_as(path, held_as)?));
     };
     let parts = TransformerParts::read(path, &folder, &head)?;
-    let ranker = ClassifierSpec::read(path, &*parts.architecture)?;
-    let network = || ranker.load(&*parts.architecture, &parts.weights, held_as);
+    let rank_head = ClassifierSpec::read(path, &*parts.architecture)?;
+    let network = || rank_head.load(&*parts.architecture, &parts.weights, held_as);
     let (tokenizer, network) = side_by_side(|| parts.tokenizer(), network);
     let (network, classifier) = network?;
     let model = parts.transformer(&head, settings, tokenizer?, network, held_as)?;
-    let limits = ranker.limits(path, &parts.architecture.spec())?;
+    let limits = rank_head.limits(path, &parts.architecture.spec())?;
     let file = parts.folder.join("tokenizer.json");
     let tokenizer = model.tokenizer.with_limits(limits, &file)?;
     let spec = ModelSpec {
@@ -89,7 +89,7 @@ pub fn load_folder_with_ranker(
         ..ModelSpec::default()
     };
     let (network, tokenizer) = (Arc::clone(&model.network), Arc::new(tokenizer));
-    let ranker = ranker.ranker(network, tokenizer, classifier, spec);
+    let ranker = rank_head.ranker(network, tokenizer, classifier, spec);
     Ok((Arc::new(model), ranker))
 }
 

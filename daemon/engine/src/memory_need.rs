@@ -11,7 +11,7 @@ use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::weights::Weights;
 use crate::encoder::architectures;
 use crate::heads::masked_lm::scores_bytes;
-use crate::layers::portable::SCORES;
+use crate::layers::portable::MAX_SCORES;
 use crate::tokenizer::memory_need::tokenizer_need;
 use crate::tokenizer::sentencepiece::T5Files;
 
@@ -73,7 +73,7 @@ const GPU_TIMES_WIDTHS: u64 = 3;
 /// The same for the scores of attention: before the softmax, after it, and the bias.
 const GPU_TIMES_SCORES: u64 = 3;
 
-const SCORES_BYTES: u64 = 4 * SCORES as u64;
+const SCORES_BYTES: u64 = 4 * MAX_SCORES as u64;
 
 #[cfg(test)]
 mod tests {

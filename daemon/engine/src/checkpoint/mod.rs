@@ -1,7 +1,8 @@
 //! A model folder's files: configurations, tensors, limits. None of their contents is trusted.
 //!
-//! [`layout`] and [`modules`] say what a folder holds, [`raw_config`] reads `config.json`, and
-//! [`tensor_reader`] reads the tensors of [`weights`]; both families of networks go through them.
+//! [`layout`] and [`modules`] describe the parts of a folder, [`raw_config`] reads `config.json`, and
+//! [`tensor_reader`] reads the tensors of [`weights`], for both families of networks. The descriptions
+//! ([`encoder_spec`], [`pooling`], [`module_spec`], [`text_limits`]) are plain data: they compute nothing.
 //!
 //! Invariant: an error names the file, and the setting or tensor in it.
 

@@ -9,14 +9,6 @@ use crate::checkpoint::folder::read_json_if_there;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::modules::SavedAs;
 
-const FILE: &str = "config_sentence_transformers.json";
-
-/// Every model of sentence-transformers has these prompts; they are empty unless its files set them.
-const USUAL_PROMPTS: [&str; 2] = ["query", "document"];
-
-/// The library's default.
-const USUAL_SIMILARITY: &str = "cosine";
-
 /// Settings that do not belong to one module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SentenceSettings {
@@ -31,8 +23,8 @@ pub(crate) struct SentenceSettings {
 }
 
 impl SentenceSettings {
-    /// Reads the settings of a folder. The file counts only if the folder was saved as what it is
-    /// loaded as.
+    /// Reads the settings of a folder. The file counts only if the folder was saved as the class that it
+    /// is loaded as.
     pub(crate) fn of_folder(folder: &Path, loaded_as: SavedAs) -> Result<Self, LoadError> {
         let counts = SavedAs::of(folder)? == loaded_as;
         if counts { Self::read(folder) } else { Ok(Self::of_nothing()) }
@@ -82,3 +74,11 @@ struct File {
     similarity_fn_name: Option<String>,
     truncate_dim: Option<usize>,
 }
+
+const FILE: &str = "config_sentence_transformers.json";
+
+/// Every model of sentence-transformers has these prompts; they are empty unless its files set them.
+const USUAL_PROMPTS: [&str; 2] = ["query", "document"];
+
+/// The library's default.
+const USUAL_SIMILARITY: &str = "cosine";

@@ -11,12 +11,6 @@ use crate::api::weight_type::WeightType;
 use crate::checkpoint::load_error::LoadError;
 use crate::checkpoint::weights::Weights;
 
-/// Values of a large tensor that are read at a time.
-const VALUES_AT_ONCE: usize = 1 << 18;
-
-/// Names of constants that old files keep among the weights; they are computed instead.
-const CONSTANTS: [&str; 3] = ["position_ids", "token_type_ids", "inv_freq"];
-
 /// Reads the tensors of one model.
 #[derive(Debug)]
 pub(crate) struct TensorReader<'a> {
@@ -194,3 +188,9 @@ impl<'a> TensorReader<'a> {
         }
     }
 }
+
+/// Values of a large tensor that are read at a time.
+const VALUES_AT_ONCE: usize = 1 << 18;
+
+/// Names of constants that old files keep among the weights; they are computed instead.
+const CONSTANTS: [&str; 3] = ["position_ids", "token_type_ids", "inv_freq"];

@@ -22,7 +22,7 @@ pub(crate) struct TextLimits {
 }
 
 /// The file is `sentence_…_config.json` with one of these names. The library takes the first that
-/// exists, whatever the model.
+/// exists, for any model.
 const SENTENCE_CONFIGS: [&str; 7] =
     ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"];
 

@@ -5,7 +5,7 @@
 
 pub(crate) mod architecture;
 pub(crate) mod architectures;
-pub(crate) mod block;
+mod block;
 pub(crate) mod head_names;
 pub(crate) mod network;
 pub(crate) mod workspace;

@@ -3,7 +3,7 @@
 //! A head is described by `checkpoint` (a folder's files) and `encoder` (the names of its tensors); here
 //! it has weights and computes.
 
-pub(crate) mod classifier;
+mod classifier;
 pub(crate) mod classifier_spec;
 mod dense_activation;
 mod mask_head;

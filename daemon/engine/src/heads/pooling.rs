@@ -51,9 +51,7 @@ impl PoolingMode {
         match self {
             Self::Max => return None,
             Self::Cls => weights.iter_mut().take(1).for_each(|weight| *weight = 1.0),
-            Self::LastToken => {
-                pooled.iter_mut().last().into_iter().for_each(|weight| *weight = 1.0)
-            }
+            Self::LastToken => pooled.iter_mut().last().into_iter().for_each(|last| *last = 1.0),
             Self::Mean => pooled.fill(1.0 / count),
             Self::MeanSqrtLen => pooled.fill(1.0 / count.sqrt()),
             Self::WeightedMean => {

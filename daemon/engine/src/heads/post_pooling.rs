@@ -16,7 +16,7 @@ use crate::layers::norm::LayerNorm;
 
 /// The modules with their weights.
 #[derive(Debug)]
-pub(crate) struct PostPooling {
+pub(super) struct PostPooling {
     modules: Vec<RowModule>,
     /// Values of a pooled row.
     inputs: usize,
@@ -28,14 +28,14 @@ pub(crate) struct PostPooling {
 
 /// Rows between two modules, kept from batch to batch.
 #[derive(Debug, Default)]
-pub(crate) struct PostPoolingScratch {
+pub(super) struct PostPoolingScratch {
     now: Vec<f32>,
     next: Vec<f32>,
 }
 
 impl PostPooling {
     /// Reads the weights of the modules behind pooled rows of `inputs` values.
-    pub(crate) fn load(specs: &[ModuleSpec], inputs: usize) -> Result<Self, LoadError> {
+    pub(super) fn load(specs: &[ModuleSpec], inputs: usize) -> Result<Self, LoadError> {
         let mut modules = Vec::with_capacity(specs.len());
         let (mut outputs, mut weight_bytes) = (inputs, 0);
         let mut hasher = blake3::Hasher::new();
@@ -75,28 +75,28 @@ impl PostPooling {
     }
 
     /// Values of a finished row.
-    pub(crate) fn outputs(&self) -> usize {
+    pub(super) fn outputs(&self) -> usize {
         self.outputs
     }
 
     /// Whether finished rows have unit length.
-    pub(crate) fn normalizes(&self) -> bool {
+    pub(super) fn normalizes(&self) -> bool {
         matches!(self.modules.last(), Some(RowModule::Normalize))
     }
 
     /// Bytes of its weights.
-    pub(crate) fn weight_bytes(&self) -> u64 {
+    pub(super) fn weight_bytes(&self) -> u64 {
         self.weight_bytes
     }
 
     /// A hash of the modules and their weights.
-    pub(crate) fn digest(&self) -> &[u8; 32] {
+    pub(super) fn digest(&self) -> &[u8; 32] {
         self.digest.as_bytes()
     }
 
     /// Writes the finished rows of a batch to `rows`; `pool` writes the pooled ones. If no module
     /// changes the length of a row, all of them work in `rows`.
-    pub(crate) fn write<E: From<candle_core::Error>>(
+    pub(super) fn write<E: From<candle_core::Error>>(
         &self,
         rows: &mut [&mut [f32]],
         scratch: &mut PostPoolingScratch,

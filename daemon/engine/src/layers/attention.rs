@@ -18,9 +18,6 @@ use crate::layers::in_place::in_place_from;
 use crate::layers::portable;
 use crate::layers::relative_bias::RelativeBias;
 
-/// Queries whose scores are computed at a time.
-const QUERIES: usize = 48;
-
 /// Scratch memory of one worker. Grows to the longest sequence seen.
 #[derive(Debug, Default)]
 pub(crate) struct AttentionScratch {
@@ -165,6 +162,9 @@ impl AttentionScratch {
         }
     }
 }
+
+/// Queries whose scores are computed at a time.
+const QUERIES: usize = 48;
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ pub(crate) mod attention;
 pub(crate) mod attention_shape;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
-pub(crate) mod in_place;
+mod in_place;
 pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod portable;
@@ -18,7 +18,7 @@ pub(crate) mod relative_bias;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;
 pub(crate) mod spans;
-pub(crate) mod storage;
+mod storage;
 pub(crate) mod table_product;
 
 pub(crate) use crate::layers::storage::{narrowed, read_values};

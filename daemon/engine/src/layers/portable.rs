@@ -10,7 +10,7 @@ pub(crate) mod pooling;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use crate::layers::portable::attention::SCORES;
+pub(crate) use crate::layers::portable::attention::MAX_SCORES;
 pub(crate) use crate::layers::portable::attention::attention;
 pub(crate) use crate::layers::portable::pooling::pool;
 

@@ -17,13 +17,6 @@ use crate::seq2seq::network::{
 };
 use crate::seq2seq::norm::RowNorm;
 
-/// Unused rows in front of BART's learned positions: the first version counted positions from the
-/// padding token's id on.
-const POSITION_OFFSET: usize = 2;
-
-/// What layer norms add to a variance; there is no setting for it.
-const EPSILON: f32 = 1e-5;
-
 /// The tensors of a BART or a Marian.
 pub(super) struct BartWeights<'a> {
     config: &'a BartConfig,
@@ -242,3 +235,10 @@ fn sinusoids(positions: usize, width: usize) -> Vec<f32> {
 fn as_f32(width: usize) -> f32 {
     width as f32
 }
+
+/// Unused rows in front of BART's learned positions: the first version counted positions from the
+/// padding token's id on.
+const POSITION_OFFSET: usize = 2;
+
+/// What layer norms add to a variance; there is no setting for it.
+const EPSILON: f32 = 1e-5;

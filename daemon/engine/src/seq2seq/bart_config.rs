@@ -7,9 +7,6 @@ use crate::seq2seq::defaults::ClassDefaults;
 use crate::seq2seq::family::BartKind;
 use crate::seq2seq::sizes::NetworkSizes;
 
-/// The most sinusoidal positions.
-const MAX_SINUSOIDS: usize = 1 << 14;
-
 /// The settings of a BART or a Marian.
 #[derive(Debug)]
 pub(super) struct BartConfig {
@@ -104,3 +101,6 @@ impl BartConfig {
         }
     }
 }
+
+/// The most sinusoidal positions.
+const MAX_SINUSOIDS: usize = 1 << 14;

@@ -42,16 +42,16 @@ enum Splitter {
     Marian(Box<MarianTokenizer>),
 }
 
-/// Bytes of a text that are tokenised first. If they give too few tokens, twice as many are.
+/// Bytes of a text that are tokenized first. If they give too few tokens, twice as many are.
 const LEAST_BYTES: usize = 16 << 10;
 
-/// Bytes of a text that are tokenised for each token that it may have.
+/// Bytes of a text that are tokenized for each token that it may have.
 const BYTES_OF_A_TOKEN: usize = 64;
 
-/// Tokens at the end of the tokenised part that the rest of the text might change.
+/// Tokens at the end of the tokenized part that the rest of the text might change.
 const UNSETTLED_TOKENS: usize = 64;
 
-/// The most bytes of a text that are tokenised, however few tokens they give.
+/// The most bytes of a text that are tokenized, however few tokens they give.
 const MOST_BYTES: usize = 1 << 20;
 
 impl TextCodec {

@@ -14,9 +14,6 @@ use crate::seq2seq::exchange::{Exchange, MemberExchange, Parts};
 use crate::seq2seq::kv_cache::KvCache;
 use crate::seq2seq::network::{AttentionHeads, EncoderLayer, EncoderStack, Seq2SeqNetwork};
 
-/// Queries whose scores are computed at a time.
-const QUERIES: usize = 48;
-
 /// An input to encode.
 #[derive(Debug, Clone)]
 pub(super) struct Input {
@@ -245,3 +242,6 @@ fn pack(
         pack_token((keys, values), span.len(), at, of(first), of(first + heads.inner()));
     }
 }
+
+/// Queries whose scores are computed at a time.
+const QUERIES: usize = 48;

@@ -10,9 +10,6 @@ use crate::layers::activation::{Activation, Gelu, GeluTanh, Relu, Silu, Tanh};
 use crate::seq2seq::matrix::Matrix;
 use crate::seq2seq::norm::RowNorm;
 
-/// Values of a product that wait for their gate: few enough to stay in the second-level cache.
-const WIDE_LEN: usize = 32 << 10;
-
 /// The weights of a feed-forward.
 #[derive(Debug)]
 pub(super) struct FeedForwardWeights {
@@ -116,3 +113,6 @@ impl Values<'_> {
         }
     }
 }
+
+/// Values of a product that wait for their gate: few enough to stay in the second-level cache.
+const WIDE_LEN: usize = 32 << 10;

@@ -19,9 +19,6 @@ use crate::seq2seq::network::Seq2SeqNetwork;
 use crate::seq2seq::network_config::NetworkConfig;
 use crate::side_by_side::side_by_side;
 
-/// The limit for an input if neither positions nor the tokenizer set one, in tokens.
-const MAX_TOKENS: usize = 1_000_000;
-
 /// An encoder-decoder with its tokenizer.
 #[derive(Debug)]
 pub(super) struct EncoderDecoder {
@@ -108,3 +105,6 @@ impl Seq2SeqModel for EncoderDecoder {
         Ok(Box::new(TeamDecoder::new(Arc::clone(&self.network), threads)?))
     }
 }
+
+/// The limit for an input if neither positions nor the tokenizer set one, in tokens.
+const MAX_TOKENS: usize = 1_000_000;

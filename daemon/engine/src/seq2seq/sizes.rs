@@ -1,10 +1,5 @@
 //! How much memory a computation takes besides weights.
 
-/// Assumed inputs at a time, each with one hypothesis.
-const INPUTS: usize = 8;
-const INPUT_TOKENS: usize = 512;
-const OUTPUT_TOKENS: usize = 128;
-
 /// The sizes of a network that determine its memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NetworkSizes {
@@ -39,3 +34,8 @@ impl NetworkSizes {
         u64::try_from(caches + encoding + stepping).unwrap_or(u64::MAX).saturating_mul(4)
     }
 }
+
+/// Assumed inputs at a time, each with one hypothesis.
+const INPUTS: usize = 8;
+const INPUT_TOKENS: usize = 512;
+const OUTPUT_TOKENS: usize = 128;

@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use crate::support::{assert_close, copy_of, embed, load, rewrite_weights, texts};
 
-/// Puts a value into `config.json`, whether there is one of that name or not.
+/// Sets a value of `config.json`.
 fn put(folder: &TempDir, setting: &str, value: Value) {
     let file = folder.path().join("config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
@@ -117,7 +117,7 @@ fn a_layer_that_the_configuration_does_not_tell_of_is_refused() {
     }
 }
 
-/// As files have it that began as ones of TensorFlow, `bert-base-uncased` among them.
+/// Files that were converted from TensorFlow, such as those of `bert-base-uncased`, have these names.
 #[test]
 fn norms_under_their_old_names_are_understood() {
     let folder = copy_of("bert-mean-norm");
@@ -134,7 +134,7 @@ fn norms_under_their_old_names_are_understood() {
     assert_close(&embed(&renamed, &texts()), &embed(&load("bert-mean-norm"), &texts()), 0.0);
 }
 
-/// Every architecture of a model inside a whole one, as files with heads have it.
+/// Files with a head have a prefix before the names of the encoder.
 #[test]
 fn names_with_the_prefix_of_a_whole_model_are_understood() {
     for (name, prefix) in [
@@ -157,7 +157,7 @@ fn names_with_the_prefix_of_a_whole_model_are_understood() {
     }
 }
 
-/// Layers of ALBERT share their blocks: more of them take no more memory.
+/// Layers of ALBERT share their blocks, so that more layers take no more memory.
 #[test]
 fn shared_weights_are_held_once() {
     let [three, twelve] = [3, 12].map(|layers| {

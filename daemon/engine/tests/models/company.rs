@@ -7,7 +7,7 @@ use proptest::sample::Index;
 
 use crate::support::{assert_close, compute, encode, load, load_minilm, texts};
 
-/// Every text alone, all at once, all backwards, and in pairs with its neighbour.
+/// Each text alone, all in one batch, all in reverse order, and in pairs of neighbours.
 #[track_caller]
 fn check_all_companies(model: &Arc<dyn EmbeddingModel>) {
     let sequences = encode(model, &texts());
@@ -52,8 +52,8 @@ fn a_row_of_minilm_does_not_depend_on_its_company() {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) })]
-    /// One computer, batch after batch of any size: what an earlier batch left in its memory
-    /// does not show.
+    /// One context computes batches of any size: the content of its memory from earlier batches does not
+    /// show.
     #[test]
     fn a_row_does_not_depend_on_what_was_computed_before(
         batches in proptest::collection::vec(proptest::collection::vec(any::<Index>(), 0..9), 1..6)

@@ -18,7 +18,7 @@ fn the_card_tells_what_the_files_say() {
     let card = model.spec();
     assert_eq!(card.architecture, "bert");
     assert_eq!((card.dimension, card.max_tokens, card.normalized), (32, 64, true));
-    // All tensors but the pooler's, which nothing reads.
+    // All tensors apart from the pooler's, which is not used.
     let tensors = std::fs::metadata(data("bert-mean-norm/model.safetensors")).unwrap().len();
     assert!((400_000..tensors).contains(&card.weight_bytes), "{}", card.weight_bytes);
     assert_eq!(load("static-embedding").spec().architecture, "static");
@@ -75,8 +75,8 @@ fn half_precision_weights_are_widened_exactly() {
     }
 }
 
-/// Files of 16-bit numbers make the same rows, to the bit, whether their weights are held as 16 or as 32
-/// bits; and take half the memory.
+/// A file of 16-bit numbers gives the same rows, bit for bit, whether its weights are held in 16 or in 32
+/// bits; 16 bits take half the memory.
 #[test]
 fn weights_held_as_16_bits_are_those_of_a_file_of_16_bits() {
     let texts = &texts()[..10];
@@ -106,7 +106,7 @@ fn weights_held_as_16_bits_are_those_of_a_file_of_16_bits() {
         // Norms, biases and positions are small, and stay as they are.
         assert!(bytes(&narrow) * 100 < bytes(&wide) * 60, "{name}: {}", bytes(&narrow));
         assert_ne!(wide.fingerprint(), narrow.fingerprint());
-        // A file of 32 bits is rounded, and that is all.
+        // A file of 32 bits is rounded, and otherwise the same.
         let rounded = load_folder_on(&data(name), &Device::Cpu, WeightType::Bf16).unwrap();
         assert_eq!(embed(&rounded, texts).len(), texts.len());
     }
@@ -130,7 +130,7 @@ fn the_shortest_of_the_limits_holds() {
 fn a_text_loses_its_beginning_where_the_tokenizer_says_so() {
     for name in ["bert-mean-norm", "roberta-mean-norm", "qwen3-last", "sentence-t5"] {
         let folder = copy_of(name);
-        // Texts of any length, to see what there is to be cut; a tokenizer may have a limit of its own.
+        // No limit, to get the whole texts; the tokenizer may have a limit of its own.
         let right = load(name);
         let words = |count| (0..count).map(|n| format!("word{n} ")).collect::<String>();
         let short = right.tokenize(words(10).trim()).unwrap();
@@ -144,10 +144,10 @@ fn a_text_loses_its_beginning_where_the_tokenizer_says_so() {
         let front = around - 1;
         assert_eq!(cut.ids[..front], short.ids[..front], "{name}");
         assert!(short.ids.ends_with(&cut.ids[front..]), "{name}: {:?} of {:?}", cut.ids, short.ids);
-        // Far more than is read at once.
+        // Far more tokens than one chunk has.
         let long = left.tokenize(&format!("{}{}", words(20_000), words(10))).unwrap();
         assert_eq!((long.ids, long.truncated), (cut.ids, true), "{name}");
-        // The tokenizer's own file counts where no other says it.
+        // The tokenizer's own file counts if no other sets the side.
         let folder = copy_of(name);
         let own =
             json!({"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0});
@@ -162,7 +162,7 @@ fn a_text_loses_its_beginning_where_the_tokenizer_says_so() {
 #[test]
 fn lower_case_is_made_only_where_the_model_asks_for_it() {
     let folder = copy_of("bert-cls-prompts");
-    // The tokenizer's own folding is taken away, so that only the setting is left.
+    // The tokenizer's own lower-casing is removed, so that only the setting is left.
     set(&folder, "tokenizer.json", "/normalizer", json!(null));
     let ids = |text| load_folder(folder.path()).unwrap().tokenize(text).unwrap().ids;
     assert_ne!(ids("HELLO"), ids("hello"));

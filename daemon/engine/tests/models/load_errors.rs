@@ -30,7 +30,7 @@ fn change_bytes(folder: &TempDir, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Puts a header of the test's own in place of the file's, before the same data.
+/// Replaces the header of the file; the data stays.
 fn set_header(folder: &TempDir, header: &str) {
     change_bytes(folder, |bytes| {
         let old = u64::from_le_bytes(bytes[..8].try_into().unwrap());
@@ -85,7 +85,7 @@ fn a_header_that_lies_about_its_length_is_refused() {
     }
 }
 
-/// Sizes far beyond the file, in every place where one could be believed.
+/// Sizes far beyond the file, in every setting that could be trusted.
 #[test]
 fn tensors_that_lie_about_their_place_are_refused() {
     let one = |shape: &str, start: u64, end: u64| {
@@ -149,7 +149,7 @@ fn tensors_that_overlap_or_leave_a_gap_are_refused() {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
-    /// Any bytes in the place of any part of the header: an error, or a model, but no panic.
+    /// Any part of the header replaced by any bytes: an error or a model, but no panic.
     #[test]
     fn a_damaged_header_never_panics(at in 0usize..4000, bytes in any::<[u8; 6]>(), count in 1usize..=6) {
         let folder = copy_of("bert-mean-norm");
@@ -175,7 +175,7 @@ fn a_missing_tensor_is_named() {
 #[test]
 fn a_tensor_that_the_configuration_leaves_no_place_for_is_named() {
     let folder = copy_of("bert-mean-norm");
-    // One layer less than the weights have.
+    // One layer fewer than in the weights.
     set(&folder, "config.json", "/num_hidden_layers", json!(1));
     let error = error_naming(&folder, WEIGHTS);
     let LoadError::ExtraTensor { tensor, .. } = error else { panic!("{error:?}") };
@@ -241,7 +241,7 @@ fn an_adapter_over_the_weights_is_refused() {
         let text = error.to_string();
         assert!(text.contains(ADAPTER) && text.contains("merge_and_unload"), "{name}: {text}");
     }
-    // So peft writes it, without the model that it is for.
+    // As peft writes it, without the model that it belongs to.
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join(ADAPTER), "{}").unwrap();
     assert!(matches!(error_naming(&folder, ADAPTER), LoadError::Adapter { .. }));
@@ -286,7 +286,7 @@ fn a_tokenizer_of_another_model_is_refused() {
     );
 }
 
-/// Few tokens, but one with a large number: in the vocabulary, or put around each text.
+/// Few tokens, but one with a large id: in the vocabulary, or among the special tokens.
 #[test]
 fn a_single_token_beyond_the_weights_is_refused() {
     for pointer in ["/model/vocab/the", "/post_processor/special_tokens/[CLS]/ids/0"] {
@@ -313,7 +313,7 @@ fn values_that_are_no_numbers_are_refused() {
     }
 }
 
-/// A named pipe without a writer would be waited for.
+/// Opening a named pipe without a writer would wait for ever.
 #[test]
 fn what_is_no_regular_file_is_refused() {
     for file in [WEIGHTS, "tokenizer.json", "config.json", "modules.json"] {
@@ -335,7 +335,7 @@ fn a_damaged_tokenizer_is_refused() {
     assert!(matches!(error_naming(&folder, "tokenizer.json"), LoadError::Tokenizer { .. }));
 }
 
-/// The library behind would count below zero here.
+/// The number of tokens that are left would be negative.
 #[test]
 fn a_limit_without_room_for_a_text_is_refused() {
     let folder = copy_of("bert-mean-norm");

@@ -1,4 +1,4 @@
-//! The engine against what the reference implementations answer, and against damaged files.
+//! The engine against the results of reference implementations, and against damaged files.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,43 +12,43 @@ const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
 /// Rows and token ids equal those of transformers, sentence-transformers and numpy.
 mod parity;
 
-/// A row does not depend on the company, the worker or the memory that it is computed in.
+/// A row does not depend on its batch, its worker, or the memory that it is computed in.
 mod company;
 
 /// Scores of pairs equal those of transformers.
 mod rank;
 
-/// What stands at masks equals what transformers says.
+/// The candidates for masks equal those of transformers.
 mod masks;
 
 /// An architecture without reference data, against its definition.
 mod nomic;
 
-/// What each architecture understands of its settings and its names, and what it refuses.
+/// The settings and tensor names that each architecture supports, and those that it refuses.
 mod architectures;
 
-/// What the files of a model may say, and how they are understood.
+/// The settings in the files of a folder.
 mod folders;
 
-/// Tables of token rows: what stands beside the table, and how their texts are cut.
+/// Static models: the tensors beside the table, and how texts are truncated.
 mod static_tables;
 
-/// Folders as newer versions of the libraries write them.
+/// Folders in the form of newer versions of the libraries.
 mod newer_library;
 
 /// Damaged and foreign files are typed errors that name the file.
 mod load_errors;
 
-/// Encoder-decoders: what they read, compute and keep between steps.
+/// Encoder-decoders: their files, their logits, and their state between steps.
 mod seq2seq;
 
 /// Damaged and foreign files of encoder-decoders are typed errors that name the file.
 mod seq2seq_errors;
 
-/// Tokenizers that are models of sentencepiece.
+/// Tokenizers from sentencepiece models.
 mod sentencepiece;
 
-/// Weights in several files, and as torch writes them.
+/// Weights in several files, and in torch's format.
 mod weights;
 
 mod support;

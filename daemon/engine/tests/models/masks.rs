@@ -32,7 +32,7 @@ fn fill(model: &Arc<dyn MaskedModel>, batch: &[&Sequence], top_k: usize) -> Vec<
 
 #[track_caller]
 fn check(name: &str) {
-    // What the reference was told for all models, whatever they can read.
+    // The limit of the reference for all models.
     let folder = copy_of(name);
     set(&folder, "tokenizer_config.json", "/model_max_length", value!(64));
     let model = load_masked(folder.path()).unwrap();
@@ -94,7 +94,7 @@ fn masks_and_tokens_are_spelled_as_the_tokenizer_does() {
     assert_eq!(model.token_text(1506), "inn");
     let model = load_masked(&data("roberta-mlm")).unwrap();
     assert_eq!(model.mask(), "<mask>");
-    // A token of a byte-level vocabulary is text with its blank.
+    // A token of a byte-level vocabulary includes its space.
     assert_eq!(model.token_text(310), " th");
     assert_eq!(model.token_text(u32::MAX), "");
 }
@@ -122,7 +122,7 @@ fn probabilities_of_all_tokens_add_up_to_one() {
     assert!((all.iter().map(|(_, p)| p).sum::<f32>() - 1.0).abs() < 1e-5);
 }
 
-/// So the folders of the first models are published.
+/// The folders of the first models are published like this.
 #[test]
 fn a_mask_that_no_file_names_is_found_among_the_tokens() {
     for (name, mask) in
@@ -175,7 +175,7 @@ fn a_text_has_no_more_tokens_than_are_asked_for() {
     let cut = model.tokenize(text, 6).unwrap();
     assert_eq!((cut.ids.len(), cut.truncated), (6, true));
     assert_eq!((&cut.ids[..5], cut.ids[5]), (&whole.ids[..5], *whole.ids.last().unwrap()));
-    // The other end goes where the folder says so.
+    // The folder may set that the text loses its beginning.
     add(&folder, "tokenizer_config.json", "truncation_side", value!("left"));
     let cut = load_masked(folder.path()).unwrap().tokenize(text, 6).unwrap();
     assert_eq!((cut.ids[0], &cut.ids[1..]), (whole.ids[0], &whole.ids[whole.ids.len() - 5..]));
@@ -184,7 +184,7 @@ fn a_text_has_no_more_tokens_than_are_asked_for() {
     assert!(error.contains("middle") && error.contains("tokenizer_config.json"), "{error}");
 }
 
-/// More masks than are computed at once.
+/// More masks than are computed at a time.
 #[test]
 fn a_text_of_masks_has_them_all_filled() {
     let model = load_masked(&data("bert-mlm")).unwrap();
@@ -220,7 +220,7 @@ fn a_matrix_of_its_own_is_used_where_the_weights_are_not_tied() {
         let masked = model.tokenize("The [MASK] is warm.", usize::MAX).unwrap();
         fill(&model, &[&masked], 1)[0][0].candidates[0]
     };
-    // What transformers does with a tied matrix that stands in the file: nothing.
+    // As in transformers, a tied matrix in the file is not used.
     let tied = scores();
     let file = folder.path().join("config.json");
     let mut config: serde_json::Value =

@@ -1,4 +1,4 @@
-//! Folders as transformers 5 and sentence-transformers 6 write them answer as those of before.
+//! Folders of transformers 5 and sentence-transformers 6 give the same rows as older ones.
 
 use emberd_engine::WeightType;
 use emberd_engine::{folder_need, load_folder, load_ranker};
@@ -11,7 +11,7 @@ use crate::support::{
     assert_close, compute, copy_of, embed, json as json_file, load, texts, write,
 };
 
-/// Makes changes to files: a list is a file of its own, and null takes a key out.
+/// Changes files: a list is a whole file, and null removes a key.
 fn change(folder: &TempDir, changes: &Value) {
     for (name, said) in changes.as_object().unwrap() {
         let path = folder.path().join(name);
@@ -56,7 +56,7 @@ fn what_files_say_otherwise_counts_as_in_the_library() {
         let largest = got.iter().flatten().zip(want.iter().flatten());
         let largest = largest.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(largest <= 1e-5, "{name}, {}: {largest}", variant["changes"]);
-        // It is not what the folder answers by itself.
+        // The folder has another default.
         let plain = if name == "cross-encoder" { continue } else { embed(&load(name), &texts) };
         let same = plain == got;
         let is_default = variant["changes"].to_string().contains("null");
@@ -106,7 +106,7 @@ fn what_would_change_rows_and_is_not_done_is_refused_by_name() {
         let error = load_folder(folder.path()).unwrap_err().to_string();
         assert!(error.contains(named) && error.contains("sentence_bert_config"), "{error}");
     }
-    // What changes nothing is let pass.
+    // Settings that change nothing are accepted.
     let folder = copy_of("bert-mean-norm");
     let harmless = json!({"model_args": {"attn_implementation": "eager", "torch_dtype": "float32"},
         "tokenizer_args": {"padding_side": "left"}, "config_args": {}});
@@ -166,7 +166,7 @@ fn a_cross_encoder_with_modules_and_its_activation_in_a_file_of_its_own_is_loade
     write(&folder, file, &own("torch.nn.modules.linear.Identity"));
     assert_eq!(load_ranker(folder.path()).unwrap().activation, ScoreActivation::Identity);
     assert!(folder_need(folder.path(), 1, 512, 512, WeightType::F32).unwrap().cpu_bytes > 0);
-    // A class that is not of torch is not believed, nor is it there.
+    // A class from outside torch is ignored, as if it were missing.
     write(&folder, file, &own("somebody.acts.Identity"));
     assert_eq!(load_ranker(folder.path()).unwrap().activation, ScoreActivation::Sigmoid);
 }

@@ -167,10 +167,10 @@ fn add_rows(a: &Matrix, b: &Matrix) -> Matrix {
     a.iter().zip(b).map(|(a, b)| add(a, b)).collect()
 }
 
-/// Each half of a head is turned against the other by the place's angle.
-fn turned(head: &[f64], place: usize) -> Vec<f64> {
+/// Rotates the halves of a head by the angles of a position.
+fn rotated(head: &[f64], position: usize) -> Vec<f64> {
     let half = head.len() / 2;
-    let angle = |i: usize| place as f64 / BASE.powf((2 * (i % half)) as f64 / head.len() as f64);
+    let angle = |i: usize| position as f64 / BASE.powf((2 * (i % half)) as f64 / head.len() as f64);
     let turn = |i: usize| {
         let other = if i < half { -head[i + half] } else { head[i - half] };
         head[i] * angle(i).cos() + other * angle(i).sin()
@@ -185,9 +185,9 @@ fn attend(qkv: &Matrix) -> Matrix {
     };
     let context = |query: usize| {
         let head = |head: usize| {
-            let q = turned(&part(&qkv[query], 0, head), query);
+            let q = rotated(&part(&qkv[query], 0, head), query);
             let weight = |key: usize| {
-                let k = turned(&part(&qkv[key], 1, head), key);
+                let k = rotated(&part(&qkv[key], 1, head), key);
                 let product: f64 = q.iter().zip(k).map(|(q, k)| q * k).sum();
                 (product / (depth as f64).sqrt()).exp()
             };
@@ -203,7 +203,7 @@ fn attend(qkv: &Matrix) -> Matrix {
     (0..qkv.len()).map(context).collect()
 }
 
-/// There is no reference data for it: transformers runs it with code of the model's makers.
+/// There is no reference data for it: transformers would run code from the model's folder.
 #[test]
 fn nomic_bert_equals_its_definition() {
     for qkv_bias in [false, true] {

@@ -15,7 +15,7 @@ fn assert_same_ids(name: &str, model: &std::sync::Arc<dyn emberd_engine::Embeddi
     assert_eq!(got, want);
 }
 
-/// Ids, rows, and the rows behind each prompt that the reference has rows for.
+/// Token ids, rows, and rows of texts behind each prompt in the reference data.
 #[track_caller]
 fn check(name: &str) {
     let model = load(name);
@@ -29,7 +29,7 @@ fn check(name: &str) {
     }
 }
 
-/// What the project promises of every model.
+/// The tolerance that the project promises for every model.
 const TOLERANCE: f32 = 1e-5;
 
 macro_rules! equals_sentence_transformers {
@@ -40,7 +40,7 @@ macro_rules! equals_sentence_transformers {
 
 equals_sentence_transformers! {
     bert_with_mean_pooling: "bert-mean-norm",
-    /// Three heads of 12: neither is a multiple of any register.
+    /// Three heads of 12 values: neither is a multiple of a register.
     bert_with_cls_pooling_and_prompts: "bert-cls-prompts",
     bert_with_max_pooling_and_no_normalisation: "bert-max-nonorm",
     bert_with_a_dense_layer_and_prompts_that_are_not_pooled: "bert-mean-dense-tanh",
@@ -53,7 +53,7 @@ equals_sentence_transformers! {
     albert: "albert-mean",
     mpnet: "mpnet-mean-norm",
     modernbert: "modernbert-cls",
-    /// The last token of a model that looks back alone.
+    /// The last token, with causal attention.
     qwen3: "qwen3-last",
     /// Windows shorter than the texts, and two dense layers.
     gemma3: "gemma3-mean-dense2",

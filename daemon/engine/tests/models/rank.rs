@@ -116,7 +116,7 @@ fn only_folders_with_the_head_hold_one() {
     assert!(error.to_string().contains("BertForMaskedLM"), "{error}");
 }
 
-/// Heads beside the encoder do not keep a folder from being one of an embedding model.
+/// A folder with a head is also one of an embedding model.
 #[test]
 fn folders_with_heads_are_embedding_models_too_and_their_need_is_known() {
     for name in ["cross-encoder", "bert-mlm", "roberta-mlm", "distilbert-mlm", "modernbert-mlm"] {
@@ -143,7 +143,7 @@ fn rows_and_scores_of_one_folder_share_weights_that_are_counted_once() {
     assert_eq!((head.labels, head.activation), (ranker.labels, ranker.activation));
 }
 
-/// So sentence-transformers writes a cross-encoder since version 6.
+/// sentence-transformers writes a cross-encoder like this since version 6.
 #[test]
 fn a_cross_encoder_with_modules_makes_rows_as_one_without() {
     let folder = copy_of("cross-encoder");
@@ -156,13 +156,13 @@ fn a_cross_encoder_with_modules_makes_rows_as_one_without() {
     let plain = load_folder(&data("cross-encoder")).unwrap();
     assert_eq!(compute(&rows, &batch), compute(&plain, &batch));
     assert!(holds_model(folder.path()));
-    // Without the head there is nothing that would say how its tokens become a row.
+    // Without the head nothing says how tokens become a row.
     let bare = copy_of("bert-mean-norm");
     write(&bare, "modules.json", &modules);
     assert!(matches!(load_folder(bare.path()), Err(LoadError::Unsupported { .. })));
 }
 
-/// The files of one class of sentence-transformers say nothing of what the other makes of the folder.
+/// The files of one class of sentence-transformers do not count for the other class.
 #[test]
 fn files_of_a_sentence_transformer_count_for_rows_and_those_of_a_cross_encoder_for_scores() {
     let settings = value!({ "prompts": { "query": "find: " }, "default_prompt_name": "query" });
@@ -274,7 +274,7 @@ fn by_hand(row: &[f32], activation: fn(f32) -> f32) -> f32 {
     inner.enumerate().map(|(i, x)| x * weight(i)).sum::<f32>() + weight(0)
 }
 
-/// The first token's row of a text, by the embedding model of the same folder.
+/// The row of the first token, by the embedding model of the same folder.
 fn first_row(name: &str, sequence: &Sequence) -> Vec<f32> {
     let folder = copy_of(name);
     for (mode, is_used) in [("mean_tokens", false), ("cls_token", true)] {
@@ -333,7 +333,7 @@ fn heads_of_roberta_distilbert_and_mpnet_compute_what_their_formulas_say() {
     }
 }
 
-/// The pair of a model with one segment: no token is of another.
+/// A model with one segment: all tokens of a pair are in it.
 #[test]
 fn a_pair_of_roberta_has_two_ends_between() {
     let names = ["classifier.dense.weight", "classifier.dense.bias"];

@@ -112,7 +112,7 @@ fn error_naming(folder: &TempDir, file: &str, fault: &str) -> LoadError {
     error
 }
 
-/// Appends to a file of a folder: a protobuf message followed by another one is both, merged.
+/// Appends a message to a file of a folder: protobuf merges messages that follow each other.
 fn append(folder: &TempDir, file: &str, bytes: &[u8]) {
     let path = folder.path().join(file);
     let whole = [&fs::read(&path).unwrap()[..], bytes].concat();
@@ -181,7 +181,7 @@ fn numbers_of_extra_tokens_that_cannot_be_are_refused() {
     write(&folder, "special_tokens_map.json", &one);
     let error = error_naming(&folder, "tokenizer_config.json", "extra_ids is 3");
     assert!(matches!(error, LoadError::Setting { .. }), "{error:?}");
-    // More than the weights have rows for.
+    // More tokens than the weights have rows.
     write(&folder, "special_tokens_map.json", &json!({}));
     add(&folder, "tokenizer_config.json", "extra_ids", json!(1000));
     let error = error_naming(&folder, "spiece.model", "");
@@ -232,10 +232,10 @@ fn damage_is_found_before_it_costs_anything() {
             vec![0x12, 2, 0x1D, 0],
             "TrainerSpec.model_type: ModelProto.trainer_spec: invalid wire type",
         ),
-        // A group that does not end, and groups that nest too deep.
+        // A group without an end, and groups that nest too deeply.
         (vec![0xC3, 0x0C], "not a sentencepiece model"),
         ([0xC3, 0x0C].repeat(1000), "recursion limit"),
-        // Rules: of no length, of one that cannot be, without replacements, that lead outside.
+        // Rules without a length, with an impossible one, without replacements, and out of bounds.
         (charsmap(&[1]), "precompiled_charsmap"),
         (charsmap(&[0, 0, 0, 0, 0]), "precompiled_charsmap"),
         (charsmap(&[0xFC, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0]), "precompiled_charsmap"),
@@ -331,7 +331,7 @@ fn an_encoder_of_t5_may_have_a_spiece_model_too() {
             assert_eq!(got.ids, want, "{text:?}");
         }
     }
-    // Rows of another tokenizer are others: so is what they are cached by.
+    // Another tokenizer gives other rows, and so another fingerprint.
     add(&folder, "config.json", "vocab_size", json!(816));
     write(&folder, "tokenizer_config.json", &json!({"extra_ids": 99, "model_max_length": 512}));
     let other = load_folder(folder.path()).unwrap();

@@ -11,7 +11,7 @@ use crate::support::{data, expected, json, texts};
 
 const MODELS: [&str; 5] = ["t5-relu-tied", "flan-t5-gated-untied", "mt5", "bart", "marian"];
 
-/// Tokens of a text that the references were given.
+/// Tokens of a text in the reference data.
 const INPUT_TOKENS: usize = 64;
 
 fn load(name: &str) -> Arc<dyn Seq2SeqModel> {
@@ -27,7 +27,7 @@ fn ids(value: &Value) -> Vec<u32> {
         .collect()
 }
 
-/// What a model was asked, and what the reference answered.
+/// An input of a model, and the output of the reference.
 struct Case {
     input: Sequence,
     row: Value,
@@ -48,7 +48,7 @@ fn admit(decoder: &mut dyn Decoder, input: &Sequence) -> EncoderOutputId {
     decoder.admit(&[input]).unwrap()[0]
 }
 
-/// The logits of one step of one answer.
+/// The logits of one step of one output.
 fn step(decoder: &mut dyn Decoder, answer: HypothesisId, token: u32) -> Vec<f32> {
     let mut logits = Vec::new();
     decoder.step(&[(answer, token)], &mut logits).unwrap();
@@ -60,7 +60,7 @@ fn best(logits: &[f32]) -> u32 {
     u32::try_from(best.0).unwrap()
 }
 
-/// An answer that is made greedily, as `generate` without options would.
+/// An output that is generated greedily, as by `generate` without options.
 struct Greedy {
     answer: HypothesisId,
     ids: Vec<u32>,
@@ -81,7 +81,7 @@ impl Greedy {
         (self.answer, *self.ids.last().unwrap())
     }
 
-    /// Takes the next token; answers whether it was the last.
+    /// Appends the next token. Returns whether it was the last one.
     fn take(&mut self, model: &dyn Seq2SeqModel, logits: &[f32], most: usize) -> bool {
         let defaults = model.defaults();
         let forced = match self.ids.len() {
@@ -145,8 +145,8 @@ fn answers_are_those_of_the_reference_wherever_it_is_sure() {
     }
 }
 
-/// The weights are wide, so that roundings grow: computed in 64 bits the recorded logits are off by
-/// 7.4e-5 themselves, and another version of torch differs from them by 9.5e-5.
+/// The weights are large, so that rounding errors grow: the recorded logits differ by 7.4e-5 from a
+/// computation in 64 bits, and by 9.5e-5 from another version of torch.
 #[test]
 fn logits_are_those_of_the_reference() {
     for name in MODELS {
@@ -168,7 +168,7 @@ fn logits_are_those_of_the_reference() {
     }
 }
 
-/// transformers 5 writes of every T5 that it is tied, and beside it whether the output is scaled.
+/// transformers 5 writes for every T5 that it is tied, and separately whether the output is scaled.
 #[test]
 fn a_t5_that_a_newer_library_saved_answers_the_same() {
     let (unscaled, scaled) = (false.into(), true.into());
@@ -253,7 +253,7 @@ fn nothing_depends_on_the_number_of_threads() {
     }
 }
 
-/// What each input is answered by itself, in a batch that others join and leave.
+/// An input has the same output alone and in a batch that others join and leave.
 #[test]
 fn company_changes_nothing() {
     for name in MODELS {
@@ -267,7 +267,7 @@ fn company_changes_nothing() {
         let mut running: Vec<(usize, EncoderOutputId, Greedy)> = Vec::new();
         let mut made = vec![Vec::new(); cases.len()];
         for round in 0.. {
-            // At first two, then some each round, and now and then several at once.
+            // Two at first, then some in each round, and sometimes several at once.
             for _ in 0..[2, 0, 1, 3, 0][round % 5] {
                 let Some(case) = waiting.pop() else { break };
                 let source = admit(&mut *decoder, &cases[case].input);
@@ -276,7 +276,7 @@ fn company_changes_nothing() {
             if running.is_empty() && waiting.is_empty() {
                 break;
             }
-            // In another order each time: where a row stands is not who it is.
+            // In another order each time: the row in the batch does not matter.
             let turn = usize::from(running.len() > 1);
             running.rotate_left(turn);
             let next: Vec<_> = running.iter().map(|(_, _, greedy)| greedy.last()).collect();
@@ -299,7 +299,7 @@ fn company_changes_nothing() {
     }
 }
 
-/// Long enough for several blocks, and cut within one: what beams share must not be overwritten.
+/// Long enough for several blocks, and branching within one: shared blocks must not be overwritten.
 #[test]
 fn reordered_answers_go_on_from_what_they_took_over() {
     for name in ["t5-relu-tied", "marian"] {
@@ -371,7 +371,7 @@ fn what_cannot_be_done_is_an_error_and_changes_nothing() {
     decoder.end(unknown);
     decoder.forget(EncoderOutputId(u32::MAX));
 
-    // None of that counted as a token of the first, and the second is where the first was.
+    // The failed calls added no token to the first hypothesis, and the second one has its memory.
     assert_eq!(step(&mut *decoder, second, 2), logits);
     step(&mut *decoder, first, 5);
     step(&mut *decoder, first, 6);
@@ -382,7 +382,7 @@ fn what_cannot_be_done_is_an_error_and_changes_nothing() {
     decoder.step(&[(second, 7)], &mut rest).unwrap_err();
 }
 
-/// BART has positions for so many tokens, whatever room was asked for.
+/// BART's positions limit the tokens of a hypothesis, even if it was begun for more.
 #[test]
 fn an_answer_ends_where_the_positions_do() {
     let model = load("bart");
@@ -408,7 +408,7 @@ fn folders_say_what_they_hold_and_need() {
     for name in ["bert-mean-norm", "sentence-t5/none", "expected"] {
         assert!(!holds_seq2seq(&data(name)), "{name}");
     }
-    // Of 16 bits in the program, of 32 in memory.
+    // 16 bits in the program, 32 in memory.
     let need = builtin_verbalizer_t5_need(2).unwrap();
     assert!(need.cpu_bytes > 2 * 4_166_336 - 100_000, "{need:?}");
 }

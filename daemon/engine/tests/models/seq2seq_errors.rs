@@ -72,7 +72,7 @@ fn a_tensor_that_the_configuration_leaves_no_place_for_is_named() {
     }
 }
 
-/// Copies of a shared table, positions that can be computed, and a bias that no code ever used.
+/// Copies of a shared table, positions that are computed, and a bias that no code has ever used.
 #[test]
 fn what_old_files_have_beside_is_left_alone() {
     for (model, names) in [
@@ -292,7 +292,7 @@ fn names_without_a_prefix_are_understood() {
     load_seq2seq(folder.path()).unwrap();
 }
 
-/// What the decoder puts out behind its start token.
+/// The logits behind the start token.
 fn first_logits(model: &Arc<dyn Seq2SeqModel>, start: u32) -> Vec<f32> {
     let input = model.tokenize("Several words.", 64).unwrap();
     let mut decoder = Arc::clone(model).decoder(1).unwrap();
@@ -303,7 +303,7 @@ fn first_logits(model: &Arc<dyn Seq2SeqModel>, start: u32) -> Vec<f32> {
     logits
 }
 
-/// So newer versions of transformers write a BART whose tables are not tied.
+/// Newer versions of transformers write a BART with untied tables like this.
 #[test]
 fn barts_stacks_may_have_tables_of_their_own() {
     let folder = copy_of("bart");
@@ -328,7 +328,7 @@ fn barts_stacks_may_have_tables_of_their_own() {
     assert_eq!(own, tied);
 }
 
-/// Each stack with a table of its own: the same numbers twice, so that nothing may change.
+/// Each stack has a table of its own with the same values, so that no logit changes.
 #[test]
 fn marians_stacks_may_have_tables_of_their_own() {
     let folder = copy_of("marian");
@@ -355,7 +355,7 @@ fn marians_stacks_may_have_tables_of_their_own() {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
-    /// Any bytes in any place of a configuration: an error, or a model, but no panic.
+    /// Any bytes anywhere in a configuration: an error or a model, but no panic.
     #[test]
     fn a_damaged_configuration_never_panics(
         model in 0usize..4, at in any::<u16>(), bytes in any::<[u8; 2]>(), digit in any::<bool>(),

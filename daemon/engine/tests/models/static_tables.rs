@@ -21,7 +21,7 @@ fn floats(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
     values.into_iter().flat_map(f32::to_le_bytes).collect()
 }
 
-/// The folder with these tensors in the place of its own; without a Normalize.
+/// The folder with these tensors instead of its own, without a Normalize module.
 fn folder_with(tensors: Vec<OwnedTensor>) -> TempDir {
     let folder = copy_of(NAME);
     let class = "sentence_transformers.models.StaticEmbedding";
@@ -34,7 +34,7 @@ fn loaded(tensors: Vec<OwnedTensor>) -> Arc<dyn EmbeddingModel> {
     load_folder(folder_with(tensors).path()).unwrap()
 }
 
-/// A table of few rows, which tokens share, and what each token has.
+/// A table of few rows that tokens share, and the rows of all tokens.
 struct Shared {
     table: Vec<i8>,
     rows: usize,
@@ -91,7 +91,7 @@ impl Shared {
         tensor("weights", dtype, &[self.tokens()], bytes)
     }
 
-    /// A row for each token, as sentence-transformers folds it.
+    /// The same table with a row for each token, as sentence-transformers has it.
     fn folded(&self, by_factor: bool) -> OwnedTensor {
         let rows = self.mapping.iter().zip(&self.factors).flat_map(|(row, factor)| {
             let start = usize::try_from(*row).unwrap() * WIDTH;
@@ -118,7 +118,7 @@ fn tokens_may_share_rows_and_have_factors() {
             let folder = folder_with(tensors);
             let model = load_folder(folder.path()).unwrap();
             assert_close(&embed(&model, &texts()), &want[1], 1e-5);
-            // The table stays what it is, with eight bytes beside it for each token.
+            // The table has the same size, with eight bytes for each token beside it.
             let size = if table == Dtype::I8 { 1 } else { 4 };
             let bytes = (size * shared.table.len() + 8 * shared.tokens()) as u64;
             assert_eq!(model.spec().weight_bytes, bytes);
@@ -134,7 +134,7 @@ fn tokens_may_share_rows_and_have_factors() {
     table.name = "embeddings".into();
     let model = loaded(vec![table, shared.factors(Dtype::F32)]);
     assert_close(&embed(&model, &texts()), &want[1], 1e-5);
-    // Whatever stands beside a table by the library's own name, which it does not look at.
+    // Tensors beside a table of sentence-transformers are ignored, as by the library.
     let table = tensor("embedding.weight", Dtype::F32, &[shared.tokens(), WIDTH], whole);
     let model = loaded(vec![table, shared.factors(Dtype::F32), shared.mapping(Dtype::I64)]);
     assert_eq!(embed(&model, &texts()), want[0]);
@@ -218,7 +218,7 @@ fn texts_are_cut_as_the_tokenizer_says() {
         fingerprints.push(model.fingerprint());
     }
     assert_ne!(fingerprints[0], fingerprints[1]);
-    // The shorter of two limits holds.
+    // The lower of two limits counts.
     std::fs::remove_file(folder.path().join("modules.json")).unwrap();
     for (limit, holds) in [(3, 3), (100, 4)] {
         let config = json!({"model_type": "model2vec", "seq_length": limit});

@@ -15,7 +15,7 @@ pub(crate) fn load(name: &str) -> Arc<dyn EmbeddingModel> {
     load_folder(&data(name)).unwrap()
 }
 
-/// The real all-MiniLM-L6-v2, where `scripts/test` could get it.
+/// The real all-MiniLM-L6-v2, if `scripts/test` could fetch it.
 pub(crate) fn load_minilm() -> Option<Arc<dyn EmbeddingModel>> {
     let Some(folder) = std::env::var_os("EMBERD_TEST_MINILM") else {
         eprintln!("skipped: EMBERD_TEST_MINILM names no folder (scripts/test gets the model)");
@@ -68,7 +68,7 @@ pub(crate) fn embed_prompted(
     compute(model, &sequences.iter().collect::<Vec<_>>())
 }
 
-/// Fails where a value differs by more than `tolerance`, or is not a number.
+/// Fails if a value differs by more than `tolerance`, or is not a number.
 #[track_caller]
 pub(crate) fn assert_close(got: &[Vec<f32>], want: &[Vec<f32>], tolerance: f32) {
     assert_eq!(got.len(), want.len(), "number of rows");
@@ -107,7 +107,7 @@ pub(crate) fn save(file: &Path, tensors: &[(&str, Vec<usize>, Vec<f32>)]) {
     serialize_to_file(views, None, file).unwrap();
 }
 
-/// A tensor as [`rewrite_weights`] gives and takes it.
+/// A tensor that [`rewrite_weights`] reads and writes.
 #[derive(Clone)]
 pub(crate) struct OwnedTensor {
     pub(crate) name: String,
@@ -116,7 +116,7 @@ pub(crate) struct OwnedTensor {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Writes the weight file of a folder anew with changed tensors.
+/// Rewrites the weight file of a folder with changed tensors.
 pub(crate) fn rewrite_weights(
     folder: &TempDir,
     change: impl FnOnce(Vec<OwnedTensor>) -> Vec<OwnedTensor>,

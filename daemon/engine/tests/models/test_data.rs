@@ -12,7 +12,7 @@ pub(crate) fn json(path: &str) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(data(path)).unwrap()).unwrap()
 }
 
-/// The texts that most of the expected rows are for.
+/// The texts of most expected rows.
 pub(crate) fn texts() -> Vec<String> {
     let texts = json("texts.json");
     texts.as_array().unwrap().iter().map(|text| text["text"].as_str().unwrap().to_owned()).collect()
@@ -45,7 +45,7 @@ pub(crate) fn add(folder: &TempDir, file: &str, key: &str, value: serde_json::Va
     std::fs::write(path, json.to_string()).unwrap();
 }
 
-/// A whole model whose tokenizer is that of `sentencepiece/KIND`, and no `tokenizer.json`.
+/// A whole model with the tokenizer of `sentencepiece/KIND`, without a `tokenizer.json`.
 pub(crate) fn sentencepiece_folder(kind: &str) -> TempDir {
     let folder = copy_of(if kind == "t5" { "mt5" } else { "marian" });
     for file in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {

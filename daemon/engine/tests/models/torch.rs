@@ -1,4 +1,4 @@
-//! Files as `torch.save` writes them, made by hand.
+//! Files in the formats of `torch.save`, made by hand.
 
 use safetensors::tensor::Dtype;
 
@@ -11,9 +11,9 @@ pub(crate) enum Form {
     Plain,
     /// Matrices column by column.
     Transposed,
-    /// As parts of larger tensors: every second value, with more between the rows.
+    /// As parts of larger tensors: every second value, and gaps between the rows.
     Parts,
-    /// As parameters, some of which somebody gave an attribute.
+    /// As parameters, some of them with an attribute.
     Parameters,
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn archive(tensors: &[OwnedTensor], form: Form) -> Vec<u8> {
     zip(&entries)
 }
 
-/// The same as torch wrote it before: pickles, and the memory behind them.
+/// The same in the older format: pickles, and the memory behind them.
 pub(crate) fn old_format(tensors: &[OwnedTensor], form: Form) -> Vec<u8> {
     let stored = stored(tensors, form);
     let magic = b"\x80\x02\x8A\x0Al\xFC\x9CF\xF9 j\xA8P\x19.".as_slice();
@@ -77,7 +77,7 @@ impl<'a> Stored<'a> {
         }
     }
 
-    /// With its elements at these places; what lies between them is no number.
+    /// With these strides, and NaN between the elements.
     fn spread(tensor: &'a OwnedTensor, offset: usize, strides: Vec<usize>) -> Self {
         let count: usize = tensor.shape.iter().product();
         let size = tensor.bytes.len() / count;
@@ -108,7 +108,7 @@ fn state_dict(stored: &[Stored<'_>], form: Form, old: bool) -> Vec<u8> {
             Dtype::F64 => "DoubleStorage",
             Dtype::BF16 => "BFloat16Storage",
             Dtype::I64 => "LongStorage",
-            // Memory without a type: it stands behind, in a call of its own.
+            // Memory without a type, which is a later argument of another function.
             Dtype::F8_E4M3 => "storage\nUntypedStorage",
             other => panic!("{other:?} is not written here"),
         };
@@ -128,7 +128,7 @@ fn state_dict(stored: &[Stored<'_>], form: Form, old: bool) -> Vec<u8> {
         text(&mut out, &i.to_string());
         text(&mut out, "cpu");
         int(&mut out, *len);
-        // The older format has one part more: a view that nobody uses.
+        // The older format has one more argument: an unused view.
         out.extend(if old { b"NtQ".as_slice() } else { b"tQ" });
         int(&mut out, *offset);
         tuple(&mut out, &tensor.shape);
@@ -149,7 +149,7 @@ fn state_dict(stored: &[Stored<'_>], form: Form, old: bool) -> Vec<u8> {
         }
     }
     out.push(b'u');
-    // What a state dict of modules has beside its tensors.
+    // The state dict of a module has this beside its tensors.
     out.extend(b"}");
     text(&mut out, "_metadata");
     out.extend(b"}sb");
@@ -173,8 +173,7 @@ fn tuple(out: &mut Vec<u8>, values: &[usize]) {
     out.push(b't');
 }
 
-/// A ZIP archive of entries that are stored as they are. Its sums are not computed: they are not
-/// looked at.
+/// A ZIP archive of uncompressed entries. Its checksums are 0, because they are not checked.
 pub(crate) fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     let u32_of = |value: usize| u32::try_from(value).unwrap().to_le_bytes();

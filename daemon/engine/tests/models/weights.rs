@@ -1,4 +1,4 @@
-//! Weights of the same model, in other files.
+//! The weights of a model in other files.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ use crate::torch::{Form, archive, old_format};
 const NAME: &str = "bert-mean-norm";
 const BIN: &str = "pytorch_model.bin";
 
-/// The folder without its weights, and these.
+/// The folder with these weight files instead of its own.
 fn without_weights() -> (TempDir, Vec<OwnedTensor>) {
     let folder = copy_of(NAME);
     let file = folder.path().join("model.safetensors");
@@ -40,7 +40,7 @@ fn error_naming(folder: &TempDir, file: &str) -> LoadError {
     error
 }
 
-/// In two files, one tensor here and the next there, with their index.
+/// Two files that have every other tensor, and their index.
 fn in_two_files() -> TempDir {
     let (folder, tensors) = without_weights();
     let names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
@@ -82,7 +82,7 @@ fn what_the_index_does_not_name_is_found_all_the_same() {
         map.remove("pooler.dense.bias");
     });
     check(&folder);
-    // A layer more than the configuration has belongs to another model, named or not.
+    // A layer beyond the configuration belongs to another model, whether the index names it or not.
     let part = folder.path().join("model-00002-of-00002.safetensors");
     let mut tensors = read_tensors(&part);
     let name = "encoder.layer.7.output.dense.bias";
@@ -160,7 +160,7 @@ fn elements_of_every_size_are_found_wherever_they_lie() {
     }
 }
 
-/// Also of a type that torch writes in a way of its own: it is not taken for a missing tensor.
+/// Also types that torch writes in another way: the tensor is not reported as missing.
 #[test]
 fn elements_that_are_not_read_are_named() {
     for (dtype, size, name) in [(Dtype::I64, 8, "I64"), (Dtype::F8_E4M3, 1, "float8_e4m3fn")] {
@@ -179,7 +179,7 @@ fn elements_that_are_not_read_are_named() {
     }
 }
 
-/// Which could ask for any amount of memory.
+/// Such sizes could ask for any amount of memory.
 #[test]
 fn a_tensor_that_is_larger_than_its_memory_is_refused() {
     let (folder, tensors) = without_weights();
@@ -199,8 +199,8 @@ fn a_tensor_that_is_larger_than_its_memory_is_refused() {
     }
 }
 
-/// Every length that a file may be cut to, and every byte changed: never a panic, and the file is
-/// named.
+/// The file cut at every length, and with every byte changed: never a panic, and the error names the
+/// file.
 #[test]
 fn a_file_of_torch_that_is_cut_anywhere_is_refused() {
     let (folder, tensors) = without_weights();
@@ -221,7 +221,7 @@ proptest! {
         parts: bool,
     ) {
         let (folder, tensors) = without_weights();
-        // The tensors themselves are most of the file and the least that can go wrong.
+        // Most of the file is tensors, where nothing can go wrong.
         let few = &tensors[..4];
         let form = if parts { Form::Parts } else { Form::Parameters };
         let mut bytes = if old { old_format(few, form) } else { archive(few, form) };
@@ -247,10 +247,10 @@ fn torch_fault(folder: &TempDir, bytes: &[u8]) -> TorchFault {
 fn a_pickle_is_never_run_and_never_grows_beyond_its_length() {
     let (folder, _) = without_weights();
     let of_pickle = |pickle: &[u8]| crate::torch::zip(&[("archive/data.pkl", pickle)]);
-    // os.system("true"), which Python's own reader would call.
+    // os.system("true"), which Python's unpickler would call.
     let call = b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.";
     assert!(matches!(torch_fault(&folder, &of_pickle(call)), TorchFault::NoStateDict));
-    // A tuple in a tuple in a tuple, of which each recalls the one before it twice.
+    // Nested tuples, each with the one before it twice.
     let mut bomb = b"\x80\x02)q\x00".to_vec();
     (0..40).for_each(|_| bomb.extend(b"h\x00h\x00\x86q\x00"));
     bomb.push(b'.');

@@ -12,9 +12,6 @@ use crate::checkpoint::load_error::{HeaderFault, LoadError};
 use crate::checkpoint::weights::entry::{TensorEntry, element_bytes, len_u64};
 use crate::checkpoint::weights::file::TensorFile;
 
-/// The longest header that the format allows.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
-
 /// Opens a file and checks its header.
 pub(super) fn open(file: &Path) -> Result<TensorFile, LoadError> {
     checked(TensorFile::open(file)?)
@@ -134,3 +131,6 @@ fn check_spans(tensors: &BTreeMap<String, TensorHeader>) -> Result<u64, HeaderFa
     }
     Ok(end_before)
 }
+
+/// The longest header that the format allows.
+const MAX_HEADER_BYTES: u64 = 100_000_000;

@@ -13,13 +13,6 @@ use crate::checkpoint::weights::pickle_values::{PickleValue, Storage, TorchTenso
 use crate::checkpoint::weights::strides::Strides;
 use crate::checkpoint::weights::zip::{Archive, Span, read};
 
-/// A state dict has about a hundred bytes a tensor.
-const MAX_PICKLE_BYTES: u64 = 4 << 20;
-
-/// A file in the old format begins with this: a pickle of torch's magic number.
-const OLD_MAGIC: [u8; 15] =
-    [0x80, 2, 0x8A, 10, 0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19, b'.'];
-
 /// Opens a file and checks that every tensor lies in it.
 pub(super) fn open(path: &Path) -> Result<TensorFile, LoadError> {
     let file = TensorFile::open(path)?;
@@ -188,3 +181,10 @@ fn damaged(file: &TensorFile, PickleFault { at, what }: PickleFault) -> LoadErro
 fn fault(file: &TensorFile, source: TorchFault) -> LoadError {
     LoadError::Torch { file: file.file().to_owned(), source }
 }
+
+/// A state dict has about a hundred bytes a tensor.
+const MAX_PICKLE_BYTES: u64 = 4 << 20;
+
+/// A file in the old format begins with this: a pickle of torch's magic number.
+const OLD_MAGIC: [u8; 15] =
+    [0x80, 2, 0x8A, 10, 0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19, b'.'];

@@ -9,12 +9,6 @@ use crate::checkpoint::load_error::{LoadError, TorchFault};
 use crate::checkpoint::weights::entry::len_u64;
 use crate::checkpoint::weights::file::TensorFile;
 
-/// A directory of this size has some hundred thousand entries.
-const MAX_DIRECTORY_BYTES: u64 = 16 << 20;
-
-/// The end record with the longest comment that it may have.
-const MAX_END_BYTES: usize = 22 + 0xFFFF;
-
 /// An archive's entries by name.
 #[derive(Debug)]
 pub(super) struct Archive<'a> {
@@ -202,3 +196,9 @@ pub(super) fn read(file: &TensorFile, span: Span) -> Result<Vec<u8>, LoadError> 
 fn fault(file: &TensorFile, what: &'static str) -> LoadError {
     LoadError::Torch { file: file.file().to_owned(), source: TorchFault::Archive(what) }
 }
+
+/// A directory of this size has some hundred thousand entries.
+const MAX_DIRECTORY_BYTES: u64 = 16 << 20;
+
+/// The end record with the longest comment that it may have.
+const MAX_END_BYTES: usize = 22 + 0xFFFF;

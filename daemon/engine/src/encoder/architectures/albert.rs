@@ -16,19 +16,6 @@ use crate::encoder::head_names::{
 use crate::encoder::network::Network;
 use crate::layers::activation::Activation;
 
-/// Far more blocks than any model has. The file does not bound their number, because they share their
-/// weights.
-const MOST_BLOCKS: usize = 1 << 12;
-
-const NAMES: PostNormNames = PostNormNames {
-    qkv: ["attention.query", "attention.key", "attention.value"],
-    attended: "attention.dense",
-    attended_norm: "attention.LayerNorm",
-    up: "ffn",
-    down: "ffn_output",
-    norm: "full_layer_layer_norm",
-};
-
 /// Its settings.
 #[derive(Debug)]
 pub(crate) struct Albert {
@@ -133,6 +120,19 @@ fn group_of(layer: usize, layers: usize, groups: usize) -> usize {
     let group = layer as f64 / (layers as f64 / groups as f64);
     (group as usize).min(groups - 1)
 }
+
+/// Far more blocks than any model has. The file does not bound their number, because they share their
+/// weights.
+const MOST_BLOCKS: usize = 1 << 12;
+
+const NAMES: PostNormNames = PostNormNames {
+    qkv: ["attention.query", "attention.key", "attention.value"],
+    attended: "attention.dense",
+    attended_norm: "attention.LayerNorm",
+    up: "ffn",
+    down: "ffn_output",
+    norm: "full_layer_layer_norm",
+};
 
 #[cfg(test)]
 mod tests {

@@ -13,18 +13,6 @@ use crate::encoder::head_names::{
 use crate::encoder::network::Network;
 use crate::layers::activation::Activation;
 
-/// Fixed in the reference, where other models have a setting.
-const EPSILON: f32 = 1e-12;
-
-const NAMES: PostNormNames = PostNormNames {
-    qkv: ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
-    attended: "attention.out_lin",
-    attended_norm: "sa_layer_norm",
-    up: "ffn.lin1",
-    down: "ffn.lin2",
-    norm: "output_layer_norm",
-};
-
 /// Its settings.
 #[derive(Debug)]
 pub(crate) struct DistilBert {
@@ -85,3 +73,15 @@ impl Architecture for DistilBert {
         })
     }
 }
+
+/// Fixed in the reference, where other models have a setting.
+const EPSILON: f32 = 1e-12;
+
+const NAMES: PostNormNames = PostNormNames {
+    qkv: ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
+    attended: "attention.out_lin",
+    attended_norm: "sa_layer_norm",
+    up: "ffn.lin1",
+    down: "ffn.lin2",
+    norm: "output_layer_norm",
+};

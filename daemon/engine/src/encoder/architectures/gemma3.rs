@@ -12,12 +12,6 @@ use crate::encoder::network::Network;
 use crate::layers::activation::Activation;
 use crate::layers::attention_shape::{Attention, Reach};
 
-/// Gemma's files store the weights of norms minus this.
-const NORM_OFFSET: f32 = 1.0;
-
-/// Far more layers than any model has, and few enough to be listed.
-const MOST_LAYERS: usize = 1 << 12;
-
 /// Its settings.
 #[derive(Debug)]
 pub(crate) struct Gemma3 {
@@ -100,3 +94,9 @@ fn global_blocks(config: RawConfig<'_>) -> Result<Vec<bool>, LoadError> {
     }
     Ok((1..=layers).map(|layer| layer.is_multiple_of(pattern)).collect())
 }
+
+/// Gemma's files store the weights of norms minus this.
+const NORM_OFFSET: f32 = 1.0;
+
+/// Far more layers than any model has, and few enough to be listed.
+const MOST_LAYERS: usize = 1 << 12;

@@ -12,21 +12,6 @@ use crate::encoder::network::Network;
 use crate::layers::activation::Activation;
 use crate::layers::relative_bias::{Buckets, RelativeBias};
 
-/// The distance from which on all keys share a bucket; fixed, where T5 has a setting.
-const MAX_DISTANCE: usize = 128;
-
-/// The id of the padding token, fixed in the reference: the configuration does not count.
-const PADDING: u32 = 1;
-
-const NAMES: PostNormNames = PostNormNames {
-    qkv: ["attention.attn.q", "attention.attn.k", "attention.attn.v"],
-    attended: "attention.attn.o",
-    attended_norm: "attention.LayerNorm",
-    up: "intermediate.dense",
-    down: "output.dense",
-    norm: "output.LayerNorm",
-};
-
 /// Its settings.
 #[derive(Debug)]
 pub(crate) struct MpNet {
@@ -68,3 +53,18 @@ impl Architecture for MpNet {
         Some(mask_head(self.encoder.epsilon))
     }
 }
+
+/// The distance from which on all keys share a bucket; fixed, where T5 has a setting.
+const MAX_DISTANCE: usize = 128;
+
+/// The id of the padding token, fixed in the reference: the configuration does not count.
+const PADDING: u32 = 1;
+
+const NAMES: PostNormNames = PostNormNames {
+    qkv: ["attention.attn.q", "attention.attn.k", "attention.attn.v"],
+    attended: "attention.attn.o",
+    attended_norm: "attention.LayerNorm",
+    up: "intermediate.dense",
+    down: "output.dense",
+    norm: "output.LayerNorm",
+};

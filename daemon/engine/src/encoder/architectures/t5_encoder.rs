@@ -15,9 +15,6 @@ use crate::layers::embedding::Embedding;
 use crate::layers::norm::Norm;
 use crate::layers::relative_bias::RelativeBias;
 
-/// T5 has relative positions and so no limit. This one keeps sizes sane.
-const POSITIONS: usize = 1 << 20;
-
 /// The encoder's part of a T5 configuration.
 #[derive(Debug)]
 pub(crate) struct T5Encoder {
@@ -111,3 +108,6 @@ impl Architecture for T5Encoder {
         Ok(Network { bias, last_norm, ..network })
     }
 }
+
+/// T5 has relative positions and so no limit. This one keeps sizes sane.
+const POSITIONS: usize = 1 << 20;

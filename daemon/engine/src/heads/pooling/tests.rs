@@ -4,7 +4,7 @@ use crate::checkpoint::pooling::{Pooling, PoolingMode};
 use crate::layers::portable;
 use candle_core::{Device, Tensor};
 
-/// Tokens of three texts: two, none, three of which one is of a prompt.
+/// The tokens of three texts: two, none, and three, the first of which belongs to a prompt.
 const HIDDEN: [f32; 10] = [1.0, 2.0, 3.0, 6.0, 0.0, -5.0, 8.0, 7.0, -4.0, -9.0];
 
 fn pool(modes: &[PoolingMode]) -> Vec<Vec<f32>> {

@@ -7,7 +7,7 @@ use crate::layers::attention_shape::{Attention, Reach};
 use crate::layers::relative_bias::RelativeBias;
 
 /// The most scores in memory at once, over all heads: enough to keep a GPU busy, in 64 MiB.
-pub(crate) const SCORES: usize = 16 << 20;
+pub(crate) const MAX_SCORES: usize = 16 << 20;
 
 /// Added to the scores of keys out of reach. After the softmax their weights are 0.
 const MASKED: f64 = -1e30;
@@ -24,7 +24,7 @@ pub(crate) fn attention(
     let mut from = 0;
     for run in lengths.chunk_by(|a, b| a == b).filter(|run| run[0] > 0) {
         let len = run[0];
-        let together = (SCORES / (shape.heads * len * len)).max(1);
+        let together = (MAX_SCORES / (shape.heads * len * len)).max(1);
         for part in run.chunks(together) {
             let tokens = part.len() * len;
             let heads = Heads::of(shape, &qkv.narrow(0, from, tokens)?, part.len(), len)?;
@@ -71,7 +71,7 @@ impl Heads {
     ) -> Result<()> {
         let (sequences, heads, len, _) = self.queries.dims4()?;
         // A long sequence is computed alone, and may be computed in parts.
-        let at_once = (SCORES / (heads * len)).clamp(1, len);
+        let at_once = (MAX_SCORES / (heads * len)).clamp(1, len);
         let at_once = if sequences == 1 { at_once } else { len };
         let keys = self.keys.t()?;
         for first in (0..len).step_by(at_once) {

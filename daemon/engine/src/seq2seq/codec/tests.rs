@@ -49,7 +49,7 @@ fn a_text_loses_its_beginning_where_the_folder_says_so() {
     assert!(error.to_string().contains("both"), "{error}");
 }
 
-/// Everything that is settled at some token stays as it is.
+/// The text that is settled at some token never changes.
 #[test]
 fn what_is_settled_is_not_taken_back() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");

@@ -21,7 +21,7 @@ fn json(path: &str) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(data(path)).unwrap()).unwrap()
 }
 
-/// The last rows of the encoder are those of transformers, alone and packed with others.
+/// The last rows of the encoder equal those of transformers, alone and packed with others.
 #[test]
 fn encoded_rows_are_those_of_the_reference() {
     let texts = json("texts.json");
@@ -71,7 +71,7 @@ fn first_logits(decoder: &mut TeamDecoder, input: &Sequence) -> Vec<f32> {
     logits
 }
 
-/// Room that another input left is used as if it were new, whatever is left in it.
+/// The memory of an input that was forgotten is reused; its old content does not matter.
 #[test]
 fn an_input_in_the_room_of_a_longer_one_is_answered_as_in_a_new_one() {
     let model = model("mt5");
@@ -87,7 +87,7 @@ fn an_input_in_the_room_of_a_longer_one_is_answered_as_in_a_new_one() {
     decoder.for_caches(|cache| assert_eq!(cache.spare_inputs_kept(), 1));
     assert_eq!(first_logits(&mut decoder, &short), new(&short));
     decoder.for_caches(|cache| assert_eq!(cache.spare_inputs_kept(), 1));
-    // One that is much shorter gets its own, and what is kept stays bounded.
+    // A much shorter input gets memory of its own, and the unused memory stays bounded.
     assert_eq!(first_logits(&mut decoder, &sequence(3)), new(&sequence(3)));
     decoder.for_caches(|cache| assert_eq!(cache.spare_inputs_kept(), 2));
     for tokens in [400, 401, 402, 1500] {
@@ -97,7 +97,7 @@ fn an_input_in_the_room_of_a_longer_one_is_answered_as_in_a_new_one() {
     decoder.for_caches(|cache| assert_eq!(cache.spare_inputs_kept(), 0));
 }
 
-/// What was given up leaves nothing behind but what is kept for the next.
+/// Inputs that were given up leave nothing behind apart from the memory that is kept for later ones.
 #[test]
 fn numbers_that_were_given_up_hold_nothing() {
     let model = model("mt5");

@@ -35,7 +35,7 @@ const EXTRA_IDS: usize = 100;
 /// No published folder has as many.
 const MAX_EXTRA_IDS: usize = 1 << 16;
 
-/// The token at the end of each text, whatever `eos_token` is.
+/// The token at the end of each text. `eos_token` does not count.
 const END: &str = "</s>";
 
 impl T5Files {
