@@ -47,6 +47,30 @@ pub(crate) fn detach() -> Result<Side, CommandError> {
     }
 }
 
+impl Caller {
+    /// For a daemon in the foreground: nobody waits for a report.
+    pub(crate) fn none() -> Self {
+        Self { pipe: None }
+    }
+
+    /// Reports that the daemon accepts connections.
+    pub(crate) fn ready(&mut self, message: &str) {
+        self.report(0, message);
+    }
+
+    /// Reports why the daemon failed to start.
+    pub(crate) fn failed(&mut self, error: &CommandError) {
+        self.report(error.code(), &crate::exit::chain(error));
+    }
+
+    fn report(&mut self, code: u8, message: &str) {
+        if let Some(mut pipe) = self.pipe.take() {
+            // The caller may have been killed in the meantime; the daemon keeps running.
+            let _ = pipe.write_all(&[&[code], message.as_bytes()].concat());
+        }
+    }
+}
+
 /// Closes the descriptors inherited from the caller, except the three standard streams: a daemon that
 /// lives for weeks must not keep a script's lock or the end of its pipe. The program itself has opened
 /// nothing yet; descriptors that systemd passed are kept.
@@ -76,29 +100,5 @@ fn wait(mut reader: PipeReader) -> Result<String, CommandError> {
                 .into(),
             code: 1,
         }),
-    }
-}
-
-impl Caller {
-    /// For a daemon in the foreground: nobody waits for a report.
-    pub(crate) fn none() -> Self {
-        Self { pipe: None }
-    }
-
-    /// Reports that the daemon accepts connections.
-    pub(crate) fn ready(&mut self, message: &str) {
-        self.report(0, message);
-    }
-
-    /// Reports why the daemon failed to start.
-    pub(crate) fn failed(&mut self, error: &CommandError) {
-        self.report(error.code(), &crate::exit::chain(error));
-    }
-
-    fn report(&mut self, code: u8, message: &str) {
-        if let Some(mut pipe) = self.pipe.take() {
-            // The caller may have been killed in the meantime; the daemon keeps running.
-            let _ = pipe.write_all(&[&[code], message.as_bytes()].concat());
-        }
     }
 }

@@ -45,11 +45,6 @@ impl CommandError {
         move |source| Self::Io { what, source }
     }
 
-    /// Whether the reader of the output closed it (`emberd embed ... | head`), which is no failure.
-    fn is_closed_pipe(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
-    }
-
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Client(emberd_client::Error::Connect(_)) => 3,
@@ -60,6 +55,11 @@ impl CommandError {
             Self::Listen(_) => 1,
             Self::Detached { code, .. } => *code,
         }
+    }
+
+    /// Whether the reader of the output closed it (`emberd embed ... | head`), which is no failure.
+    fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
     }
 }
 

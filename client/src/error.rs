@@ -201,11 +201,6 @@ pub enum StartError {
     },
 }
 
-fn join(paths: &[PathBuf]) -> String {
-    let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-    names.join(", ")
-}
-
 /// How a connection died.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -259,4 +254,9 @@ impl From<CodecError> for ProtocolError {
     fn from(error: CodecError) -> Self {
         Self::Message(error.to_string())
     }
+}
+
+fn join(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    names.join(", ")
 }

@@ -50,10 +50,6 @@ impl std::error::Error for CodecError {
     }
 }
 
-fn config() -> impl bincode::config::Config {
-    bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX_BODY_BYTES>()
-}
-
 pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
     let bytes = bincode::serde::encode_to_vec(message, config())
         .map_err(|cause| CodecError::Malformed(cause.into()))?;
@@ -73,4 +69,8 @@ pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Co
         return Err(CodecError::TrailingBytes { len_bytes: bytes.len() - used });
     }
     Ok(message)
+}
+
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX_BODY_BYTES>()
 }

@@ -24,32 +24,6 @@ pub(super) fn preload(args: &ModelQuery) -> Result<(), CommandError> {
     output::line(&format!("{} is in memory after {}", args.id, duration(preloaded.load_ms)))
 }
 
-/// Shows the progress of a load.
-fn show(bar: &ProgressBar, event: &Event) {
-    match event {
-        Event::Fetching { file, done_bytes, total_bytes } => {
-            if let Ok(style) = ProgressStyle::with_template(
-                "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
-            ) {
-                bar.set_style(style);
-            }
-            bar.set_length(*total_bytes);
-            bar.set_position(*done_bytes);
-            bar.set_message(file.clone());
-        }
-        Event::WaitingForRoom => {
-            bar.set_message("waiting for memory: other models are unloaded first");
-        }
-        Event::Reading { need_bytes: 0 } => bar.set_message("reading the weights"),
-        Event::Reading { need_bytes } => {
-            bar.set_message(format!("reading the weights ({})", size(*need_bytes)));
-        }
-        // Belongs to a generation, not to a load.
-        Event::Piece { .. } => {}
-    }
-    bar.tick();
-}
-
 pub(super) fn unload(args: &ModelQuery) -> Result<(), CommandError> {
     let freed = connect(&args.query.socket)?.unload(args.id.as_str())?;
     report(&freed, args.query.json)
@@ -58,17 +32,6 @@ pub(super) fn unload(args: &ModelQuery) -> Result<(), CommandError> {
 pub(super) fn cleanup(args: &Query) -> Result<(), CommandError> {
     let freed = connect(&args.socket)?.cleanup_unused_models()?;
     report(&freed, args.json)
-}
-
-fn report(freed: &Freed, json: bool) -> Result<(), CommandError> {
-    if json {
-        return output::json(freed);
-    }
-    if freed.models.is_empty() {
-        return output::line("nothing to unload");
-    }
-    let names: Vec<_> = freed.models.iter().map(ModelId::as_str).collect();
-    output::line(&format!("unloaded {} ({})", names.join(", "), size(freed.bytes)))
 }
 
 pub(super) fn clear_cache(args: &Query) -> Result<(), CommandError> {
@@ -102,4 +65,41 @@ pub(super) fn reload(args: &Query) -> Result<(), CommandError> {
         .chain(reloaded.unchanged.iter().map(|change| row("no", change)))
         .collect();
     output::table(&["KEY", "VALUE", "IN EFFECT", "WHEN"], &rows)
+}
+
+/// Shows the progress of a load.
+fn show(bar: &ProgressBar, event: &Event) {
+    match event {
+        Event::Fetching { file, done_bytes, total_bytes } => {
+            if let Ok(style) = ProgressStyle::with_template(
+                "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+            ) {
+                bar.set_style(style);
+            }
+            bar.set_length(*total_bytes);
+            bar.set_position(*done_bytes);
+            bar.set_message(file.clone());
+        }
+        Event::WaitingForRoom => {
+            bar.set_message("waiting for memory: other models are unloaded first");
+        }
+        Event::Reading { need_bytes: 0 } => bar.set_message("reading the weights"),
+        Event::Reading { need_bytes } => {
+            bar.set_message(format!("reading the weights ({})", size(*need_bytes)));
+        }
+        // Belongs to a generation, not to a load.
+        Event::Piece { .. } => {}
+    }
+    bar.tick();
+}
+
+fn report(freed: &Freed, json: bool) -> Result<(), CommandError> {
+    if json {
+        return output::json(freed);
+    }
+    if freed.models.is_empty() {
+        return output::line("nothing to unload");
+    }
+    let names: Vec<_> = freed.models.iter().map(ModelId::as_str).collect();
+    output::line(&format!("unloaded {} ({})", names.join(", "), size(freed.bytes)))
 }

@@ -11,12 +11,6 @@ use serde::Serialize;
 /// Documents sent in one request.
 const BATCH: usize = 256;
 
-/// A document and its scores, one for each label of the model.
-struct Scored {
-    index: usize,
-    scores: Vec<f32>,
-}
-
 pub(super) fn run(args: &Rerank) -> Result<(), CommandError> {
     let documents = texts::read(&args.documents, args.file.as_deref())?;
     let model = connect(&args.socket)?.rerank_model(args.model.as_str())?;
@@ -46,6 +40,12 @@ pub(super) fn run(args: &Rerank) -> Result<(), CommandError> {
     }
     warn_truncated(truncated, documents.len(), args.model.as_str(), model.info().max_tokens);
     Ok(())
+}
+
+/// A document and its scores, one for each label of the model.
+struct Scored {
+    index: usize,
+    scores: Vec<f32>,
 }
 
 #[derive(Serialize)]

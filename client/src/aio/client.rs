@@ -106,10 +106,6 @@ impl AsyncClient {
         self.request(Request::AvailableModels).await?.models()
     }
 
-    fn over(link: Link) -> Self {
-        Self { caller: Arc::new(Caller::new(link)) }
-    }
-
     pub(super) fn caller(&self) -> &Caller<AsyncFace> {
         &self.caller
     }
@@ -128,6 +124,10 @@ impl AsyncClient {
         on_event: impl FnMut(Event),
     ) -> Result<ReceivedResponse, Error> {
         self.caller.send(request, on_event).await
+    }
+
+    fn over(link: Link) -> Self {
+        Self { caller: Arc::new(Caller::new(link)) }
     }
 }
 

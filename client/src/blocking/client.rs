@@ -99,10 +99,6 @@ impl Client {
         self.request(Request::AvailableModels)?.models()
     }
 
-    fn over(link: Link) -> Self {
-        Self { caller: Arc::new(Caller::new(link)) }
-    }
-
     pub(super) fn caller(&self) -> &Caller<BlockingFace> {
         &self.caller
     }
@@ -121,6 +117,10 @@ impl Client {
         on_event: impl FnMut(Event),
     ) -> Result<ReceivedResponse, Error> {
         block_on(self.caller.send(request, on_event))
+    }
+
+    fn over(link: Link) -> Self {
+        Self { caller: Arc::new(Caller::new(link)) }
     }
 }
 

@@ -23,14 +23,6 @@ pub(super) struct LeaseState {
     current: Mutex<CurrentLease>,
 }
 
-#[derive(Debug)]
-struct CurrentLease {
-    /// The session that took it.
-    generation: u64,
-    leased: Leased,
-    is_released: bool,
-}
-
 impl LeaseState {
     /// A lease that was granted in a session. It is renewed when the daemon restarts.
     pub(super) fn new(
@@ -138,16 +130,6 @@ impl Renewable for LeaseState {
     }
 }
 
-/// A renewal has been answered. A failure is reported when the lease is used, which tries again.
-fn take_renewal(lease: &Weak<LeaseState>, session: &Session, response: ReceivedResponse) {
-    let Some(granted) = response.granted_lease() else { return };
-    match (lease.upgrade(), response.leased()) {
-        // If the lease was released in the meantime, this releases the new one, too.
-        (Some(lease), Ok(leased)) => drop(lease.renewed(session, leased)),
-        _ => session.connection.send_one_way(&Request::Release { lease: granted }),
-    }
-}
-
 impl Drop for LeaseState {
     fn drop(&mut self) {
         let current = lock(&self.current);
@@ -157,6 +139,24 @@ impl Drop for LeaseState {
         if let Some(session) = self.link.session_of(current.generation) {
             session.connection.send_one_way(&Request::Release { lease: current.leased.lease });
         }
+    }
+}
+
+#[derive(Debug)]
+struct CurrentLease {
+    /// The session that took it.
+    generation: u64,
+    leased: Leased,
+    is_released: bool,
+}
+
+/// A renewal has been answered. A failure is reported when the lease is used, which tries again.
+fn take_renewal(lease: &Weak<LeaseState>, session: &Session, response: ReceivedResponse) {
+    let Some(granted) = response.granted_lease() else { return };
+    match (lease.upgrade(), response.leased()) {
+        // If the lease was released in the meantime, this releases the new one, too.
+        (Some(lease), Ok(leased)) => drop(lease.renewed(session, leased)),
+        _ => session.connection.send_one_way(&Request::Release { lease: granted }),
     }
 }
 

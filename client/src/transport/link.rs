@@ -28,14 +28,6 @@ pub(crate) struct Link {
 /// Prepares a new connection for its callers.
 pub(crate) type SetUp = fn(&Arc<Connection>) -> io::Result<()>;
 
-#[derive(Debug)]
-struct Current {
-    session: Session,
-    /// The daemon has said that it is stopping: it completes what is in flight, and takes nothing
-    /// new.
-    is_stopping: bool,
-}
-
 impl Link {
     pub(crate) fn new(
         path: PathBuf,
@@ -130,6 +122,14 @@ impl Link {
     pub(crate) fn renew_leases(&self, session: &Session, except: Option<&Arc<dyn Renewable>>) {
         self.renewals.renew(session, except);
     }
+}
+
+#[derive(Debug)]
+struct Current {
+    session: Session,
+    /// The daemon has said that it is stopping: it completes what is in flight, and takes nothing
+    /// new.
+    is_stopping: bool,
 }
 
 fn prepare(set_up: SetUp, connection: &Arc<Connection>) -> Result<(), ConnectError> {

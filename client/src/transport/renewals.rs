@@ -17,13 +17,6 @@ pub(super) struct Renewals {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    leases: Vec<Weak<dyn Renewable>>,
-    /// The last session that renewed them.
-    generation: u64,
-}
-
 impl Renewals {
     pub(super) fn add(&self, lease: Weak<dyn Renewable>) {
         let mut state = lock(&self.state);
@@ -52,4 +45,11 @@ impl Renewals {
             }
         }
     }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    leases: Vec<Weak<dyn Renewable>>,
+    /// The last session that renewed them.
+    generation: u64,
 }

@@ -49,21 +49,6 @@ pub(crate) struct FairQueue<T> {
     changed: Condvar,
 }
 
-#[derive(Debug)]
-struct Lanes<T> {
-    lanes: HashMap<ConnectionId, Lane<T>>,
-    /// The order of turns: each lane that holds anything, once.
-    turns: VecDeque<ConnectionId>,
-    queued_bytes: usize,
-    closed: bool,
-}
-
-#[derive(Debug)]
-struct Lane<T> {
-    items: VecDeque<T>,
-    bytes: usize,
-}
-
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
         let lanes =
@@ -132,6 +117,21 @@ impl<T: Queued> FairQueue<T> {
         let items = lanes.lanes.values().flat_map(|lane| &lane.items);
         items.filter(|item| !item.is_cancelled()).count()
     }
+}
+
+#[derive(Debug)]
+struct Lanes<T> {
+    lanes: HashMap<ConnectionId, Lane<T>>,
+    /// The order of turns: each lane that holds anything, once.
+    turns: VecDeque<ConnectionId>,
+    queued_bytes: usize,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Lane<T> {
+    items: VecDeque<T>,
+    bytes: usize,
 }
 
 impl<T: Queued> Lanes<T> {

@@ -30,13 +30,6 @@ pub(crate) struct Queue {
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct QueueState {
-    lanes: RowLanes,
-    waiting_workers: usize,
-    closed: bool,
-}
-
 impl Queue {
     /// An empty queue.
     #[must_use]
@@ -97,4 +90,11 @@ impl Queue {
     pub(crate) fn queued_texts(&self) -> usize {
         lock(&self.state).lanes.texts()
     }
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    lanes: RowLanes,
+    waiting_workers: usize,
+    closed: bool,
 }

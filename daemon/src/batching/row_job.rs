@@ -134,34 +134,6 @@ impl RowJob {
         Self::start(connection, texts, TextInput::Single(prompt), targets, truncated)
     }
 
-    fn start(
-        connection: ConnectionId,
-        texts: TextBlock,
-        input: TextInput,
-        targets: Vec<RowTarget>,
-        truncated: Vec<u32>,
-    ) -> (Arc<Self>, RowJobHandle) {
-        let (sender, done) = oneshot::channel();
-        let job = Arc::new(Self {
-            connection,
-            queued: Instant::now(),
-            len: targets.len(),
-            remaining: AtomicUsize::new(targets.len()),
-            targets: Mutex::new(targets.into_iter().map(Some).collect()),
-            texts,
-            input,
-            cancelled: AtomicBool::new(false),
-            computed: AtomicU64::new(0),
-            tokens: AtomicU64::new(0),
-            truncated: Mutex::new(truncated),
-            done: Mutex::new(Some(sender)),
-        });
-        if job.len == 0 {
-            job.complete(0, None);
-        }
-        (Arc::clone(&job), RowJobHandle { job, done })
-    }
-
     /// Tokenizes the input at a position of the request.
     pub(crate) fn tokenize(
         &self,
@@ -226,6 +198,34 @@ impl RowJob {
     pub(super) fn fail(&self, error: JobError) {
         self.cancel();
         self.answer(Err(error));
+    }
+
+    fn start(
+        connection: ConnectionId,
+        texts: TextBlock,
+        input: TextInput,
+        targets: Vec<RowTarget>,
+        truncated: Vec<u32>,
+    ) -> (Arc<Self>, RowJobHandle) {
+        let (sender, done) = oneshot::channel();
+        let job = Arc::new(Self {
+            connection,
+            queued: Instant::now(),
+            len: targets.len(),
+            remaining: AtomicUsize::new(targets.len()),
+            targets: Mutex::new(targets.into_iter().map(Some).collect()),
+            texts,
+            input,
+            cancelled: AtomicBool::new(false),
+            computed: AtomicU64::new(0),
+            tokens: AtomicU64::new(0),
+            truncated: Mutex::new(truncated),
+            done: Mutex::new(Some(sender)),
+        });
+        if job.len == 0 {
+            job.complete(0, None);
+        }
+        (Arc::clone(&job), RowJobHandle { job, done })
     }
 
     /// Drops the targets that no worker has taken, and marks the others as unwanted.

@@ -49,20 +49,6 @@ pub(crate) enum Claim<W> {
     Landed(W, CachedRow),
 }
 
-/// A flight and the number of tickets for it.
-#[derive(Debug)]
-struct Joined<W> {
-    flight: Arc<Flight<W>>,
-    tickets: usize,
-}
-
-#[derive(Debug)]
-enum FlightState<W> {
-    Waiting,
-    Computing(Vec<W>),
-    Done(CachedRow),
-}
-
 impl<W> SingleFlight<W> {
     /// No row is wanted yet.
     pub(crate) fn new(cache: Arc<EmbeddingCache>) -> Self {
@@ -171,6 +157,20 @@ impl<W> Flight<W> {
             FlightState::Waiting | FlightState::Done(_) => Vec::new(),
         }
     }
+}
+
+/// A flight and the number of tickets for it.
+#[derive(Debug)]
+struct Joined<W> {
+    flight: Arc<Flight<W>>,
+    tickets: usize,
+}
+
+#[derive(Debug)]
+enum FlightState<W> {
+    Waiting,
+    Computing(Vec<W>),
+    Done(CachedRow),
 }
 
 #[cfg(test)]

@@ -96,14 +96,6 @@ pub(crate) struct JobHandle<P, A> {
     done: oneshot::Receiver<Result<Vec<A>, TextError>>,
 }
 
-struct Answers<A> {
-    /// By position of the text.
-    all: Vec<Option<A>>,
-    missing: usize,
-    bytes: usize,
-    done: Option<oneshot::Sender<Result<Vec<A>, TextError>>>,
-}
-
 impl<P, A> Job<P, A> {
     /// Puts a request's texts into a queue.
     ///
@@ -178,22 +170,6 @@ impl<P, A> JobText<P, A> {
     }
 }
 
-impl<A> Answers<A> {
-    fn send_if_complete(&mut self) {
-        if self.missing == 0 {
-            let all = std::mem::take(&mut self.all).into_iter().flatten().collect();
-            self.send(Ok(all));
-        }
-    }
-
-    fn send(&mut self, result: Result<Vec<A>, TextError>) {
-        if let Some(sender) = self.done.take() {
-            // Nobody receives the answers of a cancelled job.
-            let _ = sender.send(result);
-        }
-    }
-}
-
 impl<P, A> Queued for JobText<P, A> {
     fn len_bytes(&self) -> usize {
         self.as_str().len()
@@ -223,4 +199,28 @@ impl<P, A> Drop for JobHandle<P, A> {
 /// A panic costs the texts that caused it, not the worker.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, TextError>) -> Result<T, TextError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(TextError::Panicked))
+}
+
+struct Answers<A> {
+    /// By position of the text.
+    all: Vec<Option<A>>,
+    missing: usize,
+    bytes: usize,
+    done: Option<oneshot::Sender<Result<Vec<A>, TextError>>>,
+}
+
+impl<A> Answers<A> {
+    fn send_if_complete(&mut self) {
+        if self.missing == 0 {
+            let all = std::mem::take(&mut self.all).into_iter().flatten().collect();
+            self.send(Ok(all));
+        }
+    }
+
+    fn send(&mut self, result: Result<Vec<A>, TextError>) {
+        if let Some(sender) = self.done.take() {
+            // Nobody receives the answers of a cancelled job.
+            let _ = sender.send(result);
+        }
+    }
 }

@@ -46,13 +46,6 @@ pub(super) struct Counts {
     pub(super) expired: u64,
 }
 
-#[derive(Debug)]
-struct Entry {
-    row: CachedRow,
-    born: Instant,
-    used: i64,
-}
-
 impl Memory {
     pub(super) fn new(max_entries: usize, ttl: Duration) -> Self {
         Self {
@@ -181,6 +174,13 @@ impl Memory {
             self.births.remove(&(entry.born, *key));
         }
     }
+}
+
+#[derive(Debug)]
+struct Entry {
+    row: CachedRow,
+    born: Instant,
+    used: i64,
 }
 
 fn bytes_of(entry: &Entry) -> usize {

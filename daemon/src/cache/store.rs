@@ -185,6 +185,26 @@ pub(super) fn set_aside(path: &Path, now: SystemTime) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::DatabaseAlreadyOpen => Self::Held,
+            // The file is shorter than it claims, or belongs to another program.
+            redb::Error::Io(error)
+                if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
+            {
+                Self::Damaged(error.to_string())
+            }
+            redb::Error::Io(error) => Self::System(error),
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
+                Self::System(io::Error::other(error))
+            }
+            // Corruption, and errors that an intact file of ours cannot cause.
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
 /// What identifies a file: its device and inode.
 fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
@@ -264,24 +284,4 @@ fn born_in(value: &[u8]) -> Result<u64, StoreError> {
 fn sum(key: &RowKey, body: &[u8]) -> [u8; SUM_BYTES] {
     let whole = blake3::keyed_hash(&key.0, body);
     *whole.as_bytes().first_chunk().expect("16 is less than 32")
-}
-
-impl From<redb::Error> for StoreError {
-    fn from(error: redb::Error) -> Self {
-        match error {
-            redb::Error::DatabaseAlreadyOpen => Self::Held,
-            // The file is shorter than it claims, or belongs to another program.
-            redb::Error::Io(error)
-                if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
-            {
-                Self::Damaged(error.to_string())
-            }
-            redb::Error::Io(error) => Self::System(error),
-            redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
-                Self::System(io::Error::other(error))
-            }
-            // Corruption, and errors that an intact file of ours cannot cause.
-            other => Self::Damaged(other.to_string()),
-        }
-    }
 }

@@ -51,12 +51,6 @@ pub(super) fn split(stream: Stream) -> (FrameReader, FrameWriter) {
     (reader, FrameWriter { stream, turn: Mutex::new(()) })
 }
 
-fn inner(stream: &Stream) -> &UnixStream {
-    match stream {
-        Stream::UdSocket(stream) => stream.inner(),
-    }
-}
-
 impl FrameReader {
     /// The next frame; `None` if the peer has ended the stream between frames.
     ///
@@ -81,54 +75,11 @@ impl FrameReader {
     }
 }
 
-/// What one read found.
-enum Received {
-    Bytes,
-    End,
-    Descriptors,
-}
-
-/// Buffers for reading, one pair for each thread, so that a silent connection holds none.
-struct ReadBuffers {
-    bytes: Vec<u8>,
-    control: Vec<u8>,
-}
-
-/// The most descriptors that Linux puts into one message (`SCM_MAX_FD`). With room for all of
-/// them the kernel never truncates the list, so none stays open in this process without an owner.
-const MAX_DESCRIPTORS: usize = 253;
-
 thread_local! {
     static BUFFERS: RefCell<ReadBuffers> = RefCell::new(ReadBuffers {
         bytes: vec![0; READ_BYTES],
         control: nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]),
     });
-}
-
-/// Reads what has arrived. Descriptors are closed, and reported rather than ignored.
-fn receive(stream: &UnixStream, decoder: &mut Decoder) -> io::Result<Received> {
-    BUFFERS.with_borrow_mut(|ReadBuffers { bytes, control }| {
-        let mut pieces = [IoSliceMut::new(bytes)];
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = recvmsg::<()>(stream.as_raw_fd(), &mut pieces, Some(control), flags)?;
-        let mut descriptors = 0;
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(received) = control {
-                for descriptor in received {
-                    descriptors += 1;
-                    // SAFETY: the kernel has just made this descriptor for this process, and
-                    // nobody else knows its number.
-                    drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
-                }
-            }
-        }
-        let len = message.bytes;
-        if descriptors > 0 {
-            return Ok(Received::Descriptors);
-        }
-        decoder.feed(&bytes[..len]);
-        Ok(if len == 0 { Received::End } else { Received::Bytes })
-    })
 }
 
 impl FrameWriter {
@@ -200,6 +151,55 @@ impl WriteTurn<'_> {
         }
         Ok(())
     }
+}
+
+fn inner(stream: &Stream) -> &UnixStream {
+    match stream {
+        Stream::UdSocket(stream) => stream.inner(),
+    }
+}
+
+/// What one read found.
+enum Received {
+    Bytes,
+    End,
+    Descriptors,
+}
+
+/// Buffers for reading, one pair for each thread, so that a silent connection holds none.
+struct ReadBuffers {
+    bytes: Vec<u8>,
+    control: Vec<u8>,
+}
+
+/// The most descriptors that Linux puts into one message (`SCM_MAX_FD`). With room for all of
+/// them the kernel never truncates the list, so none stays open in this process without an owner.
+const MAX_DESCRIPTORS: usize = 253;
+
+/// Reads what has arrived. Descriptors are closed, and reported rather than ignored.
+fn receive(stream: &UnixStream, decoder: &mut Decoder) -> io::Result<Received> {
+    BUFFERS.with_borrow_mut(|ReadBuffers { bytes, control }| {
+        let mut pieces = [IoSliceMut::new(bytes)];
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<()>(stream.as_raw_fd(), &mut pieces, Some(control), flags)?;
+        let mut descriptors = 0;
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(received) = control {
+                for descriptor in received {
+                    descriptors += 1;
+                    // SAFETY: the kernel has just made this descriptor for this process, and
+                    // nobody else knows its number.
+                    drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+                }
+            }
+        }
+        let len = message.bytes;
+        if descriptors > 0 {
+            return Ok(Received::Descriptors);
+        }
+        decoder.feed(&bytes[..len]);
+        Ok(if len == 0 { Received::End } else { Received::Bytes })
+    })
 }
 
 /// Sends what follows the first `skip` bytes of the pieces.

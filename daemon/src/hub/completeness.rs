@@ -26,42 +26,6 @@ pub(super) enum Completeness {
     Incomplete,
 }
 
-#[derive(Deserialize)]
-struct Module {
-    path: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-/// Optional small files that change how a model is used.
-const OPTIONAL: [&str; 2] = ["modules.json", "config_sentence_transformers.json"];
-
-/// The same for the folder of a transformer.
-const OPTIONAL_OF_TRANSFORMER: [&str; 2] = ["sentence_bert_config.json", "tokenizer_config.json"];
-
-#[derive(Deserialize)]
-struct Config {
-    model_type: Option<String>,
-}
-
-/// Each of them is a tokenizer.
-const TOKENIZERS: [&str; 6] = [
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-];
-
-/// The tokenizer of a Marian model without a `tokenizer.json` is all of these.
-const MARIAN_TOKENIZER: [&str; 3] = ["source.spm", "target.spm", "vocab.json"];
-
 /// Looks at a snapshot's folder; `absent` is the folder with marks of files that do not exist.
 pub(super) fn of(folder: &Path, absent: &Path) -> Completeness {
     let mut optional: BTreeSet<String> = OPTIONAL.map(str::to_owned).into();
@@ -109,6 +73,42 @@ pub(super) fn optional_files<'a>(folders: impl Iterator<Item = &'a str>) -> BTre
         |folder: &'a str| OPTIONAL_OF_TRANSFORMER.map(move |file| join(folder, file));
     folders.flat_map(of_transformer).chain(OPTIONAL.map(str::to_owned)).collect()
 }
+
+#[derive(Deserialize)]
+struct Module {
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Optional small files that change how a model is used.
+const OPTIONAL: [&str; 2] = ["modules.json", "config_sentence_transformers.json"];
+
+/// The same for the folder of a transformer.
+const OPTIONAL_OF_TRANSFORMER: [&str; 2] = ["sentence_bert_config.json", "tokenizer_config.json"];
+
+#[derive(Deserialize)]
+struct Config {
+    model_type: Option<String>,
+}
+
+/// Each of them is a tokenizer.
+const TOKENIZERS: [&str; 6] = [
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+];
+
+/// The tokenizer of a Marian model without a `tokenizer.json` is all of these.
+const MARIAN_TOKENIZER: [&str; 3] = ["source.spm", "target.spm", "vocab.json"];
 
 fn has_weights(folder: &Path) -> bool {
     let has = |file: &str| folder.join(file).is_file();

@@ -80,6 +80,12 @@ impl BlobId {
     }
 }
 
+/// Whether a path stays in the folder that it is relative to, on any system.
+pub(super) fn is_inside(path: &str) -> bool {
+    !path.contains(['\\', '\0', ':'])
+        && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
 #[derive(Deserialize)]
 struct Info {
     sha: String,
@@ -111,12 +117,6 @@ impl Sibling {
         let content = content.and_then(|(id, size)| Some(Content { id: BlobId::new(&id)?, size }));
         ListedFile { path: self.rfilename, content }
     }
-}
-
-/// Whether a path stays in the folder that it is relative to, on any system.
-pub(super) fn is_inside(path: &str) -> bool {
-    !path.contains(['\\', '\0', ':'])
-        && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
 }
 
 #[cfg(test)]

@@ -38,16 +38,6 @@ impl Machine {
         Self::with(settings, find)
     }
 
-    fn with(settings: &Settings, find: fn() -> Found) -> Self {
-        Self {
-            fraction: settings.gpu_memory_fraction,
-            may_grow: settings.allow_gpu_growth,
-            wants_gpus: AtomicBool::new(settings.wants_gpus()),
-            find,
-            gpus: OnceLock::new(),
-        }
-    }
-
     /// Applies other settings. Returns whether GPUs must be looked for.
     pub(crate) fn reconfigure(&self, settings: &Settings) -> bool {
         self.wants_gpus.store(settings.wants_gpus(), Ordering::Relaxed);
@@ -94,6 +84,16 @@ impl Machine {
         match give_back(gpu, self.kept_bytes(gpu)) {
             Ok(bytes) => tracing::debug!(%device, bytes, "memory was given back"),
             Err(error) => tracing::warn!(%device, %error, "memory may not have been given back"),
+        }
+    }
+
+    fn with(settings: &Settings, find: fn() -> Found) -> Self {
+        Self {
+            fraction: settings.gpu_memory_fraction,
+            may_grow: settings.allow_gpu_growth,
+            wants_gpus: AtomicBool::new(settings.wants_gpus()),
+            find,
+            gpus: OnceLock::new(),
         }
     }
 

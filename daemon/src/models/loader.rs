@@ -27,9 +27,6 @@ pub(crate) struct Loaders {
     hub_cache: Option<Hub>,
 }
 
-type CustomLoader =
-    dyn Fn(&ModelId, &ModelSettings) -> Result<ModelParts, CustomError> + Send + Sync;
-
 /// How a model's files are looked for.
 pub(super) struct FileSearch<'a> {
     /// Threads that will compute for the model on the CPU.
@@ -176,3 +173,6 @@ impl fmt::Debug for Loaders {
         f.debug_struct("Loaders").field("custom", &self.custom.keys()).finish()
     }
 }
+
+type CustomLoader =
+    dyn Fn(&ModelId, &ModelSettings) -> Result<ModelParts, CustomError> + Send + Sync;

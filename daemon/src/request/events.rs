@@ -33,13 +33,6 @@ pub(crate) struct EventWriter<'a> {
 #[derive(Debug)]
 pub(crate) struct ChunkWriter(mpsc::UnboundedSender<Message>);
 
-#[derive(Debug)]
-enum Message {
-    Chunk(Event),
-    /// Answered once everything before it was written.
-    Flush(oneshot::Sender<()>),
-}
-
 impl EventWriter<'_> {
     /// Opens the way for events of a load. Those that the answer overtakes are left out.
     pub(crate) fn load_events(self) -> Events {
@@ -100,6 +93,13 @@ impl ChunkWriter {
             let _ = done.await;
         }
     }
+}
+
+#[derive(Debug)]
+enum Message {
+    Chunk(Event),
+    /// Answered once everything before it was written.
+    Flush(oneshot::Sender<()>),
 }
 
 #[cfg(test)]

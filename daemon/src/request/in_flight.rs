@@ -24,12 +24,6 @@ pub(crate) struct InFlight {
     running: Mutex<HashMap<u64, RunningRequest>>,
 }
 
-#[derive(Debug)]
-struct RunningRequest {
-    serial: u64,
-    task: AbortHandle,
-}
-
 impl InFlight {
     /// How many requests are not answered yet.
     pub(crate) fn len(&self) -> usize {
@@ -78,6 +72,12 @@ impl InFlight {
         running.remove(&id);
         Some(id)
     }
+}
+
+#[derive(Debug)]
+struct RunningRequest {
+    serial: u64,
+    task: AbortHandle,
 }
 
 #[cfg(test)]

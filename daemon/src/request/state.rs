@@ -125,18 +125,6 @@ impl DaemonState {
         Ok(reloaded)
     }
 
-    fn apply(self: &Arc<Self>, settings: Settings) {
-        self.registry.reconfigure(&settings);
-        self.segment_credit.set_limit(settings.segments.total_bytes);
-        self.inline_credit.set_limit(settings.segments.total_bytes);
-        let cache = &settings.cache;
-        self.cache().set_limits(cache.max_entries, cache.ttl, Instant::now());
-        if !cache.enabled {
-            self.cache().forget();
-        }
-        self.settings.store(Arc::new(settings));
-    }
-
     /// Memory to share with one connection.
     pub(crate) fn new_pool(&self) -> Arc<SegmentPool> {
         let credit_bytes = self.settings().segments.credit_bytes;
@@ -211,6 +199,18 @@ impl DaemonState {
     /// Sees the change when the daemon begins to stop.
     pub(crate) fn watch_draining(&self) -> watch::Receiver<bool> {
         self.draining.subscribe()
+    }
+
+    fn apply(self: &Arc<Self>, settings: Settings) {
+        self.registry.reconfigure(&settings);
+        self.segment_credit.set_limit(settings.segments.total_bytes);
+        self.inline_credit.set_limit(settings.segments.total_bytes);
+        let cache = &settings.cache;
+        self.cache().set_limits(cache.max_entries, cache.ttl, Instant::now());
+        if !cache.enabled {
+            self.cache().forget();
+        }
+        self.settings.store(Arc::new(settings));
     }
 }
 

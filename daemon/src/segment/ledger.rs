@@ -34,20 +34,6 @@ pub(super) struct LedgerState {
     retired: Vec<SegmentId>,
 }
 
-#[derive(Debug)]
-struct PoolSegment {
-    id: SegmentId,
-    segment: Arc<Segment>,
-    slots: Slots,
-    is_announced: bool,
-    /// Another process has tampered with it: it gets no more slots, and is given up when the slots
-    /// in it are free.
-    is_damaged: bool,
-    /// When its last slot was freed. Without meaning while there are any.
-    free_since: Instant,
-    _share: Share,
-}
-
 impl Ledger {
     /// No segments yet. Those that are given up go to `spares`, which unmaps them.
     pub(super) fn new(spares: Arc<Spares>) -> Self {
@@ -214,6 +200,20 @@ impl LedgerState {
     fn find(&mut self, segment: SegmentId) -> Option<&mut PoolSegment> {
         self.segments.iter_mut().find(|own| own.id == segment)
     }
+}
+
+#[derive(Debug)]
+struct PoolSegment {
+    id: SegmentId,
+    segment: Arc<Segment>,
+    slots: Slots,
+    is_announced: bool,
+    /// Another process has tampered with it: it gets no more slots, and is given up when the slots
+    /// in it are free.
+    is_damaged: bool,
+    /// When its last slot was freed. Without meaning while there are any.
+    free_since: Instant,
+    _share: Share,
 }
 
 fn key(slot: &SlotRef) -> SlotKey {

@@ -13,11 +13,6 @@ pub struct Segment {
     memory: SegmentMemory,
 }
 
-enum SegmentMemory {
-    Memfd { descriptor: OwnedFd, mapping: Mapping },
-    Posix(PosixSegment),
-}
-
 impl Segment {
     pub(super) fn memfd(descriptor: OwnedFd, mapping: Mapping) -> Self {
         Self { memory: SegmentMemory::Memfd { descriptor, mapping } }
@@ -80,4 +75,9 @@ impl fmt::Debug for Segment {
             .field("len_bytes", &self.len_bytes())
             .finish_non_exhaustive()
     }
+}
+
+enum SegmentMemory {
+    Memfd { descriptor: OwnedFd, mapping: Mapping },
+    Posix(PosixSegment),
 }

@@ -24,13 +24,6 @@ pub struct Output {
     has_given_rows: bool,
 }
 
-/// The memory of a result. While there are rows, it is accessed only through them.
-#[derive(Debug)]
-enum OutputMemory {
-    Heap(Aligned),
-    Slot(Slot),
-}
-
 impl Output {
     /// Memory on the heap, all zero.
     ///
@@ -52,10 +45,6 @@ impl Output {
             return Err(SegmentError::Shape { rows, dimension, slot_bytes });
         }
         Ok(Self::new(OutputMemory::Slot(slot), rows, dimension))
-    }
-
-    fn new(memory: OutputMemory, rows: usize, dimension: usize) -> Self {
-        Self { memory: Arc::new(memory), rows, dimension, has_given_rows: false }
     }
 
     /// How many rows there are.
@@ -110,10 +99,10 @@ impl Output {
             Err(memory) => Err(Self { memory, rows, dimension, has_given_rows }),
         }
     }
-}
 
-fn len_bytes(rows: usize, dimension: usize) -> Option<usize> {
-    rows.checked_mul(dimension)?.checked_mul(size_of::<f32>())
+    fn new(memory: OutputMemory, rows: usize, dimension: usize) -> Self {
+        Self { memory: Arc::new(memory), rows, dimension, has_given_rows: false }
+    }
 }
 
 /// One row of an [`Output`], to be written from any thread. Keeps its memory alive and reserved.
@@ -122,15 +111,6 @@ pub struct Row {
     values: RowValues,
     _memory: Arc<OutputMemory>,
 }
-
-#[derive(Debug)]
-struct RowValues(NonNull<[f32]>);
-
-// SAFETY: stands for a `&mut [f32]`, which is `Send`: it was made from one by `take_rows`, its
-// the `Arc` beside it keeps the memory, and nothing else points to the same values.
-unsafe impl Send for RowValues {}
-// SAFETY: `&RowValues` gives no access to the values.
-unsafe impl Sync for RowValues {}
 
 impl Row {
     /// The values: zero, or an earlier result, until they are written.
@@ -142,6 +122,26 @@ impl Row {
         unsafe { self.values.0.as_mut() }
     }
 }
+
+/// The memory of a result. While there are rows, it is accessed only through them.
+#[derive(Debug)]
+enum OutputMemory {
+    Heap(Aligned),
+    Slot(Slot),
+}
+
+fn len_bytes(rows: usize, dimension: usize) -> Option<usize> {
+    rows.checked_mul(dimension)?.checked_mul(size_of::<f32>())
+}
+
+#[derive(Debug)]
+struct RowValues(NonNull<[f32]>);
+
+// SAFETY: stands for a `&mut [f32]`, which is `Send`: it was made from one by `take_rows`, its
+// the `Arc` beside it keeps the memory, and nothing else points to the same values.
+unsafe impl Send for RowValues {}
+// SAFETY: `&RowValues` gives no access to the values.
+unsafe impl Sync for RowValues {}
 
 /// Bytes on the heap that are aligned for floats, and can be handed on without a copy.
 struct Aligned {

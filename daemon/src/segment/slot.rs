@@ -19,17 +19,6 @@ pub struct Slot {
     is_daemons: bool,
 }
 
-/// The content for a segment that is not mapped, as whole floats.
-#[derive(Default)]
-struct Staged(Vec<f32>);
-
-/// Shows only the length: other threads may be writing the values through rows.
-impl fmt::Debug for Staged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Staged").field(&self.0.len()).finish()
-    }
-}
-
 impl Slot {
     /// `range` was just taken in `segment` for the daemon, and for this slot alone.
     pub(super) fn new(ledger: Weak<Ledger>, segment: Arc<Segment>, range: SlotRef) -> Self {
@@ -96,5 +85,16 @@ impl Drop for Slot {
         {
             ledger.release(&self.range, Holder::Daemon);
         }
+    }
+}
+
+/// The content for a segment that is not mapped, as whole floats.
+#[derive(Default)]
+struct Staged(Vec<f32>);
+
+/// Shows only the length: other threads may be writing the values through rows.
+impl fmt::Debug for Staged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Staged").field(&self.0.len()).finish()
     }
 }

@@ -32,12 +32,6 @@ pub(super) struct Slots {
     used: BTreeMap<u64, UsedSlot>,
 }
 
-#[derive(Debug)]
-struct UsedSlot {
-    key: SlotKey,
-    holder: Holder,
-}
-
 impl Slots {
     /// One free run of `len_bytes`, a multiple of [`SLOT_ALIGNMENT`].
     pub(super) fn new(len_bytes: u64) -> Self {
@@ -101,4 +95,10 @@ impl Slots {
 /// Bytes that a slot occupies; `None` if they exceed any segment.
 pub(super) fn footprint_bytes(len_bytes: u64) -> Option<u64> {
     len_bytes.max(1).checked_next_multiple_of(SLOT_ALIGNMENT)
+}
+
+#[derive(Debug)]
+struct UsedSlot {
+    key: SlotKey,
+    holder: Holder,
 }

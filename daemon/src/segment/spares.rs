@@ -25,23 +25,6 @@ pub struct Spares {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
-struct SpareMaker {
-    backend: Arc<dyn Backend>,
-    keep: usize,
-    state: Mutex<SparesState>,
-    wake: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct SparesState {
-    ready: Vec<Segment>,
-    given_up: Vec<Arc<Segment>>,
-    /// The last attempt failed; the next one waits until a spare is requested.
-    failed: bool,
-    stop: bool,
-}
-
 impl Spares {
     /// Starts the thread that keeps `keep` spares ready.
     ///
@@ -96,6 +79,23 @@ impl Drop for Spares {
             tracing::error!("the thread that makes spare segments panicked");
         }
     }
+}
+
+#[derive(Debug)]
+struct SpareMaker {
+    backend: Arc<dyn Backend>,
+    keep: usize,
+    state: Mutex<SparesState>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct SparesState {
+    ready: Vec<Segment>,
+    given_up: Vec<Arc<Segment>>,
+    /// The last attempt failed; the next one waits until a spare is requested.
+    failed: bool,
+    stop: bool,
 }
 
 impl SpareMaker {

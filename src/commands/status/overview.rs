@@ -21,6 +21,18 @@ pub(super) fn text(status: &Status, columns: usize) -> String {
     text
 }
 
+/// What is wrong, a line for each problem.
+pub(super) fn problems(status: &Status) -> Vec<String> {
+    let cache = status.cache.failure.iter().map(|failure| format!("CACHE_ERROR: {failure}"));
+    let models = status.models.iter().filter_map(|model| {
+        let failure = model.failure.as_ref()?;
+        Some(format!("{} cannot be loaded: {failure}", model.id))
+    });
+    let reload = status.daemon.reload_error.iter();
+    let reload = reload.map(|error| format!("the last reload changed nothing: {error}"));
+    cache.chain(models).chain(reload).collect()
+}
+
 fn summary(status: &Status) -> Vec<String> {
     let (daemon, cache) = (&status.daemon, &status.cache);
     let leases = status.leases.len() as u64 + status.leases_left_out;
@@ -51,18 +63,6 @@ fn summary(status: &Status) -> Vec<String> {
         ));
     }
     lines
-}
-
-/// What is wrong, a line for each problem.
-pub(super) fn problems(status: &Status) -> Vec<String> {
-    let cache = status.cache.failure.iter().map(|failure| format!("CACHE_ERROR: {failure}"));
-    let models = status.models.iter().filter_map(|model| {
-        let failure = model.failure.as_ref()?;
-        Some(format!("{} cannot be loaded: {failure}", model.id))
-    });
-    let reload = status.daemon.reload_error.iter();
-    let reload = reload.map(|error| format!("the last reload changed nothing: {error}"));
-    cache.chain(models).chain(reload).collect()
 }
 
 fn counted(count: u64, noun: &str) -> String {

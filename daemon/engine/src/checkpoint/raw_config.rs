@@ -93,33 +93,6 @@ impl<'a> RawConfig<'a> {
         self.rotary_base_in(&self.json["rope_parameters"][kind], setting, other)
     }
 
-    /// Newer versions of transformers write the base into `nested` and look there first.
-    fn rotary_base_in(
-        self,
-        nested: &Value,
-        setting: &'static str,
-        other: f32,
-    ) -> Result<f32, LoadError> {
-        self.check_unscaled()?;
-        let nested = RawConfig { file: self.file, json: nested };
-        nested.check_unscaled()?;
-        nested.positive_or("rope_theta", self.positive_or(setting, other)?)
-    }
-
-    /// Refuses rotary positions that are scaled, or that rotate only a part of each head.
-    fn check_unscaled(self) -> Result<(), LoadError> {
-        let scaling = &self.json["rope_scaling"];
-        for rope in [Self { json: scaling, ..self }, self] {
-            rope.only("rope_type", &"default".into(), "default")?;
-            rope.only("partial_rotary_factor", &1.0.into(), "1.0")?;
-        }
-        let kind = &scaling["type"];
-        if scaling.is_null() || scaling["rope_type"] == "default" || *kind == "default" {
-            return Ok(());
-        }
-        Err(self.unsupported("rope_scaling", &scaling.to_string(), "null, default"))
-    }
-
     /// For each block, whether it attends to all tokens; `None` without `layer_types`.
     pub(crate) fn global_blocks(self) -> Result<Option<Vec<bool>>, LoadError> {
         let layers = self.size("num_hidden_layers")?;
@@ -262,6 +235,33 @@ impl<'a> RawConfig<'a> {
     /// The error for a size that is out of range or does not fit another one.
     pub(crate) fn setting(self, setting: &'static str, found: usize, wanted: String) -> LoadError {
         LoadError::Setting { file: self.file.to_owned(), setting, found, wanted }
+    }
+
+    /// Newer versions of transformers write the base into `nested` and look there first.
+    fn rotary_base_in(
+        self,
+        nested: &Value,
+        setting: &'static str,
+        other: f32,
+    ) -> Result<f32, LoadError> {
+        self.check_unscaled()?;
+        let nested = RawConfig { file: self.file, json: nested };
+        nested.check_unscaled()?;
+        nested.positive_or("rope_theta", self.positive_or(setting, other)?)
+    }
+
+    /// Refuses rotary positions that are scaled, or that rotate only a part of each head.
+    fn check_unscaled(self) -> Result<(), LoadError> {
+        let scaling = &self.json["rope_scaling"];
+        for rope in [Self { json: scaling, ..self }, self] {
+            rope.only("rope_type", &"default".into(), "default")?;
+            rope.only("partial_rotary_factor", &1.0.into(), "1.0")?;
+        }
+        let kind = &scaling["type"];
+        if scaling.is_null() || scaling["rope_type"] == "default" || *kind == "default" {
+            return Ok(());
+        }
+        Err(self.unsupported("rope_scaling", &scaling.to_string(), "null, default"))
     }
 
     fn wrong(self, setting: &str, what: &str) -> LoadError {

@@ -51,6 +51,12 @@ impl Barrier {
         if self.is_broken.load(Ordering::SeqCst) { Err(Broken) } else { Ok(()) }
     }
 
+    /// Lets all threads through, from now on, with an error.
+    pub(super) fn break_up(&self) {
+        self.is_broken.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
     fn wait_for_end_of(&self, round: usize) {
         for _ in 0..SPINS {
             if self.has_ended(round) {
@@ -78,12 +84,6 @@ impl Barrier {
             drop(lock(&self.sleep));
             self.woken.notify_all();
         }
-    }
-
-    /// Lets all threads through, from now on, with an error.
-    pub(super) fn break_up(&self) {
-        self.is_broken.store(true, Ordering::SeqCst);
-        self.wake();
     }
 }
 

@@ -57,28 +57,6 @@ impl Product<'_> {
 /// Left-hand rows that stay in the second-level cache while all panels pass by.
 pub(crate) const ROWS_AT_ONCE: usize = 96;
 
-/// How many rows of a panel lie between the one that is multiplied and the one that is prefetched.
-const AHEAD: usize = 64;
-
-/// The associativity of the first-level cache, on the processors where it is lowest. Rows that begin a
-/// whole number of pages apart compete for this many lines.
-const WAYS: usize = 8;
-
-/// Values of the smallest page.
-const PAGE: usize = 4096 / size_of::<f32>();
-
-/// Values between two copied rows, so that each begins at another cache line.
-const GAP: usize = 16;
-
-/// Memory that a thread keeps for its products.
-#[derive(Debug, Default)]
-struct ProductScratch {
-    /// The panel of 16-bit numbers that is multiplied, widened to 32 bits.
-    wide: Vec<f32>,
-    /// Copies of left-hand rows, with a stride that suits the cache.
-    strided: Vec<f32>,
-}
-
 thread_local! {
     static SCRATCH: RefCell<ProductScratch> =
         const { RefCell::new(ProductScratch { wide: Vec::new(), strided: Vec::new() }) };
@@ -107,6 +85,28 @@ impl<'a> Product<'a> {
         }
         (strided, stride)
     }
+}
+
+/// How many rows of a panel lie between the one that is multiplied and the one that is prefetched.
+const AHEAD: usize = 64;
+
+/// The associativity of the first-level cache, on the processors where it is lowest. Rows that begin a
+/// whole number of pages apart compete for this many lines.
+const WAYS: usize = 8;
+
+/// Values of the smallest page.
+const PAGE: usize = 4096 / size_of::<f32>();
+
+/// Values between two copied rows, so that each begins at another cache line.
+const GAP: usize = 16;
+
+/// Memory that a thread keeps for its products.
+#[derive(Debug, Default)]
+struct ProductScratch {
+    /// The panel of 16-bit numbers that is multiplied, widened to 32 bits.
+    wide: Vec<f32>,
+    /// Copies of left-hand rows, with a stride that suits the cache.
+    strided: Vec<f32>,
 }
 
 struct Kernel<'a, E> {

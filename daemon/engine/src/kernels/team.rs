@@ -25,13 +25,6 @@ pub(crate) struct Team {
     others: Vec<JoinHandle<()>>,
 }
 
-struct Shared {
-    count: usize,
-    /// The next task; `None` ends the thread.
-    task: Mutex<Option<Task>>,
-    barrier: Barrier,
-}
-
 /// One thread's view of the team while it runs a task.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Member<'a> {
@@ -102,6 +95,31 @@ impl fmt::Debug for Team {
     }
 }
 
+impl Member<'_> {
+    /// Waits until all members have called it.
+    ///
+    /// # Panics
+    /// If another member panicked, because it will never arrive. The team catches the panic.
+    pub(crate) fn wait(self) {
+        if let Err(broken) = self.barrier.wait() {
+            // Not `panic!`, which would report this as a second panic.
+            std::panic::resume_unwind(Box::new(broken));
+        }
+    }
+
+    /// This member's part of `0..items`. The parts of all members are consecutive and cover all items.
+    pub(crate) fn part(self, items: usize) -> std::ops::Range<usize> {
+        items * self.index / self.count..items * (self.index + 1) / self.count
+    }
+}
+
+struct Shared {
+    count: usize,
+    /// The next task; `None` ends the thread.
+    task: Mutex<Option<Task>>,
+    barrier: Barrier,
+}
+
 impl Shared {
     fn serve(&self, index: usize) {
         while self.barrier.wait().is_ok() {
@@ -120,24 +138,6 @@ impl Shared {
             self.barrier.break_up();
         }
         self.barrier.wait()
-    }
-}
-
-impl Member<'_> {
-    /// Waits until all members have called it.
-    ///
-    /// # Panics
-    /// If another member panicked, because it will never arrive. The team catches the panic.
-    pub(crate) fn wait(self) {
-        if let Err(broken) = self.barrier.wait() {
-            // Not `panic!`, which would report this as a second panic.
-            std::panic::resume_unwind(Box::new(broken));
-        }
-    }
-
-    /// This member's part of `0..items`. The parts of all members are consecutive and cover all items.
-    pub(crate) fn part(self, items: usize) -> std::ops::Range<usize> {
-        items * self.index / self.count..items * (self.index + 1) / self.count
     }
 }
 

@@ -92,6 +92,25 @@ impl Embedding {
     }
 }
 
+impl Positions {
+    /// The row of the `i`-th token of a sequence, for tokens in their order.
+    fn index_of(&self) -> impl FnMut(&Sequence, usize) -> usize {
+        let padding = self.padding;
+        let mut next = 0;
+        move |sequence, i| {
+            let Some(padding) = padding else { return i };
+            if i == 0 {
+                next = index(padding);
+            }
+            if sequence.ids[i] == padding {
+                return index(padding);
+            }
+            next += 1;
+            next
+        }
+    }
+}
+
 /// The layer, and the tokens to look up.
 struct Lookup<'a> {
     layer: &'a Embedding,
@@ -140,25 +159,6 @@ impl InplaceOp1 for Lookup<'_> {
         match &self.layer.norm {
             Some(norm) => norm.rows(hidden, None),
             None => Ok(()),
-        }
-    }
-}
-
-impl Positions {
-    /// The row of the `i`-th token of a sequence, for tokens in their order.
-    fn index_of(&self) -> impl FnMut(&Sequence, usize) -> usize {
-        let padding = self.padding;
-        let mut next = 0;
-        move |sequence, i| {
-            let Some(padding) = padding else { return i };
-            if i == 0 {
-                next = index(padding);
-            }
-            if sequence.ids[i] == padding {
-                return index(padding);
-            }
-            next += 1;
-            next
         }
     }
 }

@@ -21,15 +21,6 @@ pub(crate) struct Linear {
     activation: Activation,
 }
 
-/// The weights, in the layout that the device needs.
-#[derive(Debug)]
-enum Weight {
-    /// Panels in the layout of [`crate::kernels::panels`]: `[panels, inputs, PANEL]`, of f32 or bf16.
-    Panels(Tensor),
-    /// `[outputs, inputs]`
-    Rows(Tensor),
-}
-
 impl Linear {
     /// Values of an output row.
     pub(crate) fn outputs(&self) -> usize {
@@ -144,6 +135,15 @@ impl LinearBuilder {
             activation,
         })
     }
+}
+
+/// The weights, in the layout that the device needs.
+#[derive(Debug)]
+enum Weight {
+    /// Panels in the layout of [`crate::kernels::panels`]: `[panels, inputs, PANEL]`, of f32 or bf16.
+    Panels(Tensor),
+    /// `[outputs, inputs]`
+    Rows(Tensor),
 }
 
 #[cfg(test)]

@@ -60,21 +60,6 @@ impl RelativeBias {
         })
     }
 
-    fn with(
-        table: &[f32],
-        heads: usize,
-        reach: usize,
-        bucket: impl Fn(usize, bool) -> usize,
-    ) -> Self {
-        let mut curves = Vec::with_capacity(heads * (2 * reach + 1));
-        for head in 0..heads {
-            let at = |distance, is_behind| table[bucket(distance, is_behind) * heads + head];
-            curves.extend((1..=reach).rev().map(|distance| at(distance, false)));
-            curves.extend((0..=reach).map(|distance| at(distance, distance > 0)));
-        }
-        Self { curves, reach }
-    }
-
     /// For each head the bias at the distances `-reach..=reach`, and the reach.
     pub(crate) fn curves(&self) -> (&[f32], usize) {
         (&self.curves, self.reach)
@@ -102,6 +87,21 @@ impl RelativeBias {
         within.iter_mut().zip(curve).for_each(|(x, bias)| *x = *x * scale + bias);
         let last = self.curves[head * len + len - 1];
         behind.iter_mut().for_each(|x| *x = *x * scale + last);
+    }
+
+    fn with(
+        table: &[f32],
+        heads: usize,
+        reach: usize,
+        bucket: impl Fn(usize, bool) -> usize,
+    ) -> Self {
+        let mut curves = Vec::with_capacity(heads * (2 * reach + 1));
+        for head in 0..heads {
+            let at = |distance, is_behind| table[bucket(distance, is_behind) * heads + head];
+            curves.extend((1..=reach).rev().map(|distance| at(distance, false)));
+            curves.extend((0..=reach).map(|distance| at(distance, distance > 0)));
+        }
+        Self { curves, reach }
     }
 }
 

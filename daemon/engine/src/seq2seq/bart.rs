@@ -25,14 +25,6 @@ pub(super) struct BartWeights<'a> {
     prefix: &'static str,
 }
 
-/// One of the two stacks.
-#[derive(Debug, Clone, Copy)]
-struct Stack {
-    name: &'static str,
-    heads: AttentionHeads,
-    feed: usize,
-}
-
 impl<'a> BartWeights<'a> {
     pub(super) fn new(config: &'a BartConfig, weights: &'a Weights) -> Self {
         let has_prefix = weights.names().any(|name| name.starts_with("model."));
@@ -210,6 +202,14 @@ impl<'a> BartWeights<'a> {
             epsilon: EPSILON,
         })
     }
+}
+
+/// One of the two stacks.
+#[derive(Debug, Clone, Copy)]
+struct Stack {
+    name: &'static str,
+    heads: AttentionHeads,
+    feed: usize,
 }
 
 /// Marian's positions, row by row: the sines of all frequencies, then the cosines.

@@ -35,25 +35,6 @@ pub(super) struct TextCodec {
     bytes: Vec<u32>,
 }
 
-/// Splits texts into tokens and joins them again.
-#[derive(Debug)]
-enum Splitter {
-    Library(Box<Tokenizer>),
-    Marian(Box<MarianTokenizer>),
-}
-
-/// Bytes of a text that are tokenized first. If they give too few tokens, twice as many are.
-const LEAST_BYTES: usize = 16 << 10;
-
-/// Bytes of a text that are tokenized for each token that it may have.
-const BYTES_OF_A_TOKEN: usize = 64;
-
-/// Tokens at the end of the tokenized part that the rest of the text might change.
-const UNSETTLED_TOKENS: usize = 64;
-
-/// The most bytes of a text that are tokenized, however few tokens they give.
-const MOST_BYTES: usize = 1 << 20;
-
 impl TextCodec {
     /// Fits a tokenizer to a model with `rows` token rows.
     pub(super) fn new(raw: RawCodec, rows: usize, config: &Value) -> Result<Self, LoadError> {
@@ -153,6 +134,25 @@ impl TextCodec {
         }
     }
 }
+
+/// Splits texts into tokens and joins them again.
+#[derive(Debug)]
+enum Splitter {
+    Library(Box<Tokenizer>),
+    Marian(Box<MarianTokenizer>),
+}
+
+/// Bytes of a text that are tokenized first. If they give too few tokens, twice as many are.
+const LEAST_BYTES: usize = 16 << 10;
+
+/// Bytes of a text that are tokenized for each token that it may have.
+const BYTES_OF_A_TOKEN: usize = 64;
+
+/// Tokens at the end of the tokenized part that the rest of the text might change.
+const UNSETTLED_TOKENS: usize = 64;
+
+/// The most bytes of a text that are tokenized, however few tokens they give.
+const MOST_BYTES: usize = 1 << 20;
 
 /// The tokens that stand for a byte, such as `<0x0A>`, ascending.
 fn byte_tokens(tokenizer: &Tokenizer) -> Vec<u32> {

@@ -28,31 +28,6 @@ pub(super) struct TeamDecoder {
     next: u32,
 }
 
-/// What the team's tasks share. Each member locks its own state only.
-#[derive(Debug)]
-struct TeamState {
-    network: Arc<Seq2SeqNetwork>,
-    exchange: Exchange,
-    members: Vec<Mutex<MemberState>>,
-}
-
-/// What one member keeps from task to task.
-#[derive(Debug)]
-struct MemberState {
-    cache: KvCache,
-    encoding: EncodeScratch,
-    stepping: StepScratch,
-    logits: Vec<f32>,
-}
-
-/// A hypothesis: the input that it belongs to, and its length.
-#[derive(Debug, Clone, Copy)]
-struct Hypothesis {
-    input: u32,
-    tokens: usize,
-    max_tokens: usize,
-}
-
 impl TeamDecoder {
     pub(super) fn new(network: Arc<Seq2SeqNetwork>, threads: usize) -> io::Result<Self> {
         let team = Team::start(threads)?;
@@ -260,6 +235,31 @@ impl From<Broken> for ComputeError {
     fn from(_: Broken) -> Self {
         Self::Generation("a thread of the computation has panicked")
     }
+}
+
+/// What the team's tasks share. Each member locks its own state only.
+#[derive(Debug)]
+struct TeamState {
+    network: Arc<Seq2SeqNetwork>,
+    exchange: Exchange,
+    members: Vec<Mutex<MemberState>>,
+}
+
+/// What one member keeps from task to task.
+#[derive(Debug)]
+struct MemberState {
+    cache: KvCache,
+    encoding: EncodeScratch,
+    stepping: StepScratch,
+    logits: Vec<f32>,
+}
+
+/// A hypothesis: the input that it belongs to, and its length.
+#[derive(Debug, Clone, Copy)]
+struct Hypothesis {
+    input: u32,
+    tokens: usize,
+    max_tokens: usize,
 }
 
 fn refuse<T>(why: &'static str) -> Result<T, ComputeError> {

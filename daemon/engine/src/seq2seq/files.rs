@@ -88,6 +88,33 @@ pub(super) enum TokenizerFiles {
 }
 
 impl TokenizerFiles {
+    /// Builds the tokenizer; `folder` is for messages.
+    pub(super) fn read(&self, folder: &Path) -> Result<RawCodec, LoadError> {
+        let raw = match self {
+            Self::Json(bytes) => TokenizerFile::parse(&folder.join("tokenizer.json"), bytes)?,
+            Self::T5(files) => TokenizerFile::of_t5(files)?,
+            Self::Marian(files) => return Ok(RawCodec::Marian(Box::new(files.tokenizer()?))),
+        };
+        Ok(RawCodec::Library(Box::new(raw)))
+    }
+
+    /// Bytes of the tokenizer in memory.
+    pub(super) fn need(&self) -> u64 {
+        match self {
+            Self::Json(bytes) => tokenizer_need(bytes),
+            Self::T5(files) => files.need(),
+            Self::Marian(files) => files.need(),
+        }
+    }
+
+    /// The limit for a text if no setting has one, in tokens.
+    pub(super) fn max_tokens(&self) -> Option<usize> {
+        match self {
+            Self::Json(_) | Self::T5(_) => None,
+            Self::Marian(_) => Some(marian_tokenizer::MAX_TOKENS),
+        }
+    }
+
     /// Reads `tokenizer.json`, or the files that the tokenizer can be built from.
     fn open(folder: &Path, family: Family, config: &Value) -> Result<Self, LoadError> {
         let file = folder.join("tokenizer.json");
@@ -114,33 +141,6 @@ impl TokenizerFiles {
         match other.filter(|_| !is_marian) {
             Some(found) => Err(LoadError::NoTokenizer { folder: folder.to_owned(), found }),
             None => Err(LoadError::Read { file, source }),
-        }
-    }
-
-    /// Builds the tokenizer; `folder` is for messages.
-    pub(super) fn read(&self, folder: &Path) -> Result<RawCodec, LoadError> {
-        let raw = match self {
-            Self::Json(bytes) => TokenizerFile::parse(&folder.join("tokenizer.json"), bytes)?,
-            Self::T5(files) => TokenizerFile::of_t5(files)?,
-            Self::Marian(files) => return Ok(RawCodec::Marian(Box::new(files.tokenizer()?))),
-        };
-        Ok(RawCodec::Library(Box::new(raw)))
-    }
-
-    /// Bytes of the tokenizer in memory.
-    pub(super) fn need(&self) -> u64 {
-        match self {
-            Self::Json(bytes) => tokenizer_need(bytes),
-            Self::T5(files) => files.need(),
-            Self::Marian(files) => files.need(),
-        }
-    }
-
-    /// The limit for a text if no setting has one, in tokens.
-    pub(super) fn max_tokens(&self) -> Option<usize> {
-        match self {
-            Self::Json(_) | Self::T5(_) => None,
-            Self::Marian(_) => Some(marian_tokenizer::MAX_TOKENS),
         }
     }
 }

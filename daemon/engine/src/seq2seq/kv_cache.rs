@@ -192,21 +192,8 @@ impl KvCache {
 }
 
 impl InputKv {
-    /// Length of all keys and values.
-    fn len(&self) -> usize {
-        self.shape.layers * self.shape.heads * self.of_head()
-    }
-
     pub(super) fn tokens(&self) -> usize {
         self.tokens
-    }
-
-    fn key_len(&self) -> usize {
-        packed_len(self.shape.head_width, self.tokens)
-    }
-
-    fn of_head(&self) -> usize {
-        self.key_len() + packed_len(self.tokens, self.shape.head_width)
     }
 
     /// Packed keys and values of one of the member's heads. Both slices extend beyond the head, to what
@@ -222,13 +209,22 @@ impl InputKv {
         let at = (layer * self.shape.heads + head) * len;
         self.values[at..][..len].split_at_mut(keys)
     }
+
+    /// Length of all keys and values.
+    fn len(&self) -> usize {
+        self.shape.layers * self.shape.heads * self.of_head()
+    }
+
+    fn key_len(&self) -> usize {
+        packed_len(self.shape.head_width, self.tokens)
+    }
+
+    fn of_head(&self) -> usize {
+        self.key_len() + packed_len(self.tokens, self.shape.head_width)
+    }
 }
 
 impl KvBlock {
-    fn new(shape: KvShape) -> Self {
-        Self { values: vec![0.0; shape.of_block()], shape }
-    }
-
     /// Keys and values of one of the member's heads: one panel of keys, and [`BLOCK`] rows for each panel
     /// of values. Both slices extend to the end of the block, so that what is read next can be
     /// prefetched.
@@ -242,5 +238,9 @@ impl KvBlock {
         let len = self.shape.of_head();
         let at = (layer * self.shape.heads + head) * len;
         self.values[at..][..len].split_at_mut(BLOCK * self.shape.head_width)
+    }
+
+    fn new(shape: KvShape) -> Self {
+        Self { values: vec![0.0; shape.of_block()], shape }
     }
 }

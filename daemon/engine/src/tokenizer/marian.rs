@@ -186,6 +186,15 @@ impl MarianTokenizer {
         ids
     }
 
+    /// The text of tokens, without special tokens.
+    pub(crate) fn detokenize(&self, ids: &[u32]) -> String {
+        let texts = ids.iter().filter_map(|id| self.texts.get(id));
+        let text: String = texts.map(|text| &**text).collect();
+        // The white space that Python strips.
+        let is_blank = |c: char| c.is_whitespace() || ('\u{1C}'..='\u{1F}').contains(&c);
+        text.trim_matches(is_blank).to_owned()
+    }
+
     /// Appends the tokens of a text without special tokens.
     fn tokenize_part(&self, text: &str, ids: &mut Vec<u32>) {
         let id = |piece: &str| self.ids.get(piece).copied().unwrap_or(self.unknown);
@@ -196,14 +205,5 @@ impl MarianTokenizer {
             ids.push(id(code));
         }
         self.segmenter.segment(text, |piece| ids.push(id(piece)));
-    }
-
-    /// The text of tokens, without special tokens.
-    pub(crate) fn detokenize(&self, ids: &[u32]) -> String {
-        let texts = ids.iter().filter_map(|id| self.texts.get(id));
-        let text: String = texts.map(|text| &**text).collect();
-        // The white space that Python strips.
-        let is_blank = |c: char| c.is_whitespace() || ('\u{1C}'..='\u{1F}').contains(&c);
-        text.trim_matches(is_blank).to_owned()
     }
 }

@@ -27,15 +27,6 @@ pub(super) struct BeamSearch {
     sampling: Option<(Sampler, Rng)>,
 }
 
-/// A beam that is followed.
-#[derive(Debug, Clone, PartialEq)]
-struct Beam {
-    /// Begins with the start token.
-    ids: Vec<u32>,
-    /// The sum of the log probabilities of its tokens.
-    score: f32,
-}
-
 /// A slot for a beam that ended.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ended {
@@ -46,14 +37,6 @@ pub(super) struct Ended {
     pub(super) score: f32,
     /// `None` while the slot is empty.
     pub(super) finish: Option<FinishReason>,
-}
-
-/// A running beam with one more token.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Candidate {
-    from: usize,
-    id: u32,
-    score: f32,
 }
 
 /// The outcome of a step.
@@ -94,11 +77,6 @@ impl BeamSearch {
     /// The last token of each running beam.
     pub(super) fn last_tokens(&self) -> impl Iterator<Item = u32> {
         self.running.iter().filter_map(|beam| beam.ids.last().copied())
-    }
-
-    /// Tokens generated so far in each running beam.
-    fn generated(&self) -> usize {
-        self.running.first().map_or(0, |beam| beam.ids.len() - 1)
     }
 
     /// The `count` best of the beams that ended, the best first.
@@ -142,6 +120,11 @@ impl BeamSearch {
         let enough = full && self.early_stopping == EarlyStopping::Yes;
         let open = next.iter().any(|(_, finish)| finish.is_none());
         Ok(if self.improvable && !enough && open { Step::Continue(from) } else { Step::End })
+    }
+
+    /// Tokens generated so far in each running beam.
+    fn generated(&self) -> usize {
+        self.running.first().map_or(0, |beam| beam.ids.len() - 1)
     }
 
     /// The most likely continuations of the running beams, the most likely first. There are enough that
@@ -248,6 +231,23 @@ impl BeamSearch {
         };
         best / power(length, self.length_penalty) > worst
     }
+}
+
+/// A beam that is followed.
+#[derive(Debug, Clone, PartialEq)]
+struct Beam {
+    /// Begins with the start token.
+    ids: Vec<u32>,
+    /// The sum of the log probabilities of its tokens.
+    score: f32,
+}
+
+/// A running beam with one more token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Candidate {
+    from: usize,
+    id: u32,
+    score: f32,
 }
 
 fn power(length: usize, penalty: f32) -> f32 {

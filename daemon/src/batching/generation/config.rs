@@ -160,6 +160,15 @@ impl GenerationConfig {
 }
 
 impl Search {
+    /// How tokens are sampled, if they are.
+    pub(super) fn sampling(&self) -> Option<SamplingParams> {
+        match *self {
+            Self::Greedy => None,
+            Self::Sample(sampling) => Some(sampling),
+            Self::Beams { sampling, .. } => sampling,
+        }
+    }
+
     fn resolve(
         options: &GenerateOptions,
         defaults: &GenerationDefaults,
@@ -196,15 +205,6 @@ impl Search {
                 let early_stopping = options.early_stopping.unwrap_or(defaults.early_stopping);
                 Ok(Self::Beams { count, length_penalty, early_stopping, sampling })
             }
-        }
-    }
-
-    /// How tokens are sampled, if they are.
-    pub(super) fn sampling(&self) -> Option<SamplingParams> {
-        match *self {
-            Self::Greedy => None,
-            Self::Sample(sampling) => Some(sampling),
-            Self::Beams { sampling, .. } => sampling,
         }
     }
 

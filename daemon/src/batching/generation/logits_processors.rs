@@ -93,6 +93,18 @@ impl LogitsProcessors {
         self.folder.renormalize
     }
 
+    /// Why the answer ends with its last token, if it does.
+    pub(super) fn finish(&self, ids: &[u32]) -> Option<FinishReason> {
+        let full = ids.len() > self.max_new_tokens;
+        // A forced end token does not count as the choice of the model.
+        let own_end = !full || self.forced_eos.is_empty();
+        match ids.last() {
+            Some(last) if own_end && self.eos.contains(last) => Some(FinishReason::End),
+            _ if full => Some(FinishReason::Length),
+            _ => None,
+        }
+    }
+
     /// Makes the end likelier with each token beyond a length.
     fn boost_end(&self, generated: usize, scores: &mut [f32]) {
         let Some((length, factor)) = self.folder.length_decay else { return };
@@ -106,18 +118,6 @@ impl LogitsProcessors {
             if let Some(score) = scores.get_mut(end as usize).filter(|score| score.is_finite()) {
                 *score += score.abs() * (factor.powi(beyond) - 1.0);
             }
-        }
-    }
-
-    /// Why the answer ends with its last token, if it does.
-    pub(super) fn finish(&self, ids: &[u32]) -> Option<FinishReason> {
-        let full = ids.len() > self.max_new_tokens;
-        // A forced end token does not count as the choice of the model.
-        let own_end = !full || self.forced_eos.is_empty();
-        match ids.last() {
-            Some(last) if own_end && self.eos.contains(last) => Some(FinishReason::End),
-            _ if full => Some(FinishReason::Length),
-            _ => None,
         }
     }
 }

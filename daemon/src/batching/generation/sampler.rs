@@ -26,16 +26,16 @@ impl Rng {
         Self { state: scramble(seed ^ scramble(sequence as u64)) }
     }
 
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        scramble(self.state)
-    }
-
     /// Gumbel noise: the greatest of scores with such noise are samples without replacement.
     pub(super) fn gumbel(&mut self) -> f64 {
         // Not 0, which has no logarithm.
         let uniform = self.uniform().max(f64::MIN_POSITIVE);
         -(-uniform.ln()).max(f64::MIN_POSITIVE).ln()
+    }
+
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        scramble(self.state)
     }
 
     /// A uniform number from 0 to below 1.
@@ -45,12 +45,6 @@ impl Rng {
         let fraction = (self.next() >> (u64::BITS - FRACTION_BITS)) as f64;
         fraction * 0.5f64.powi(FRACTION_BITS.cast_signed())
     }
-}
-
-fn scramble(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
 }
 
 /// Which tokens are sampled, and how.
@@ -159,6 +153,12 @@ impl Sampler {
         }
         total
     }
+}
+
+fn scramble(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
 }
 
 /// The `count`-th greatest score or weight.

@@ -35,24 +35,6 @@ pub(super) enum Progress {
     End,
 }
 
-#[derive(Debug)]
-enum Sequences {
-    Independent(Vec<SequenceState>),
-    Beams(BeamSearch),
-}
-
-/// A sequence that does not depend on others.
-#[derive(Debug)]
-struct SequenceState {
-    /// Begins with the start token.
-    ids: Vec<u32>,
-    /// `None`: the most likely token is chosen.
-    sampling: Option<(Sampler, Rng)>,
-    finish: Option<FinishReason>,
-    /// The text so far, cut before a stop string, if it is decoded after every token.
-    text: String,
-}
-
 impl TextState {
     /// The state before the first token. `input`: the tokens of the text. `streams`: the text is
     /// decoded after every token.
@@ -189,6 +171,24 @@ impl TextState {
                 .collect(),
         }
     }
+}
+
+#[derive(Debug)]
+enum Sequences {
+    Independent(Vec<SequenceState>),
+    Beams(BeamSearch),
+}
+
+/// A sequence that does not depend on others.
+#[derive(Debug)]
+struct SequenceState {
+    /// Begins with the start token.
+    ids: Vec<u32>,
+    /// `None`: the most likely token is chosen.
+    sampling: Option<(Sampler, Rng)>,
+    finish: Option<FinishReason>,
+    /// The text so far, cut before a stop string, if it is decoded after every token.
+    text: String,
 }
 
 impl SequenceState {

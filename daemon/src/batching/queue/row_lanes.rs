@@ -30,16 +30,6 @@ pub(super) struct RowLanes {
     queued_bytes: usize,
 }
 
-#[derive(Debug, Default)]
-struct RowLane {
-    untokenized: VecDeque<TextRange>,
-    untokenized_bytes: usize,
-    tokenized: VecDeque<TokenizedText>,
-    tokenized_tokens: usize,
-    /// Tokens that the lane may still spend in this turn.
-    deficit: usize,
-}
-
 impl RowLanes {
     /// Adds a job to its connection's lane.
     ///
@@ -179,6 +169,16 @@ impl RowLanes {
         }
         self.ready.extend(window.into_batches());
     }
+}
+
+#[derive(Debug, Default)]
+struct RowLane {
+    untokenized: VecDeque<TextRange>,
+    untokenized_bytes: usize,
+    tokenized: VecDeque<TokenizedText>,
+    tokenized_tokens: usize,
+    /// Tokens that the lane may still spend in this turn.
+    deficit: usize,
 }
 
 impl RowLane {

@@ -13,13 +13,6 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// A waiter; it leaves when dropped.
-struct InQueue<G: Grant> {
-    registry: Arc<Registry>,
-    id: WaiterId,
-    receiver: oneshot::Receiver<Outcome<G>>,
-}
-
 impl Registry {
     /// Takes a lease, and loads its model if need be.
     ///
@@ -121,6 +114,13 @@ impl Registry {
         let receiver = inner.waiting.enter(id, events);
         InQueue { registry: Arc::clone(self), id, receiver }
     }
+}
+
+/// A waiter; it leaves when dropped.
+struct InQueue<G: Grant> {
+    registry: Arc<Registry>,
+    id: WaiterId,
+    receiver: oneshot::Receiver<Outcome<G>>,
 }
 
 impl<G: Grant> InQueue<G> {

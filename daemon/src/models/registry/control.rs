@@ -15,12 +15,6 @@ use tokio::runtime::Handle;
 /// [`Registry::keep_time`] wakes up at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Instances that are leaving.
-struct Leaving {
-    instances: Vec<InstanceId>,
-    freed: Freed,
-}
-
 impl Registry {
     /// Unloads a model when its running work ends, and waits for that.
     ///
@@ -159,4 +153,10 @@ impl Inner {
         }
         Leaving { instances, freed }
     }
+}
+
+/// Instances that are leaving.
+struct Leaving {
+    instances: Vec<InstanceId>,
+    freed: Freed,
 }

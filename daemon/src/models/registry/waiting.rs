@@ -25,8 +25,6 @@ pub(super) struct WaitingRoom {
     events: HashMap<WaiterId, Events>,
 }
 
-type Replies<G> = HashMap<WaiterId, oneshot::Sender<Outcome<G>>>;
-
 /// A kind of grant.
 pub(super) trait Grant: Send + Sized + 'static {
     /// The channels of the waiters for grants of this kind.
@@ -101,3 +99,5 @@ impl WaitingRoom {
         Box::new(move || drop(reply.map(|reply| reply.send(answer))))
     }
 }
+
+type Replies<G> = HashMap<WaiterId, oneshot::Sender<Outcome<G>>>;

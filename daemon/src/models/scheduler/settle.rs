@@ -18,21 +18,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Room that earlier waiters wait for.
-#[derive(Debug, Default)]
-struct ReservedRoom {
-    /// One of `sharing.max_shared_models`.
-    count: bool,
-    devices: BTreeSet<Device>,
-}
-
-impl ReservedRoom {
-    fn reserve(&mut self, device: Option<Device>, is_shared: bool) {
-        self.devices.extend(device);
-        self.count |= is_shared;
-    }
-}
-
 impl Scheduler {
     /// Does for each waiter, in the order of arrival, what can be done now.
     pub(super) fn settle(&mut self, now: Instant) {
@@ -45,6 +30,75 @@ impl Scheduler {
             let reason = "more models are loaded than sharing.max_shared_models allows".into();
             self.start_unload(id, Verdict::Unload, reason, now);
         }
+    }
+
+    /// Unloads an instance: now, or when its running work ends.
+    pub(super) fn start_unload(
+        &mut self,
+        id: InstanceId,
+        verdict: Verdict,
+        reason: String,
+        now: Instant,
+    ) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        self.journal.note(explain::of_instance(instance, verdict, reason), now);
+        if instance.uses > 0 {
+            instance.state = InstanceState::Draining;
+        } else {
+            instance.state = InstanceState::Unloading;
+            self.actions.push(Action::Unload { instance: id });
+        }
+    }
+
+    /// Grants a private instance to its waiter, or unloads it if the waiter has left.
+    pub(super) fn grant_private(&mut self, id: InstanceId, now: Instant) {
+        let Some(waiter) = self.instances.get(id).and_then(|instance| instance.waiter) else {
+            return;
+        };
+        if self.waiters.contains(waiter) {
+            self.grant(waiter, id, now);
+        } else {
+            self.unload_if_done(id);
+        }
+    }
+
+    /// Unloads an instance without work, if it is draining or its only holder has left.
+    pub(super) fn unload_if_done(&mut self, id: InstanceId) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let is_awaited = instance.waiter.is_some_and(|waiter| self.waiters.contains(waiter));
+        let is_done = match instance.state {
+            InstanceState::Draining => true,
+            InstanceState::Ready => !instance.is_shared && instance.leases == 0 && !is_awaited,
+            InstanceState::Loading | InstanceState::Unloading => false,
+        };
+        if is_done && instance.uses == 0 {
+            instance.state = InstanceState::Unloading;
+            self.actions.push(Action::Unload { instance: id });
+        }
+    }
+
+    /// Ends the binding of a lease.
+    pub(super) fn unbind(&mut self, lease: LeaseId, now: Instant) {
+        if let Some(id) = self.instances.unbind(lease, now) {
+            self.unload_if_done(id);
+        }
+    }
+
+    /// Removes an instance that is no longer in memory.
+    pub(super) fn forget(&mut self, id: InstanceId) {
+        if let Some(last) = self.instances.remove(id)
+            && let Some(state) = self.models.get_mut(&last.model)
+        {
+            // Its files may have changed by the next load.
+            state.need = None;
+        }
+    }
+
+    /// Notes a failed preparation or load.
+    pub(super) fn load_failed(&mut self, model: &ModelId, cause: Arc<LoadFailure>, now: Instant) {
+        let Some(state) = self.models.get_mut(model) else { return };
+        self.journal.note(explain::decision(model, Verdict::Fail, chain(&*cause)), now);
+        state.load_failed(cause, now);
     }
 
     fn step(&mut self, waiter: WaiterId, reserved: &mut ReservedRoom, now: Instant) {
@@ -165,24 +219,6 @@ impl Scheduler {
         self.actions.push(Action::Load { instance: id, model, device, bytes });
     }
 
-    /// Unloads an instance: now, or when its running work ends.
-    pub(super) fn start_unload(
-        &mut self,
-        id: InstanceId,
-        verdict: Verdict,
-        reason: String,
-        now: Instant,
-    ) {
-        let Some(instance) = self.instances.get_mut(id) else { return };
-        self.journal.note(explain::of_instance(instance, verdict, reason), now);
-        if instance.uses > 0 {
-            instance.state = InstanceState::Draining;
-        } else {
-            instance.state = InstanceState::Unloading;
-            self.actions.push(Action::Unload { instance: id });
-        }
-    }
-
     fn grant(&mut self, waiter: WaiterId, id: InstanceId, now: Instant) {
         let Some(waits) = self.waiters.remove(waiter) else { return };
         let Some(instance) = self.instances.get_mut(id) else { return };
@@ -218,57 +254,6 @@ impl Scheduler {
         self.unload_if_done(id);
     }
 
-    /// Grants a private instance to its waiter, or unloads it if the waiter has left.
-    pub(super) fn grant_private(&mut self, id: InstanceId, now: Instant) {
-        let Some(waiter) = self.instances.get(id).and_then(|instance| instance.waiter) else {
-            return;
-        };
-        if self.waiters.contains(waiter) {
-            self.grant(waiter, id, now);
-        } else {
-            self.unload_if_done(id);
-        }
-    }
-
-    /// Unloads an instance without work, if it is draining or its only holder has left.
-    pub(super) fn unload_if_done(&mut self, id: InstanceId) {
-        let Some(instance) = self.instances.get_mut(id) else { return };
-        let is_awaited = instance.waiter.is_some_and(|waiter| self.waiters.contains(waiter));
-        let is_done = match instance.state {
-            InstanceState::Draining => true,
-            InstanceState::Ready => !instance.is_shared && instance.leases == 0 && !is_awaited,
-            InstanceState::Loading | InstanceState::Unloading => false,
-        };
-        if is_done && instance.uses == 0 {
-            instance.state = InstanceState::Unloading;
-            self.actions.push(Action::Unload { instance: id });
-        }
-    }
-
-    /// Ends the binding of a lease.
-    pub(super) fn unbind(&mut self, lease: LeaseId, now: Instant) {
-        if let Some(id) = self.instances.unbind(lease, now) {
-            self.unload_if_done(id);
-        }
-    }
-
-    /// Removes an instance that is no longer in memory.
-    pub(super) fn forget(&mut self, id: InstanceId) {
-        if let Some(last) = self.instances.remove(id)
-            && let Some(state) = self.models.get_mut(&last.model)
-        {
-            // Its files may have changed by the next load.
-            state.need = None;
-        }
-    }
-
-    /// Notes a failed preparation or load.
-    pub(super) fn load_failed(&mut self, model: &ModelId, cause: Arc<LoadFailure>, now: Instant) {
-        let Some(state) = self.models.get_mut(model) else { return };
-        self.journal.note(explain::decision(model, Verdict::Fail, chain(&*cause)), now);
-        state.load_failed(cause, now);
-    }
-
     fn refuse(&mut self, waiter: WaiterId, error: WaitError) {
         self.waiters.remove(waiter);
         self.actions.push(Action::Fail { waiter, error });
@@ -278,5 +263,20 @@ impl Scheduler {
         if self.waiters.tell_of_room(waiter) {
             self.actions.push(Action::WaitingForRoom { waiter });
         }
+    }
+}
+
+/// Room that earlier waiters wait for.
+#[derive(Debug, Default)]
+struct ReservedRoom {
+    /// One of `sharing.max_shared_models`.
+    count: bool,
+    devices: BTreeSet<Device>,
+}
+
+impl ReservedRoom {
+    fn reserve(&mut self, device: Option<Device>, is_shared: bool) {
+        self.devices.extend(device);
+        self.count |= is_shared;
     }
 }

@@ -36,13 +36,6 @@ pub(super) struct FinishedRows {
     pub(super) ranges: Option<QuantizationRanges>,
 }
 
-/// Memory for one result.
-#[derive(Debug)]
-enum ResultMemory {
-    Heap(usize, InlineShare),
-    Slot(Slot),
-}
-
 impl Destination {
     /// Reserves memory for as many rows as the request has texts, waiting for it as long as the
     /// settings say.
@@ -116,6 +109,13 @@ impl Destination {
         let converted = tokio::task::spawn_blocking(convert).await;
         converted.map_err(|_| RequestError::Defect("the conversion of rows panicked"))?
     }
+}
+
+/// Memory for one result.
+#[derive(Debug)]
+enum ResultMemory {
+    Heap(usize, InlineShare),
+    Slot(Slot),
 }
 
 impl ResultMemory {

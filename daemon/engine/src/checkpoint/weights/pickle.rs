@@ -27,14 +27,6 @@ pub(super) struct PickleFault {
     pub(super) what: &'static str,
 }
 
-/// Levels of nested tuples, at most; the arguments of a tensor need three.
-const MAX_TUPLE_DEPTH: u8 = 8;
-
-type StepResult<T> = Result<T, &'static str>;
-
-const CUT_OFF: &str = "it is cut off";
-const UNDERFLOW: &str = "it takes more from its stack than it put there";
-
 impl<'a> Unpickler<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0, stack: Vec::new(), memo: HashMap::new(), storages: Vec::new() }
@@ -307,3 +299,11 @@ impl<'a> Unpickler<'a> {
         Ok(())
     }
 }
+
+/// Levels of nested tuples, at most; the arguments of a tensor need three.
+const MAX_TUPLE_DEPTH: u8 = 8;
+
+type StepResult<T> = Result<T, &'static str>;
+
+const CUT_OFF: &str = "it is cut off";
+const UNDERFLOW: &str = "it takes more from its stack than it put there";

@@ -16,16 +16,6 @@ pub(super) struct Archive<'a> {
     entries: BTreeMap<String, ZipEntry>,
 }
 
-/// An entry as the directory lists it.
-#[derive(Debug, Clone, Copy)]
-struct ZipEntry {
-    method: u16,
-    packed: u64,
-    len: u64,
-    /// Offset of the header in front of the entry's bytes.
-    header: u64,
-}
-
 /// A part of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
@@ -118,6 +108,28 @@ impl<'a> Archive<'a> {
     }
 }
 
+/// Reads a span, which must lie inside the file: a false length cannot make this allocate more than
+/// the file's size.
+pub(super) fn read(file: &TensorFile, span: Span) -> Result<Vec<u8>, LoadError> {
+    let inside = span.start.checked_add(span.len).is_some_and(|end| end <= file.len());
+    let Some(len) = usize::try_from(span.len).ok().filter(|_| inside) else {
+        return Err(fault(file, "a part of it lies beyond its end"));
+    };
+    let mut bytes = vec![0; len];
+    file.read_at(&mut bytes, span.start)?;
+    Ok(bytes)
+}
+
+/// An entry as the directory lists it.
+#[derive(Debug, Clone, Copy)]
+struct ZipEntry {
+    method: u16,
+    packed: u64,
+    len: u64,
+    /// Offset of the header in front of the entry's bytes.
+    header: u64,
+}
+
 /// The entries of a directory; `None` if it is damaged.
 fn parse_directory(mut bytes: &[u8]) -> Option<BTreeMap<String, ZipEntry>> {
     let mut entries = BTreeMap::new();
@@ -179,18 +191,6 @@ impl LittleEndian<'_> {
     fn u64(self, at: usize) -> Option<u64> {
         Some(u64::from_le_bytes(*self.0.get(at..)?.first_chunk()?))
     }
-}
-
-/// Reads a span, which must lie inside the file: a false length cannot make this allocate more than
-/// the file's size.
-pub(super) fn read(file: &TensorFile, span: Span) -> Result<Vec<u8>, LoadError> {
-    let inside = span.start.checked_add(span.len).is_some_and(|end| end <= file.len());
-    let Some(len) = usize::try_from(span.len).ok().filter(|_| inside) else {
-        return Err(fault(file, "a part of it lies beyond its end"));
-    };
-    let mut bytes = vec![0; len];
-    file.read_at(&mut bytes, span.start)?;
-    Ok(bytes)
 }
 
 fn fault(file: &TensorFile, what: &'static str) -> LoadError {

@@ -139,17 +139,6 @@ impl NomicBert {
     }
 }
 
-/// A part of a head, in whole values.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "as in the reference; a part of no values is refused"
-)]
-fn part(head_width: usize, fraction: f32) -> usize {
-    (head_width as f32 * fraction.clamp(0.0, 1.0)) as usize
-}
-
 impl Architecture for NomicBert {
     fn spec(&self) -> EncoderSpec {
         EncoderSpec {
@@ -176,4 +165,15 @@ impl Architecture for NomicBert {
         let network = Network::of(embedding, blocks, self.spec().widths, reader.bytes());
         Ok(Network { rotaries, ..network })
     }
+}
+
+/// A part of a head, in whole values.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "as in the reference; a part of no values is refused"
+)]
+fn part(head_width: usize, fraction: f32) -> usize {
+    (head_width as f32 * fraction.clamp(0.0, 1.0)) as usize
 }

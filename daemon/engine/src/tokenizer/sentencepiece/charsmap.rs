@@ -35,24 +35,6 @@ impl Charsmap {
         is_sound.then_some(map)
     }
 
-    /// Whether all units that a unit leads to exist. Unreachable units are checked as well, because
-    /// finding them would take longer; sentencepiece writes them so that they pass.
-    fn is_sound(&self, at: usize) -> bool {
-        let unit = Unit(self.units[at]);
-        if at > 0 && unit.is_leaf() {
-            return true;
-        }
-        // All 256 successors, one for each byte, are in one block.
-        let next = at ^ unit.offset();
-        let is_replacement = |leaf: u32| {
-            let offset = Unit(leaf).value();
-            Unit(leaf).is_leaf()
-                && offset < self.replacements.len()
-                && self.replacements.is_char_boundary(offset)
-        };
-        (next | 0xFF) < self.units.len() && (!unit.has_leaf() || is_replacement(self.units[next]))
-    }
-
     /// The longest prefix of a text that has a rule: its length in bytes, and its replacement.
     pub(super) fn longest(&self, text: &str) -> Option<(usize, &str)> {
         let mut at = Unit(self.units[0]).offset();
@@ -72,6 +54,24 @@ impl Charsmap {
         let replacement = self.replacements[offset..].split('\0').next()?;
         // sentencepiece makes no rule for half a character.
         text.is_char_boundary(len).then_some((len, replacement))
+    }
+
+    /// Whether all units that a unit leads to exist. Unreachable units are checked as well, because
+    /// finding them would take longer; sentencepiece writes them so that they pass.
+    fn is_sound(&self, at: usize) -> bool {
+        let unit = Unit(self.units[at]);
+        if at > 0 && unit.is_leaf() {
+            return true;
+        }
+        // All 256 successors, one for each byte, are in one block.
+        let next = at ^ unit.offset();
+        let is_replacement = |leaf: u32| {
+            let offset = Unit(leaf).value();
+            Unit(leaf).is_leaf()
+                && offset < self.replacements.len()
+                && self.replacements.is_char_boundary(offset)
+        };
+        (next | 0xFF) < self.units.len() && (!unit.has_leaf() || is_replacement(self.units[next]))
     }
 }
 

@@ -51,19 +51,6 @@ pub(super) enum PieceKind {
     Byte,
 }
 
-/// The longest piece. Training makes pieces of up to 16 characters. The trie of the `tokenizers`
-/// library is as deep as the longest piece, and is dropped by recursion.
-const MAX_PIECE_BYTES: usize = 1 << 10;
-
-/// How pieces are found in a text.
-#[derive(Debug, Clone, Copy)]
-enum ModelType {
-    Unigram,
-    Bpe,
-    Word,
-    Char,
-}
-
 impl SentencePieceModel {
     /// Decodes and checks the bytes of a file.
     pub(in crate::tokenizer) fn parse(bytes: &[u8]) -> Result<Self, SentencePieceFault> {
@@ -158,6 +145,19 @@ impl Piece {
             _ => Ok(Self { text, score, kind }),
         }
     }
+}
+
+/// The longest piece. Training makes pieces of up to 16 characters. The trie of the `tokenizers`
+/// library is as deep as the longest piece, and is dropped by recursion.
+const MAX_PIECE_BYTES: usize = 1 << 10;
+
+/// How pieces are found in a text.
+#[derive(Debug, Clone, Copy)]
+enum ModelType {
+    Unigram,
+    Bpe,
+    Word,
+    Char,
 }
 
 impl ModelType {

@@ -27,27 +27,6 @@ pub(in crate::tokenizer) struct Segmenter {
     unknown_score: f32,
 }
 
-#[derive(Debug)]
-struct ScoredPiece {
-    text: Box<str>,
-    score: f32,
-}
-
-/// The best segmentation of a text up to a byte.
-#[derive(Debug, Clone, Copy)]
-struct Best {
-    score: f32,
-    /// The first byte of its last piece; `None` if there is no segmentation up to here.
-    start: Option<usize>,
-    is_unknown: bool,
-}
-
-/// A character without a piece costs this much more than the least likely piece.
-const UNKNOWN_PENALTY: f32 = 10.0;
-
-/// Scores this far from 0 are rebased to 0: 32 bits would no longer tell the scores of pieces apart.
-const FAR: f32 = 100_000.0;
-
 impl Segmenter {
     /// Memory of a segmenter in multiples of its file. A piece of a few letters has about ten bytes in
     /// the file; here it has an entry and an allocation of its own.
@@ -184,6 +163,27 @@ impl Segmenter {
         pieces
     }
 }
+
+#[derive(Debug)]
+struct ScoredPiece {
+    text: Box<str>,
+    score: f32,
+}
+
+/// The best segmentation of a text up to a byte.
+#[derive(Debug, Clone, Copy)]
+struct Best {
+    score: f32,
+    /// The first byte of its last piece; `None` if there is no segmentation up to here.
+    start: Option<usize>,
+    is_unknown: bool,
+}
+
+/// A character without a piece costs this much more than the least likely piece.
+const UNKNOWN_PENALTY: f32 = 10.0;
+
+/// Scores this far from 0 are rebased to 0: 32 bits would no longer tell the scores of pieces apart.
+const FAR: f32 = 100_000.0;
 
 impl ScoredPiece {
     fn of(piece: &Piece) -> Self {

@@ -58,6 +58,17 @@ impl SpecialTokens {
         Ok(tokens)
     }
 
+    /// A special token by its name, such as `eos_token`.
+    pub(in crate::tokenizer) fn named(&self, name: &str) -> Option<&str> {
+        self.named.get(name).map(|token| &*token.content)
+    }
+
+    /// All special tokens.
+    pub(in crate::tokenizer) fn special(&self) -> impl Iterator<Item = &AddedToken> {
+        let named = NAMES.iter().filter_map(|name| self.named.get(name));
+        named.chain(self.additional.iter().flatten())
+    }
+
     fn read(&mut self, file: &Value) {
         for name in NAMES {
             if let Some(token) = token(&file[name], true) {
@@ -72,17 +83,6 @@ impl SpecialTokens {
             let tokens = list.iter().filter_map(|value| token(value, true));
             additional.extend(tokens.filter(|token| !known.contains(&token.content)));
         }
-    }
-
-    /// A special token by its name, such as `eos_token`.
-    pub(in crate::tokenizer) fn named(&self, name: &str) -> Option<&str> {
-        self.named.get(name).map(|token| &*token.content)
-    }
-
-    /// All special tokens.
-    pub(in crate::tokenizer) fn special(&self) -> impl Iterator<Item = &AddedToken> {
-        let named = NAMES.iter().filter_map(|name| self.named.get(name));
-        named.chain(self.additional.iter().flatten())
     }
 }
 
