@@ -115,6 +115,12 @@ pub fn sweep_leftovers() -> u32 {
     swept
 }
 
+/// Whether a segment with this name exists.
+#[cfg(test)]
+pub(super) fn exists(name: &str) -> bool {
+    std::path::Path::new(SHM_FOLDER).join(name.trim_start_matches('/')).exists()
+}
+
 fn is_leftover(name: &str) -> bool {
     let Ok(Name { pid, .. }) = name.parse() else { return false };
     let Ok(file) = open(name) else { return false };
@@ -177,12 +183,6 @@ impl FromStr for Name {
         // Only the exact text that this file writes is a name: no signs, leading zeros or suffixes.
         if name.to_string() == text { Ok(name) } else { Err(()) }
     }
-}
-
-/// Whether a segment with this name exists.
-#[cfg(test)]
-pub(super) fn exists(name: &str) -> bool {
-    std::path::Path::new(SHM_FOLDER).join(name.trim_start_matches('/')).exists()
 }
 
 #[cfg(test)]
