@@ -19,7 +19,7 @@ impl Piece {
             Event::Piece { text, piece, tokens } => {
                 Some(Self { text: text as usize, piece, tokens })
             }
-            _ => None,
+            Event::Fetching { .. } | Event::WaitingForRoom | Event::Reading { .. } => None,
         }
     }
 }

@@ -152,7 +152,9 @@ impl InFlight {
                 (None, Wakeups(waiting.waker.take().into_iter().collect()))
             }
             // The response to a one-way request, or a second response.
-            _ => (Some(Unclaimed { response, was_requested: false }), Wakeups::default()),
+            Some(_) | None => {
+                (Some(Unclaimed { response, was_requested: false }), Wakeups::default())
+            }
         }
     }
 
@@ -175,7 +177,12 @@ impl InFlight {
                 ExpectedEvents::LoadProgress,
                 Event::Fetching { .. } | Event::WaitingForRoom | Event::Reading { .. },
             ) => {}
-            _ => return Err(ProtocolError::OutOfPlace("an event that was not requested")),
+            (ExpectedEvents::None, _)
+            | (ExpectedEvents::LoadProgress, Event::Piece { .. })
+            | (
+                ExpectedEvents::Pieces { .. },
+                Event::Fetching { .. } | Event::WaitingForRoom | Event::Reading { .. },
+            ) => return Err(ProtocolError::OutOfPlace("an event that was not requested")),
         }
         if waiting.is_abandoned {
             return Ok(Wakeups::default());

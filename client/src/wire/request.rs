@@ -98,7 +98,19 @@ impl PreparedRequest {
             Request::Rerank(rerank) => &mut rerank.target,
             Request::Generate(generate) => &mut generate.target,
             Request::FillMask(fill) => &mut fill.target,
-            _ => return Ok(()),
+            Request::Ping
+            | Request::Acquire { .. }
+            | Request::Release { .. }
+            | Request::AvailableModels
+            | Request::ModelConfig { .. }
+            | Request::Status
+            | Request::Preload { .. }
+            | Request::Unload { .. }
+            | Request::CleanupUnusedModels
+            | Request::ClearEmbeddingCache
+            | Request::Reload
+            | Request::Why { .. }
+            | Request::Plan { .. } => return Ok(()),
         };
         *target = Target::Lease(lease);
         let frame = Frame::message(FrameKind::Request, 0, &self.request).map_err(too_large)?;
@@ -126,7 +138,23 @@ impl PreparedRequest {
             Request::Generate(GenerateRequest { stream: true, texts, .. }) => {
                 ExpectedEvents::Pieces { texts }
             }
-            _ => ExpectedEvents::None,
+            Request::Ping
+            | Request::Acquire { .. }
+            | Request::Embed(_)
+            | Request::Rerank(_)
+            | Request::Generate(_)
+            | Request::FillMask(_)
+            | Request::Release { .. }
+            | Request::AvailableModels
+            | Request::ModelConfig { .. }
+            | Request::Status
+            | Request::Preload { .. }
+            | Request::Unload { .. }
+            | Request::CleanupUnusedModels
+            | Request::ClearEmbeddingCache
+            | Request::Reload
+            | Request::Why { .. }
+            | Request::Plan { .. } => ExpectedEvents::None,
         }
     }
 
@@ -197,7 +225,19 @@ impl PreparedRequest {
             Request::Rerank(rerank) => rerank.texts,
             Request::Generate(generate) => generate.texts,
             Request::FillMask(fill) => fill.texts,
-            _ => 0,
+            Request::Ping
+            | Request::Acquire { .. }
+            | Request::Release { .. }
+            | Request::AvailableModels
+            | Request::ModelConfig { .. }
+            | Request::Status
+            | Request::Preload { .. }
+            | Request::Unload { .. }
+            | Request::CleanupUnusedModels
+            | Request::ClearEmbeddingCache
+            | Request::Reload
+            | Request::Why { .. }
+            | Request::Plan { .. } => 0,
         }
     }
 }

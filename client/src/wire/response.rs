@@ -108,10 +108,8 @@ impl ReceivedResponse {
 
     /// The lease, if the response grants one.
     pub(crate) fn granted_lease(&self) -> Option<LeaseId> {
-        match self {
-            Self::Other(Response::Leased(leased)) => Some(leased.lease),
-            _ => None,
-        }
+        let Self::Other(Response::Leased(leased)) = self else { return None };
+        Some(leased.lease)
     }
 
     fn out_of_place(&self) -> Error {

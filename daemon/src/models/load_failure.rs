@@ -96,10 +96,8 @@ impl LoadFailure {
     /// For how long the hub asked to receive no further request.
     #[must_use]
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Hub(HubError::TooManyRequests { after, .. }) => Some(*after),
-            _ => None,
-        }
+        let Self::Hub(HubError::TooManyRequests { after, .. }) = self else { return None };
+        Some(*after)
     }
 
     /// Whether the load may succeed on another device.
