@@ -1,5 +1,6 @@
 //! The cache as the rest of the daemon sees it: memory in front, and a file behind it.
 
+use crate::cache::clear_error::ClearError;
 use crate::cache::clock::Clock;
 use crate::cache::key::RowKey;
 use crate::cache::memory::{Cleared, Memory};
@@ -112,7 +113,7 @@ impl EmbeddingCache {
     ///
     /// # Errors
     /// Why the file could not be emptied. The rows in memory are gone in any case.
-    pub fn clear(&self) -> Result<Cleared, String> {
+    pub fn clear(&self) -> Result<Cleared, ClearError> {
         let cleared = lock(&self.memory).clear();
         match &self.persistence {
             Some(persistence) => persistence.clear(CLEAR_PATIENCE).map(|()| cleared),

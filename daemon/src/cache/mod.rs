@@ -13,6 +13,7 @@
 //! answer takes tells what was asked before, so users share rows only if the settings say so. Time
 //! is an argument; only the writer of the file has a thread.
 
+mod clear_error;
 mod clock;
 mod embedding_cache;
 mod key;
@@ -22,6 +23,7 @@ mod row;
 mod settings;
 mod store;
 
+pub use crate::cache::clear_error::ClearError;
 pub use crate::cache::embedding_cache::{CacheStats, EmbeddingCache};
 pub(crate) use crate::cache::key::KeyHash;
 pub use crate::cache::key::{KeySpace, RowKey};

@@ -11,6 +11,7 @@
 mod inbox;
 mod writer;
 
+use crate::cache::clear_error::ClearError;
 use crate::cache::clock::Clock;
 use crate::cache::memory::Memory;
 use crate::cache::persist::inbox::{Inbox, InboxState, PersistStats};
@@ -70,7 +71,7 @@ impl Persistence {
     ///
     /// # Errors
     /// Why it was not emptied, or not within `patience`.
-    pub(super) fn clear(&self, patience: Duration) -> Result<(), String> {
+    pub(super) fn clear(&self, patience: Duration) -> Result<(), ClearError> {
         let mut state = lock(&self.inbox.state);
         state.records.clear();
         state.waiting_bytes = 0;
@@ -82,8 +83,7 @@ impl Persistence {
         let waited = self.inbox.settled.wait_timeout_while(state, patience, is_pending);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.hurry = false;
-        let late = || Err(format!("its file was not emptied within {patience:?}"));
-        state.cleared.take().unwrap_or_else(late)
+        state.cleared.take().unwrap_or(Err(ClearError::Late(patience)))
     }
 
     /// Drops rows that are too old at `now` from the file, soon.

@@ -34,7 +34,7 @@ const SUM_BYTES: usize = 16;
 pub(super) enum StoreError {
     /// Its content is damaged.
     #[error("the file is damaged: {0}")]
-    Damaged(String),
+    Damaged(Damage),
     /// It was removed, or another file took its place.
     #[error("the file was removed or replaced; a new one is created")]
     Removed,
@@ -47,6 +47,23 @@ pub(super) enum StoreError {
          embedding_cache.file to another place, or embedding_cache.persist_to_disk = false"
     )]
     System(#[from] io::Error),
+}
+
+/// How the content of the file is damaged.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Damage {
+    #[error("the checksum of a row is wrong")]
+    Checksum,
+    #[error("a row is too short")]
+    ShortRow,
+    #[error("the database panicked")]
+    Panic,
+    /// It ends too early, or is not that of a database.
+    #[error("{0}")]
+    Content(io::Error),
+    /// The database found it.
+    #[error("{0}")]
+    Database(redb::Error),
 }
 
 /// A row as the file keeps it.
@@ -193,14 +210,14 @@ impl From<redb::Error> for StoreError {
             redb::Error::Io(error)
                 if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
             {
-                Self::Damaged(error.to_string())
+                Self::Damaged(Damage::Content(error))
             }
             redb::Error::Io(error) => Self::System(error),
             redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
                 Self::System(io::Error::other(error))
             }
             // Corruption, and errors that an intact file of ours cannot cause.
-            other => Self::Damaged(other.to_string()),
+            other => Self::Damaged(Damage::Database(other)),
         }
     }
 }
@@ -260,7 +277,7 @@ fn encode(record: &Record) -> Vec<u8> {
 /// The database has checksums over its pages, but verifies them only after a crash. A row with a
 /// wrong bit must never be used, so each row has a checksum of its own.
 fn decode(key: RowKey, bytes: &[u8]) -> Result<Record, StoreError> {
-    let damaged = || StoreError::Damaged("the checksum of a row is wrong".into());
+    let damaged = || StoreError::Damaged(Damage::Checksum);
     let (body, found) = bytes.split_last_chunk::<SUM_BYTES>().ok_or_else(damaged)?;
     if sum(&key, body) != *found {
         return Err(damaged());
@@ -278,7 +295,7 @@ fn decode(key: RowKey, bytes: &[u8]) -> Result<Record, StoreError> {
 
 fn born_in(value: &[u8]) -> Result<u64, StoreError> {
     let born = value.first_chunk().copied().map(u64::from_le_bytes);
-    born.ok_or_else(|| StoreError::Damaged("a row is too short".into()))
+    born.ok_or(StoreError::Damaged(Damage::ShortRow))
 }
 
 fn sum(key: &RowKey, body: &[u8]) -> [u8; SUM_BYTES] {

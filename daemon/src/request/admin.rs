@@ -22,7 +22,7 @@ pub(super) async fn clear_cache(state: Arc<DaemonState>) -> Result<Answer, Reque
         cleared
     });
     let cleared = cleared.await.map_err(|_| RequestError::Defect("clearing panicked"))?;
-    let Cleared { entries, bytes } = cleared.map_err(RequestError::Cache)?;
+    let Cleared { entries, bytes } = cleared?;
     let cleared = CacheCleared { entries: entries as u64, bytes: bytes as u64 };
     Ok(Response::CacheCleared(cleared).into())
 }

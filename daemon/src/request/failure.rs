@@ -4,6 +4,7 @@ use crate::batching::generation::OptionError;
 use crate::batching::queue::QueueError;
 use crate::batching::row_job::JobError;
 use crate::batching::text_job::TextError;
+use crate::cache::ClearError;
 use crate::ground::error_chain::chain;
 use crate::models::acquire_error::AcquireError;
 use crate::models::lease::LeaseError;
@@ -110,7 +111,7 @@ pub(crate) enum RequestError {
     Reload(#[from] ReloadError),
     /// The file of the embedding cache could not be cleared.
     #[error("the cache in memory was cleared, but its file may not have been: {0}")]
-    Cache(String),
+    Cache(#[from] ClearError),
     /// The daemon is stopping.
     #[error("the daemon is stopping: connect again in a moment")]
     ShuttingDown,

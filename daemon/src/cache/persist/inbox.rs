@@ -1,5 +1,6 @@
 //! What waits for the writer.
 
+use crate::cache::clear_error::ClearError;
 use crate::cache::store::Record;
 use crate::ground::sync::lock;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -26,7 +27,7 @@ pub(super) struct InboxState {
     /// The file is to be emptied before `records` are written.
     pub(super) clear: bool,
     /// The result of the last `clear`; `None` until it is done.
-    pub(super) cleared: Option<Result<(), String>>,
+    pub(super) cleared: Option<Result<(), ClearError>>,
     pub(super) max_entries: usize,
     pub(super) ttl: Duration,
     /// Rows that are too old at this time are to be dropped.

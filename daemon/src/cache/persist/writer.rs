@@ -1,9 +1,10 @@
 //! The thread that owns the file.
 
+use crate::cache::clear_error::ClearError;
 use crate::cache::clock::Clock;
 use crate::cache::memory::Memory;
 use crate::cache::persist::inbox::{Inbox, Round};
-use crate::cache::store::{Record, Store, StoreError, set_aside};
+use crate::cache::store::{Damage, Record, Store, StoreError, set_aside};
 use crate::ground::error_chain::chain;
 use crate::ground::sync::lock;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -73,7 +74,8 @@ impl FileWriter {
             if work.clear {
                 let mut state = lock(&self.inbox.state);
                 let error = state.stats.error.clone().filter(|_| self.clears);
-                state.cleared = Some(error.map_or(Ok(()), Err));
+                let cleared = error.map_or(Ok(()), |report| Err(ClearError::Unusable { report }));
+                state.cleared = Some(cleared);
             }
             round = self.inbox.next();
         }
@@ -104,7 +106,7 @@ impl FileWriter {
     /// A panic of the database counts as damage: an intact file does not cause it.
     fn attempt(&mut self, round: &Round) -> Result<(), StoreError> {
         let result = catch_unwind(AssertUnwindSafe(|| self.carry_out(round)));
-        result.unwrap_or_else(|_| Err(StoreError::Damaged("the database panicked".into())))
+        result.unwrap_or_else(|_| Err(StoreError::Damaged(Damage::Panic)))
     }
 
     fn carry_out(&mut self, round: &Round) -> Result<(), StoreError> {
