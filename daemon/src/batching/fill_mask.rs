@@ -35,6 +35,21 @@ pub struct FillHandle {
     job: JobHandle<FillParams, FilledAndTokens>,
 }
 
+/// What the workers of a model share.
+#[derive(Debug, Clone)]
+pub struct FillWork {
+    /// The model.
+    pub model: Arc<dyn MaskedModel>,
+    /// A longer text is truncated.
+    pub max_tokens: usize,
+    /// The limits of a batch.
+    pub limits: BatchLimits,
+    /// The texts that wait.
+    pub queue: Arc<FillQueue>,
+    /// What was computed.
+    pub done: Arc<WorkDone>,
+}
+
 /// The running threads. Dropping closes the queue and waits until the work in it is done.
 #[derive(Debug)]
 pub struct FillWorkers {
@@ -88,29 +103,16 @@ impl fmt::Debug for FillHandle {
 }
 
 impl FillWorkers {
-    /// Starts `count` threads. A text longer than `max_tokens` is truncated.
+    /// Starts `count` threads.
     ///
     /// # Errors
     /// When the system cannot start another thread.
-    pub fn start(
-        name: &str,
-        count: usize,
-        model: &Arc<dyn MaskedModel>,
-        max_tokens: usize,
-        limits: BatchLimits,
-        queue: &Arc<FillQueue>,
-        done: &Arc<WorkDone>,
-    ) -> std::io::Result<Self> {
-        let mut workers = Self { queue: Arc::clone(queue), threads: Vec::with_capacity(count) };
+    pub fn start(name: &str, count: usize, work: &FillWork) -> std::io::Result<Self> {
+        let queue = Arc::clone(&work.queue);
+        let mut workers = Self { queue, threads: Vec::with_capacity(count) };
         for number in 0..count {
-            let worker = MaskWorker {
-                model: Arc::clone(model),
-                max_tokens,
-                limits,
-                queue: Arc::clone(queue),
-                done: Arc::clone(done),
-                filler: Arc::clone(model).mask_context(),
-            };
+            let filler = Arc::clone(&work.model).mask_context();
+            let worker = MaskWorker { work: work.clone(), filler };
             // The kernel shows 15 characters of a thread's name.
             let thread = Builder::new().name(format!("m{number}:{name}")).spawn(|| worker.run())?;
             workers.threads.push(thread);
@@ -154,17 +156,13 @@ struct TokenizedMaskText {
 }
 
 struct MaskWorker {
-    model: Arc<dyn MaskedModel>,
-    max_tokens: usize,
-    limits: BatchLimits,
-    queue: Arc<FillQueue>,
-    done: Arc<WorkDone>,
+    work: FillWork,
     filler: Box<dyn MaskContext>,
 }
 
 impl MaskWorker {
     fn run(mut self) {
-        while let Some(first) = self.queue.items.wait() {
+        while let Some(first) = self.work.queue.items.wait() {
             let batch = self.next_batch(first);
             self.compute(batch);
         }
@@ -175,9 +173,11 @@ impl MaskWorker {
         let top_k = first.job.params.top_k;
         let (mut batch, mut tokens) = (Vec::new(), 0);
         let mut next = Some(first);
-        while tokens < self.limits.tokens && batch.len() < self.limits.texts {
+        while tokens < self.work.limits.tokens && batch.len() < self.work.limits.texts {
             let alike = |item: &MaskText| item.job.params.top_k == top_k;
-            let Some(text) = next.take().or_else(|| self.queue.items.take(alike)) else { break };
+            let Some(text) = next.take().or_else(|| self.work.queue.items.take(alike)) else {
+                break;
+            };
             match self.tokenize(&text) {
                 Ok(input) => {
                     tokens += input.ids.len();
@@ -191,9 +191,9 @@ impl MaskWorker {
 
     fn tokenize(&self, text: &MaskText) -> Result<Sequence, TextError> {
         let top_k = text.job.params.top_k;
-        let masks = text.as_str().matches(self.model.mask()).count();
+        let masks = text.as_str().matches(self.work.model.mask()).count();
         if masks == 0 {
-            let mask = self.model.mask().to_owned();
+            let mask = self.work.model.mask().to_owned();
             return Err(TextError::NoMask { text: text.text, mask });
         }
         if top_k == 0 {
@@ -202,7 +202,7 @@ impl MaskWorker {
         if masks.saturating_mul(top_k as usize) > MAX_BODY_BYTES / CANDIDATE_BYTES {
             return Err(TextError::TooLarge { limit: MAX_BODY_BYTES });
         }
-        guarded(|| Ok(self.model.tokenize(text.as_str(), self.max_tokens)?))
+        guarded(|| Ok(self.work.model.tokenize(text.as_str(), self.work.max_tokens)?))
     }
 
     fn compute(&mut self, mut batch: Vec<TokenizedMaskText>) {
@@ -210,16 +210,16 @@ impl MaskWorker {
         let Some(first) = batch.first() else { return };
         let top_k = first.text.job.params.top_k as usize;
         for entry in &batch {
-            self.done.waits.record(entry.text.job.queued.elapsed());
+            self.work.done.waits.record(entry.text.job.queued.elapsed());
         }
         let inputs: Vec<&Sequence> = batch.iter().map(|entry| &entry.input).collect();
         let filler = &mut self.filler;
         match guarded(|| Ok(filler.fill(&inputs, top_k)?)) {
             Ok(filled) => {
                 let tokens: usize = inputs.iter().map(|input| input.ids.len()).sum();
-                self.done.texts.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                self.done.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
-                self.done.batches.fetch_add(1, Ordering::Relaxed);
+                self.work.done.texts.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                self.work.done.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
+                self.work.done.batches.fetch_add(1, Ordering::Relaxed);
                 for (entry, masks) in batch.into_iter().zip(filled) {
                     self.answer(entry, masks);
                 }
@@ -232,7 +232,7 @@ impl MaskWorker {
     /// fails its own request and not its neighbours'.
     fn fail(&mut self, mut batch: Vec<TokenizedMaskText>, error: TextError) {
         // A panic may leave the scratch memory half written.
-        self.filler = Arc::clone(&self.model).mask_context();
+        self.filler = Arc::clone(&self.work.model).mask_context();
         if batch.len() > 1 {
             tracing::warn!(%error, texts = batch.len(), "a batch failed and is computed in parts");
             batch.into_iter().for_each(|entry| self.compute(vec![entry]));
@@ -245,7 +245,7 @@ impl MaskWorker {
         let wanted = text.job.params.top_k;
         if masks.is_empty() {
             // The mask was in the part that was cut off.
-            let mask = self.model.mask().to_owned();
+            let mask = self.work.model.mask().to_owned();
             return text.job.fail(TextError::NoMask { text: text.text, mask });
         }
         if let Some(few) = masks.iter().find(|mask| mask.candidates.len() < wanted as usize) {
@@ -260,7 +260,7 @@ impl MaskWorker {
 
     fn spell(&self, MaskScores { position, candidates }: MaskScores) -> FilledMask {
         let spelled = candidates.into_iter().map(|(id, score)| {
-            let text = self.model.token_text(id);
+            let text = self.work.model.token_text(id);
             MaskCandidate { id, text, score }
         });
         FilledMask { position, candidates: spelled.collect() }

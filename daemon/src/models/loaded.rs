@@ -9,7 +9,7 @@ use crate::models::load_failure::LoadFailure;
 use crate::models::load_target::{CPU_BATCH_TOKENS, GPU_BATCH_TOKENS};
 use crate::models::loaded::description::{model_info, row_shape};
 use crate::models::loader::Prepared;
-use crate::models::parts::{Embedding, Generation, Masks, Ranking};
+use crate::models::parts::{Embedding, Generation, Masks, Ranking, WorkerPlan};
 use crate::settings::ModelType;
 use emberd_engine::ModelParts;
 use emberd_protocol::{Method, ModelId, ModelInfo};
@@ -64,7 +64,7 @@ impl LoadedModel {
         };
         let limits = BatchLimits { tokens, texts: settings.batch_size };
         let name = id.as_str();
-        let (work, texts) = (&counters.work, &counters.texts);
+        let plan = WorkerPlan { name, threads, limits, done: &counters.work };
         let mut info = model_info(id, &parts, device)?;
         let embedding = match &parts.embed {
             None => None,
@@ -73,15 +73,14 @@ impl LoadedModel {
                 info.dimension = count(shape.used);
                 // Of the rows that a request without options gets.
                 info.normalized &= shape.renormalize || shape.used == shape.model;
-                Some(Embedding::start(name, model, shape, settings, limits, threads, work))
+                Some(Embedding::start(model, shape, settings, plan))
             }
         };
-        let ranking = parts.rank.map(|head| Ranking::start(name, head, limits, threads, work));
-        let generation =
-            parts.generate.map(|model| Generation::start(name, model, settings, threads, texts));
-        let masks = parts
-            .fill_mask
-            .map(|model| Masks::start(name, &model, settings, limits, threads, work));
+        let ranking = parts.rank.map(|head| Ranking::start(head, plan));
+        let generation = parts
+            .generate
+            .map(|model| Generation::start(name, model, settings, threads, &counters.texts));
+        let masks = parts.fill_mask.map(|model| Masks::start(model, settings, plan));
         let started = Self {
             embedding: embedding.transpose().map_err(LoadFailure::Threads)?,
             ranking: ranking.transpose().map_err(LoadFailure::Threads)?,

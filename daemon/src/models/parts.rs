@@ -1,6 +1,6 @@
 //! The parts of a model in memory, one for each thing that it does: queues and workers.
 
-use crate::batching::fill_mask::{FillQueue, FillWorkers};
+use crate::batching::fill_mask::{FillQueue, FillWork, FillWorkers};
 use crate::batching::generation::{GenerationLimits, TextQueue, TextWork, TextWorker};
 use crate::batching::queue::{BatchLimits, Queue};
 use crate::batching::row_shape::RowShape;
@@ -11,6 +11,17 @@ use emberd_protocol::ScoreActivation;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+
+/// The workers that a part of a model starts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WorkerPlan<'a> {
+    /// The model's name.
+    pub(super) name: &'a str,
+    pub(super) threads: usize,
+    pub(super) limits: BatchLimits,
+    /// Counts their work.
+    pub(super) done: &'a Arc<WorkDone>,
+}
 
 /// Makes rows of texts.
 #[derive(Debug)]
@@ -67,15 +78,12 @@ pub(crate) struct Masks {
 
 impl Embedding {
     pub(super) fn start(
-        name: &str,
         model: &Arc<dyn EmbeddingModel>,
         shape: RowShape,
         settings: &ModelSettings,
-        limits: BatchLimits,
-        threads: usize,
-        done: &Arc<WorkDone>,
+        plan: WorkerPlan<'_>,
     ) -> io::Result<Self> {
-        let (queue, workers) = rows(name, model, limits, threads, done)?;
+        let (queue, workers) = rows(model, plan)?;
         let fingerprint = model.fingerprint().filter(|_| settings.cache_embeddings);
         let prompts = model.spec().prompts.clone();
         let normalizes = model.spec().normalized;
@@ -84,14 +92,8 @@ impl Embedding {
 }
 
 impl Ranking {
-    pub(super) fn start(
-        name: &str,
-        head: RankHead,
-        limits: BatchLimits,
-        threads: usize,
-        done: &Arc<WorkDone>,
-    ) -> io::Result<Self> {
-        let (queue, workers) = rows(name, &head.model, limits, threads, done)?;
+    pub(super) fn start(head: RankHead, plan: WorkerPlan<'_>) -> io::Result<Self> {
+        let (queue, workers) = rows(&head.model, plan)?;
         let scores = head.model.spec().dimension;
         let shape = RowShape { model: scores, used: scores, renormalize: false };
         let RankHead { labels, activation, .. } = head;
@@ -131,27 +133,29 @@ impl Generation {
 
 impl Masks {
     pub(super) fn start(
-        name: &str,
-        model: &Arc<dyn MaskedModel>,
+        model: Arc<dyn MaskedModel>,
         settings: &ModelSettings,
-        limits: BatchLimits,
-        threads: usize,
-        done: &Arc<WorkDone>,
+        plan: WorkerPlan<'_>,
     ) -> io::Result<Self> {
+        let WorkerPlan { name, threads, limits, done } = plan;
         let queue = Arc::new(FillQueue::default());
         let max_tokens = settings.max_input_length.min(model.spec().max_tokens);
-        let workers = FillWorkers::start(name, threads, model, max_tokens, limits, &queue, done)?;
+        let work = FillWork {
+            model,
+            max_tokens,
+            limits,
+            queue: Arc::clone(&queue),
+            done: Arc::clone(done),
+        };
+        let workers = FillWorkers::start(name, threads, &work)?;
         Ok(Self { queue, max_tokens, workers })
     }
 }
 
 /// A queue, and the workers that make rows of its texts.
 fn rows(
-    name: &str,
     model: &Arc<dyn EmbeddingModel>,
-    limits: BatchLimits,
-    threads: usize,
-    done: &Arc<WorkDone>,
+    WorkerPlan { name, threads, limits, done }: WorkerPlan<'_>,
 ) -> io::Result<(Arc<Queue>, Workers)> {
     let queue = Arc::new(Queue::new(limits));
     let workers = Workers::start(name, threads, model, &queue, done)?;

@@ -80,7 +80,7 @@ impl Attention {
             for head in key_head * group..(key_head + 1) * group {
                 for first in (0..len).step_by(QUERIES) {
                     let queries = first..len.min(first + QUERIES);
-                    self.queries(qkv, context, head, queries, bias, scratch);
+                    self.queries(qkv, context, QueryBlock { head, queries }, bias, scratch);
                 }
             }
         }
@@ -91,8 +91,7 @@ impl Attention {
         self,
         qkv: &[f32],
         context: &mut [f32],
-        head: usize,
-        queries: Range<usize>,
+        QueryBlock { head, queries }: QueryBlock,
         bias: Option<&RelativeBias>,
         scratch: &mut AttentionScratch,
     ) {
@@ -161,6 +160,12 @@ impl AttentionScratch {
             }
         }
     }
+}
+
+/// Some queries of one head.
+struct QueryBlock {
+    head: usize,
+    queries: Range<usize>,
 }
 
 /// Queries whose scores are computed at a time.

@@ -82,9 +82,15 @@ impl Bench {
     fn start() -> Self {
         let (model, queue): (Arc<Blanks>, Arc<FillQueue>) = (Arc::default(), Arc::default());
         let done = Arc::default();
-        let shared: Arc<dyn MaskedModel> = model.clone();
         let limits = BatchLimits { tokens: 12, texts: 4 };
-        let workers = FillWorkers::start("blanks", 1, &shared, 8, limits, &queue, &done).unwrap();
+        let work = FillWork {
+            model: model.clone(),
+            max_tokens: 8,
+            limits,
+            queue: Arc::clone(&queue),
+            done: Arc::clone(&done),
+        };
+        let workers = FillWorkers::start("blanks", 1, &work).unwrap();
         Self { model, queue, done, _workers: workers }
     }
 
