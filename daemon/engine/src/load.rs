@@ -186,3 +186,6 @@ fn load_static(
     let tokenizer = TokenizerFile::open(&folder.join("tokenizer.json"))?;
     Ok(Arc::new(StaticModel::new(&weights, tokenizer, layout, settings)?))
 }
+
+#[cfg(test)]
+mod tests;

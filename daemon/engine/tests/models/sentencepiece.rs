@@ -252,6 +252,12 @@ fn damage_is_found_before_it_costs_anything() {
     let folder = sentencepiece_folder("marian");
     append(&folder, "source.spm", &piece("\u{2581}the".as_bytes()));
     error_naming(&folder, "source.spm", "occurs twice");
+    let many = [0x0A, 3, 0x0A, 1, b'x'].repeat(1 << 20);
+    for (bytes, fault) in [(&many[..], "at most 1048576 pieces"), (&[0x0A, 0], "is empty")] {
+        let folder = sentencepiece_folder("t5");
+        append(&folder, "spiece.model", bytes);
+        error_naming(&folder, "spiece.model", fault);
+    }
     let long = vec![b'x'; 2000];
     let folder = sentencepiece_folder("t5");
     append(&folder, "spiece.model", &[&[0x0A, 0xD3, 0x0F, 0x0A, 0xD0, 0x0F][..], &long].concat());

@@ -15,6 +15,14 @@ pub(in crate::tokenizer) enum SentencePieceFault {
         /// The limit.
         most: usize,
     },
+    /// The file has too many pieces to be decoded.
+    #[error("a sentencepiece model has at most {most} pieces, this file has {found}")]
+    TooManyPieces {
+        /// Pieces of the file.
+        found: usize,
+        /// The limit.
+        most: usize,
+    },
     /// The bytes are not the protobuf message of a model. The text names the field at fault.
     #[error("not a sentencepiece model: {0}")]
     Message(prost::DecodeError),

@@ -8,7 +8,7 @@ use crate::checkpoint::load_error::LoadError;
 use crate::tokenizer::sentencepiece::charsmap::Charsmap;
 use crate::tokenizer::sentencepiece::fault::SentencePieceFault;
 use crate::tokenizer::sentencepiece::proto::{
-    MAX_MODEL_BYTES, ModelProto, NormalizerSpec, SentencePiece, TrainerSpec,
+    MAX_MODEL_BYTES, ModelProto, NormalizerSpec, SentencePiece, TrainerSpec, check_pieces,
 };
 
 /// Stands for a space in pieces.
@@ -58,6 +58,7 @@ impl SentencePieceModel {
             let (found, most) = (bytes.len(), MAX_MODEL_BYTES);
             return Err(SentencePieceFault::TooLarge { found, most });
         }
+        check_pieces(bytes)?;
         let proto = ModelProto::decode(bytes).map_err(SentencePieceFault::Message)?;
         let pieces = proto.pieces.into_iter().enumerate();
         let pieces = pieces.map(|(index, piece)| Piece::check(index, piece));

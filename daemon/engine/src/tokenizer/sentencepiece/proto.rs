@@ -3,15 +3,21 @@
 //!
 //! prost checks every length against the bytes that are left before it allocates, and stops at a
 //! nesting of 100 messages. It does not bound what a small message becomes in memory, so callers limit
-//! the size of the file: see [`MAX_MODEL_BYTES`].
+//! the size of the file ([`MAX_MODEL_BYTES`]) and count its pieces first ([`check_pieces`]).
 
-/// The largest file that is decoded. An empty piece has two bytes in the file and
-/// `size_of::<SentencePiece>()` in memory, up to twice that while the list grows; so a hostile file of
-/// this size takes 2 GiB before it is refused. The largest published model, of 900,000 pieces, has
-/// 18 MB.
-pub(super) const MAX_MODEL_BYTES: usize = 64 << 20;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-const _: () = assert!(size_of::<SentencePiece>() <= 32, "see MAX_MODEL_BYTES");
+use crate::tokenizer::sentencepiece::fault::SentencePieceFault;
+
+/// The largest file that is decoded. The largest published model has 18 MB.
+pub(super) const MAX_MODEL_BYTES: usize = 32 << 20;
+
+/// The most pieces that are decoded. The largest published models have some 256,000. A piece may have
+/// as little as two bytes in the file and has `size_of::<SentencePiece>()` in memory, up to three times
+/// that while the list grows: 96 MiB for this many.
+pub(super) const MAX_PIECES: usize = 1 << 20;
+
+const _: () = assert!(size_of::<SentencePiece>() <= 32, "see MAX_PIECES");
 
 /// A whole model file.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -71,4 +77,29 @@ pub(super) struct NormalizerSpec {
     pub(super) remove_extra_whitespaces: bool,
     #[prost(bool, required, tag = "5", default = "true")]
     pub(super) escape_whitespaces: bool,
+}
+
+/// Refuses too many pieces, and empty ones, before anything is decoded. Allocates nothing.
+///
+/// Bytes that are not a message end the scan without an error: decoding stops at the same place, and
+/// names the field.
+pub(super) fn check_pieces(mut bytes: &[u8]) -> Result<(), SentencePieceFault> {
+    let mut pieces = 0;
+    while !bytes.is_empty() {
+        let Ok((tag, wire_type)) = decode_key(&mut bytes) else { break };
+        if tag == 1 && wire_type == WireType::LengthDelimited {
+            let mut ahead = bytes;
+            if decode_varint(&mut ahead).is_ok_and(|len| len == 0) {
+                return Err(SentencePieceFault::Piece { index: pieces, problem: "is empty" });
+            }
+            pieces += 1;
+        }
+        if skip_field(wire_type, tag, &mut bytes, DecodeContext::default()).is_err() {
+            break;
+        }
+    }
+    match pieces > MAX_PIECES {
+        true => Err(SentencePieceFault::TooManyPieces { found: pieces, most: MAX_PIECES }),
+        false => Ok(()),
+    }
 }

@@ -5,7 +5,9 @@ use prost::Message;
 
 use super::{PieceKind, SentencePieceModel};
 use crate::tokenizer::sentencepiece::fault::SentencePieceFault;
-use crate::tokenizer::sentencepiece::proto::{MAX_MODEL_BYTES, ModelProto, SentencePiece};
+use crate::tokenizer::sentencepiece::proto::{
+    MAX_MODEL_BYTES, MAX_PIECES, ModelProto, SentencePiece,
+};
 
 /// A varint of 2^63.
 const HUGE: [u8; 10] = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
@@ -177,6 +179,36 @@ fn messages_that_nest_deep_in_an_unknown_field_are_not_descended_into() {
 fn a_file_that_is_too_large_is_refused_before_it_is_decoded() {
     let fault = SentencePieceModel::parse(&vec![0; MAX_MODEL_BYTES + 1]).unwrap_err();
     assert!(matches!(fault, SentencePieceFault::TooLarge { .. }), "{fault}");
+}
+
+#[test]
+fn too_many_pieces_and_empty_ones_are_refused_before_they_are_decoded() {
+    // Decoding would fail at the last byte, a piece without a length, and would report that.
+    let ending_badly = |piece: &[u8], count| [&piece.repeat(count)[..], &[0x0A]].concat();
+    for piece in [&[0x0A, 3, 0x0A, 1, b'x'][..], &[0x0A, 2, 0x0A, 0], &[0x0A, 1, 0]] {
+        let bytes = ending_badly(piece, MAX_PIECES);
+        let fault = SentencePieceModel::parse(&bytes).unwrap_err();
+        assert_eq!(
+            fault.to_string(),
+            format!(
+                "a sentencepiece model has at most {MAX_PIECES} pieces, this file has {}",
+                MAX_PIECES + 1
+            )
+        );
+    }
+    for empty in [&[0x0A, 0][..], &[0x0A, 0x80, 0x00]] {
+        let bytes = ending_badly(empty, MAX_MODEL_BYTES / 4);
+        let fault = SentencePieceModel::parse(&bytes).unwrap_err();
+        assert_eq!(fault.to_string(), "piece 0 is empty");
+        let fault = SentencePieceModel::parse(&followed_by(&bytes)).unwrap_err();
+        assert_eq!(fault.to_string(), "piece 1 is empty");
+    }
+}
+
+#[test]
+fn as_many_pieces_as_are_allowed_are_decoded() {
+    let rest = [0x0A, 3, 0x0A, 1, b'x'].repeat(MAX_PIECES - 1);
+    assert_eq!(SentencePieceModel::parse(&followed_by(&rest)).unwrap().pieces.len(), MAX_PIECES);
 }
 
 proptest! {
