@@ -154,17 +154,30 @@ fn only_the_program_reads_the_environment_and_exits() {
 
 #[test]
 fn every_relative_link_of_the_documents_leads_somewhere() {
-    for document in
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/protocol.md", "docs/gpu.md"]
-    {
-        let path = root().join(document);
+    let mut documents = Vec::new();
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path if path.extension().is_some_and(|extension| extension == "md") => {
+                    documents.push(path);
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(documents.len() > 10);
+    documents
+        .extend(["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    for path in documents {
         let text = std::fs::read_to_string(&path).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.starts_with("http") || link.starts_with('#') {
                 continue;
             }
             let target = path.parent().unwrap().join(link.split('#').next().unwrap());
-            assert!(target.exists(), "{document} links to {link}");
+            assert!(target.exists(), "{} links to {link}", path.display());
         }
     }
 }

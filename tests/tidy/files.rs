@@ -1,7 +1,8 @@
 //! Files are short, and each type name has one meaning.
 
-use super::{is_test, production, sources};
+use super::{is_test, production, root, sources};
 use std::collections::BTreeMap;
+use std::process::Command;
 
 const PACKAGES: [&str; 5] =
     ["daemon/engine/src", "daemon/src", "client/src", "protocol/src", "src"];
@@ -43,15 +44,25 @@ fn a_type_name_means_one_thing_in_a_package() {
     assert!(twice.is_empty(), "type names that are defined twice: {twice:#?}");
 }
 
-/// The names of types at the top of a file that other files can see.
+#[test]
+fn source_files_form_no_circle() {
+    let mut script = Command::new("python3");
+    let output = match script.arg(root().join("scripts/structure")).arg("--check").output() {
+        Ok(output) => output,
+        Err(error) => return eprintln!("skipped: python3 cannot be run here ({error})"),
+    };
+    let text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
+}
+
+/// The names of types that other files can see.
 fn visible_types(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| {
-        let rest = line.strip_prefix("pub")?;
+        let rest = line.trim_start().strip_prefix("pub")?;
         let rest = match rest.strip_prefix('(') {
-            Some(scope) => scope.split_once(')')?.1,
-            None => rest,
+            Some(scope) => scope.split_once(')')?.1.trim_start(),
+            None => rest.strip_prefix(' ')?,
         };
-        let rest = rest.strip_prefix(' ')?;
         let rest = rest.strip_prefix("unsafe ").unwrap_or(rest);
         let (kind, rest) = rest.split_once(' ')?;
         let is_type = matches!(kind, "struct" | "enum" | "trait" | "type" | "union");
@@ -62,6 +73,7 @@ fn visible_types(text: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn types_are_seen_whatever_their_visibility() {
     let text = "pub struct A;\npub(crate) enum B {\npub(in crate::x) type C<T> = T;\nstruct D;\n\
-                pub(super) unsafe trait E: F {\npub fn g() {}\n    pub struct H;\n";
-    assert_eq!(visible_types(text).collect::<Vec<_>>(), ["A", "B", "C", "E"]);
+                pub(super) unsafe trait E: F {\npub fn g() {}\nmod h {\n    pub struct H;\n}\n\
+                pub(crate)struct I;\n";
+    assert_eq!(visible_types(text).collect::<Vec<_>>(), ["A", "B", "C", "E", "H", "I"]);
 }
