@@ -135,7 +135,7 @@ fn cache(socket: &str, model: &str, corpus: &str) -> Outcome {
         let each = spent.as_secs_f64() * 1e6 / f64::from(u32::try_from(texts.len()).unwrap_or(1));
         Ok((each, tokens, bits))
     };
-    let mut told = serde_json::Map::new();
+    let mut figures = serde_json::Map::new();
     for (name, texts, batch) in [("batch", bulk, BATCH), ("single", singles, 1)] {
         let (computed, tokens, first) = round(texts, batch)?;
         let mut cached = Vec::new();
@@ -147,11 +147,11 @@ fn cache(socket: &str, model: &str, corpus: &str) -> Outcome {
             cached.push(each);
         }
         cached.sort_by(f64::total_cmp);
-        told.insert(format!("{name}_computed_us"), computed.into());
-        told.insert(format!("{name}_cached_us"), cached[AGAIN / 2].into());
-        told.insert(format!("{name}_tokens"), tokens.into());
+        figures.insert(format!("{name}_computed_us"), computed.into());
+        figures.insert(format!("{name}_cached_us"), cached[AGAIN / 2].into());
+        figures.insert(format!("{name}_tokens"), tokens.into());
     }
-    println!("{}", Value::Object(told));
+    println!("{}", Value::Object(figures));
     Ok(())
 }
 

@@ -212,9 +212,9 @@ impl World {
         let program = std::env::current_exe()?;
         let until = Instant::now() + at_least;
         let mut running: Vec<(Child, Instant)> = Vec::new();
-        let (mut begun, mut told) = (0, Instant::now());
-        while begun < clients || Instant::now() < until || !running.is_empty() {
-            let wants_more = begun < clients || Instant::now() < until;
+        let (mut started, mut reported_at) = (0, Instant::now());
+        while started < clients || Instant::now() < until || !running.is_empty() {
+            let wants_more = started < clients || Instant::now() < until;
             if wants_more && running.len() < alive {
                 let seed = self.dice.below(1 << 40);
                 let child = Command::new(&program)
@@ -227,7 +227,7 @@ impl World {
                     .spawn()?;
                 let life = Duration::from_millis(20 + self.dice.below(3000) as u64);
                 running.push((child, Instant::now() + life));
-                begun += 1;
+                started += 1;
             } else {
                 sleep(Duration::from_millis(2));
             }
@@ -246,12 +246,12 @@ impl World {
             if let Some(status) = self.daemon.try_wait()? {
                 return Err(format!("the daemon ended: {status}").into());
             }
-            if told.elapsed() > Duration::from_secs(10) {
-                eprintln!("churn: {begun} clients begun, {} alive", running.len());
-                told = Instant::now();
+            if reported_at.elapsed() > Duration::from_secs(10) {
+                eprintln!("churn: {started} clients started, {} alive", running.len());
+                reported_at = Instant::now();
             }
         }
-        Ok(begun)
+        Ok(started)
     }
 
     /// What the daemon holds once it is quiet, or at the deadline.

@@ -26,26 +26,26 @@ models.hashing.dimension = 64
 /// Each word falls into one of as many buckets as a row has values. Equal texts get equal rows.
 #[derive(Debug)]
 struct Hashing {
-    card: ModelSpec,
+    spec: ModelSpec,
 }
 
 impl EmbeddingModel for Hashing {
     fn spec(&self) -> &ModelSpec {
-        &self.card
+        &self.spec
     }
 
     fn tokenize(&self, text: &str) -> Result<Sequence, ComputeError> {
         let bucket = |word: &str| {
             let mut hasher = DefaultHasher::new();
             word.to_lowercase().hash(&mut hasher);
-            u32::try_from(hasher.finish() % self.card.dimension as u64).unwrap_or(0)
+            u32::try_from(hasher.finish() % self.spec.dimension as u64).unwrap_or(0)
         };
         Ok(Sequence { ids: text.split_whitespace().map(bucket).collect(), ..Sequence::default() })
     }
 
     /// With a fingerprint, rows may be cached. It must contain everything that they depend on.
     fn fingerprint(&self) -> Option<[u8; 32]> {
-        let dimension = self.card.dimension.to_string();
+        let dimension = self.spec.dimension.to_string();
         Some(ModelFingerprint::new("hashing").part("dimension", dimension.as_bytes()).finish())
     }
 
@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let daemon = Daemon::builder(settings)
         .model_type("hashing", |_id, settings| {
             let dimension = settings.dimension.ok_or("give a dimension")?;
-            let card = ModelSpec {
+            let spec = ModelSpec {
                 architecture: "hashing".into(),
                 dimension,
                 max_tokens: usize::MAX,
@@ -91,7 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 weight_bytes: 0,
                 ..ModelSpec::default()
             };
-            Ok(Arc::new(Hashing { card }) as Arc<dyn EmbeddingModel>)
+            Ok(Arc::new(Hashing { spec }) as Arc<dyn EmbeddingModel>)
         })
         .build()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -72,13 +72,13 @@ fn serve(kind: &str, socket: &str) -> Outcome {
 /// Writes prepared rows, whatever the texts.
 #[derive(Debug)]
 struct InstantModel {
-    card: ModelSpec,
+    spec: ModelSpec,
     rows: Vec<Vec<f32>>,
 }
 
 impl EmbeddingModel for InstantModel {
     fn spec(&self) -> &ModelSpec {
-        &self.card
+        &self.spec
     }
 
     fn tokenize(&self, _text: &str) -> Result<Sequence, ComputeError> {
@@ -126,7 +126,7 @@ fn serve_emberd(socket: &str, settings: &str) -> Outcome {
     let model = "models.instant.type = \"instant\"\nmodels.instant.batch_size = 1024\n";
     let text = format!("{model}{settings}");
     let settings = Settings::parse(&text, Path::new("transport"), &["instant".to_owned()])?;
-    let card = ModelSpec {
+    let spec = ModelSpec {
         architecture: "instant".into(),
         dimension: DIMENSION,
         max_tokens: 1,
@@ -134,7 +134,7 @@ fn serve_emberd(socket: &str, settings: &str) -> Outcome {
         weight_bytes: 0,
         ..ModelSpec::default()
     };
-    let model = Arc::new(InstantModel { card, rows: prepared_rows() });
+    let model = Arc::new(InstantModel { spec, rows: prepared_rows() });
     let daemon = Daemon::builder(settings)
         .model_type("instant", move |_, _| Ok(Arc::clone(&model) as Arc<dyn EmbeddingModel>))
         .build()?;
@@ -350,9 +350,9 @@ fn measure(runs: usize, http_peer: Option<&Path>) -> Outcome {
         let Some(peer) = http_peer else { return Ok(None) };
         let args = [rows.to_string(), count.to_string()];
         let output = Command::new(peer).arg("measure").arg(path("axum")).args(args).output()?;
-        let told: serde_json::Value = serde_json::from_slice(&output.stdout)
+        let figures: serde_json::Value = serde_json::from_slice(&output.stdout)
             .map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())?;
-        Ok(told["median_us"].as_f64())
+        Ok(figures["median_us"].as_f64())
     };
     let bare_http = UnixStream::connect(path("http"))?;
     let mut peers = Peers {

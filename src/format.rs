@@ -26,6 +26,11 @@ pub(crate) fn fitted_table(header: &[&str], rows: &[Vec<String>], columns: usize
     layout(header, rows, &widths)
 }
 
+/// A number and what it counts, such as "1 lease" or "2 leases".
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A text of at most `columns` characters: the middle of a longer one becomes an ellipsis.
 pub(crate) fn shorten(text: &str, columns: usize) -> String {
     let len = text.chars().count();

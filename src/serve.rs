@@ -3,6 +3,7 @@
 use crate::args::Serve;
 use crate::detach::{self, Caller, Side};
 use crate::exit::{self, CommandError};
+use crate::format::counted;
 use crate::listen;
 use crate::output;
 use emberd_daemon::hub::HubSettings;
@@ -269,10 +270,10 @@ fn status_line(daemon: &Daemon) -> String {
         matches!(model.state, ModelState::Ready | ModelState::Idle | ModelState::Draining)
     });
     let names: Vec<_> = loaded.map(|model| model.id.as_str()).collect();
-    let connections = status.connections.len();
+    let connections = counted(status.connections.len() as u64, "connection");
     match names.as_slice() {
-        [] => format!("no model loaded, {connections} connections"),
-        names => format!("loaded: {}; {connections} connections", names.join(", ")),
+        [] => format!("no model loaded, {connections}"),
+        names => format!("loaded: {}; {connections}", names.join(", ")),
     }
 }
 

@@ -104,7 +104,7 @@ fn the_folder_of_a_detached_daemon_is_open_to_its_group() {
 }
 
 #[test]
-fn another_user_who_could_not_open_a_named_segment_gets_rows_inline() {
+fn another_user_without_access_to_a_named_segment_gets_rows_inline() {
     if !can_be_others() {
         return;
     }
@@ -115,7 +115,7 @@ fn another_user_who_could_not_open_a_named_segment_gets_rows_inline() {
 }
 
 #[test]
-fn users_share_rows_only_where_a_setting_says_so() {
+fn users_share_rows_only_if_configured() {
     if !can_be_others() {
         return;
     }

@@ -61,7 +61,7 @@ fn a_text_is_computed_once_for_all_processes_and_its_bits_stay_the_same() {
 }
 
 #[test]
-fn a_text_that_stands_twice_in_a_request_is_computed_once() {
+fn a_text_that_occurs_twice_in_a_request_is_computed_once() {
     let daemon = Daemon::start();
     let model = daemon.model("builtin");
     let texts: Vec<String> = (0..90).map(|n| format!("text {}", n % 30)).collect();
@@ -71,7 +71,7 @@ fn a_text_that_stands_twice_in_a_request_is_computed_once() {
 }
 
 #[test]
-fn a_truncated_text_is_told_of_from_the_cache_too() {
+fn truncation_is_reported_for_cached_rows_too() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = Daemon::with_settings(&models(folder.path(), &[("tiny", "")]));
     let model = daemon.model("tiny");
@@ -84,7 +84,7 @@ fn a_truncated_text_is_told_of_from_the_cache_too() {
 }
 
 #[test]
-fn beyond_the_maximum_rows_leave_and_after_their_time_all_do() {
+fn rows_are_evicted_beyond_the_maximum_and_expire() {
     let settings = "embedding_cache.max_cache_size = 10\nembedding_cache.ttl_seconds = 1\n";
     let daemon = Daemon::with_settings(settings);
     let model = daemon.model("builtin");
@@ -103,7 +103,7 @@ fn beyond_the_maximum_rows_leave_and_after_their_time_all_do() {
 }
 
 #[test]
-fn a_model_or_all_may_go_without_the_cache() {
+fn the_cache_can_be_disabled_for_a_model_or_for_all() {
     let folder = tempfile::tempdir().unwrap();
     let settings = models(folder.path(), &[("kept", ""), ("fresh", "cache_embeddings = false")]);
     let daemon = Daemon::with_settings(&settings);
@@ -124,7 +124,7 @@ fn a_model_or_all_may_go_without_the_cache() {
 }
 
 #[test]
-fn clearing_tells_what_was_dropped_and_the_next_request_computes() {
+fn clearing_reports_its_result_and_the_next_request_computes() {
     let daemon = Daemon::start();
     let model = daemon.model("builtin");
     model.embed(&texts(50)).unwrap();
@@ -136,8 +136,8 @@ fn clearing_tells_what_was_dropped_and_the_next_request_computes() {
     assert_eq!(counts(&daemon, "builtin"), (100, 0));
     let socket = daemon.socket();
     let output = run(emberd(&["clear-cache", "--json", "--socket", socket.to_str().unwrap()]), "");
-    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(told["entries"], 50);
+    let cleared: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(cleared["entries"], 50);
 }
 
 /// A cut row is as long as it should be and normalised, and no text was computed for it.
@@ -203,7 +203,7 @@ fn rows_on_disk_outlive_a_daemon_that_is_killed() {
 }
 
 #[test]
-fn a_file_that_is_removed_under_the_daemon_is_noticed_and_begun_anew() {
+fn a_removed_file_is_noticed_and_created_again() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = Daemon::with_settings(&kept_in(folder.path()));
     let model = daemon.model("builtin");
@@ -213,8 +213,8 @@ fn a_file_that_is_removed_under_the_daemon_is_noticed_and_begun_anew() {
     std::fs::remove_file(&file).unwrap();
     model.embed(&["another"]).unwrap();
     eventually("it is there again", || file.exists() && cache(&daemon).persisted_entries == 1);
-    let told = cache(&daemon).failure.unwrap();
-    assert!(told.contains("rows.redb") && told.contains("removed"), "{told}");
+    let failure = cache(&daemon).failure.unwrap();
+    assert!(failure.contains("rows.redb") && failure.contains("removed"), "{failure}");
     assert!(daemon.log().contains("CACHE_ERROR"), "{}", daemon.log());
     assert_eq!(cache(&daemon).entries, 21, "the memory keeps what it has");
     daemon.client().clear_embedding_cache().unwrap();
@@ -222,7 +222,7 @@ fn a_file_that_is_removed_under_the_daemon_is_noticed_and_begun_anew() {
 }
 
 #[test]
-fn what_was_cleared_does_not_come_back_though_the_daemon_is_killed_at_once() {
+fn cleared_rows_stay_cleared_if_the_daemon_is_killed_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let settings = kept_in(folder.path());
     for _ in 0..3 {
@@ -257,11 +257,11 @@ fn a_file_that_cannot_be_emptied_is_a_cache_error() {
     std::fs::remove_dir(&file).unwrap();
     daemon.client().clear_embedding_cache().unwrap();
     model.embed(&texts(20)).unwrap();
-    eventually("a new file was begun", || cache(&daemon).persisted_entries == 20);
+    eventually("a new file was created", || cache(&daemon).persisted_entries == 20);
 }
 
 #[test]
-fn a_damaged_file_is_set_aside_and_told_of_while_requests_go_on() {
+fn a_damaged_file_is_set_aside_and_reported_while_requests_continue() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rows.redb");
     std::fs::write(&file, "this is no database. ".repeat(5000)).unwrap();
@@ -274,7 +274,7 @@ fn a_damaged_file_is_set_aside_and_told_of_while_requests_go_on() {
     let output = run(emberd(&["status", "--socket", socket.to_str().unwrap()]), "");
     assert!(String::from_utf8_lossy(&output.stdout).contains("CACHE_ERROR"));
     daemon.model("builtin").embed(&texts(20)).unwrap();
-    eventually("a new file was begun", || cache(&daemon).persisted_entries == 20);
+    eventually("a new file was created", || cache(&daemon).persisted_entries == 20);
     let aside = std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.path());
     let aside = aside.filter(|path| path.to_string_lossy().contains(".damaged-"));
     let kept: Vec<String> = aside.map(|path| std::fs::read_to_string(path).unwrap()).collect();
@@ -296,7 +296,7 @@ fn a_file_that_cannot_be_written_costs_no_request() {
 }
 
 #[test]
-fn other_limits_count_at_once_when_settings_are_read_again() {
+fn new_limits_apply_at_once_after_a_reload() {
     let daemon = Daemon::with_settings("embedding_cache.max_cache_size = 100\n");
     let model = daemon.model("builtin");
     model.embed(&texts(50)).unwrap();

@@ -119,7 +119,7 @@ fn embed_writes_an_array_that_numpy_reads() {
 }
 
 #[test]
-fn embed_says_what_it_cannot_read() {
+fn embed_names_the_file_that_it_cannot_read() {
     let daemon = Daemon::start();
     let missing = ask(&daemon, &["embed", "--file", "/nowhere/lines"], "");
     assert_eq!(missing.status.code(), Some(1));
@@ -182,7 +182,7 @@ fn an_output_file_replaces_what_a_link_names_and_keeps_its_mode() {
 }
 
 #[test]
-fn what_stands_for_settings_and_cannot_be_read_is_refused() {
+fn an_unreadable_settings_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = emberd(&["config", "show"]);
     command.env("EMBERD_CPU_WORKERS", OsStr::from_bytes(b"\xff"));
@@ -299,16 +299,16 @@ fn a_watched_status_fits_its_terminal() {
         let child = child.as_mut().unwrap();
         // Our copy of the other end.
         drop(command);
-        let mut said = String::new();
+        let mut printed = String::new();
         let mut screen = std::fs::File::from(terminal.master);
         let mut buffer = [0; 4096];
-        while said.matches("\x1b[H\x1b[J").count() < 3 {
+        while printed.matches("\x1b[H\x1b[J").count() < 3 {
             let len = screen.read(&mut buffer).unwrap();
-            said.push_str(&String::from_utf8_lossy(&buffer[..len]));
+            printed.push_str(&String::from_utf8_lossy(&buffer[..len]));
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        let page = said.split("\x1b[H\x1b[J").nth(1).unwrap();
+        let page = printed.split("\x1b[H\x1b[J").nth(1).unwrap();
         let lines: Vec<_> = page.lines().collect();
         assert!(lines.len() < usize::from(rows), "{} lines:\n{page}", lines.len());
         for line in &lines {
@@ -320,7 +320,7 @@ fn a_watched_status_fits_its_terminal() {
 }
 
 #[test]
-fn config_is_shown_checked_and_asked_for() {
+fn config_is_shown_checked_and_queried() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("emberd.toml");
     std::fs::write(&file, "segments.wait_ms = 5\n").unwrap();
@@ -341,8 +341,8 @@ fn config_is_shown_checked_and_asked_for() {
         shown.lines().any(|line| line.starts_with("# access.group") && line.ends_with("not set"))
     );
     good(&run(emberd(&["config", "check", path]), ""));
-    let told = good(&run(emberd(&["config", "check", "--json", path]), ""));
-    assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["good"], true);
+    let report = good(&run(emberd(&["config", "check", "--json", path]), ""));
+    assert_eq!(serde_json::from_str::<Value>(&report).unwrap()["good"], true);
 
     std::fs::write(&file, "device_preference = \"cpu\"\n[segments]\n").unwrap();
     let shown = good(&run(emberd(&["config", "show", "--settings", path]), ""));
@@ -355,22 +355,25 @@ fn config_is_shown_checked_and_asked_for() {
     for args in [&["config", "check", path][..], &["serve", "--settings", path, "--detach"]] {
         let refused = run(emberd(args), "");
         assert_eq!(refused.status.code(), Some(4));
-        let said = err(&refused);
-        assert!(said.contains(&format!("{path}:1: segmnts.wait_ms")), "{said}");
-        assert!(said.contains("did you mean segments.wait_ms"), "{said}");
-        assert!(said.contains(&format!("{path}:2: sharing.enabled: expected true or")), "{said}");
+        let stderr = err(&refused);
+        assert!(stderr.contains(&format!("{path}:1: segmnts.wait_ms")), "{stderr}");
+        assert!(stderr.contains("did you mean segments.wait_ms"), "{stderr}");
+        assert!(
+            stderr.contains(&format!("{path}:2: sharing.enabled: expected true or")),
+            "{stderr}"
+        );
     }
     let refused = run(emberd(&["config", "check", "--json", path]), "");
     assert_eq!(refused.status.code(), Some(4));
-    let told: Value = serde_json::from_str(&out(&refused)).unwrap();
-    assert_eq!((&told["good"], told["problems"].as_array().unwrap().len()), (&false.into(), 2));
+    let report: Value = serde_json::from_str(&out(&refused)).unwrap();
+    assert_eq!((&report["good"], report["problems"].as_array().unwrap().len()), (&false.into(), 2));
     let daemon = Daemon::start();
     let asked = good(&ask(&daemon, &["config", "model", "builtin"], ""));
     assert!(asked.contains("models.builtin.type = \"embedding\""), "{asked}");
 }
 
 #[test]
-fn no_daemon_is_told_with_what_to_do() {
+fn without_a_daemon_the_error_says_how_to_start_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobody.sock");
     for args in [&["status"][..], &["models"], &["embed", "text"]] {
@@ -378,14 +381,14 @@ fn no_daemon_is_told_with_what_to_do() {
         command.env("EMBERD_SOCKET", &path);
         let output = run(command, "");
         assert_eq!(output.status.code(), Some(3), "{args:?}");
-        let said = err(&output);
+        let stderr = err(&output);
         let todo = format!("start it with `emberd serve --socket {}`", path.display());
-        assert!(said.contains(&todo), "{said}");
+        assert!(stderr.contains(&todo), "{stderr}");
     }
 }
 
 #[test]
-fn usage_is_taught() {
+fn wrong_usage_is_explained() {
     let wrong = run(emberd(&["embed", "--format", "xml", "text"]), "");
     assert_eq!(wrong.status.code(), Some(2));
     let wrong = run(emberd(&["serve", "--model", "no-folder"]), "");

@@ -11,7 +11,7 @@ fn id(id: &str) -> ModelId {
 }
 
 #[test]
-fn an_unknown_model_is_told_with_what_there_is() {
+fn an_unknown_model_fails_with_the_list_of_models() {
     let daemon = Daemon::start();
     let error = daemon.client().embedding_model("bultin").unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::ModelNotConfigured));
@@ -25,7 +25,7 @@ fn an_unknown_model_is_told_with_what_there_is() {
 }
 
 #[test]
-fn the_wrong_kind_is_told() {
+fn a_model_of_the_wrong_kind_is_refused() {
     let daemon = Daemon::start();
     let mut raw = Raw::welcomed(&daemon);
     let request =
@@ -86,7 +86,7 @@ fn an_empty_weights_file_is_a_load_error_that_names_it() {
 }
 
 #[test]
-fn a_tokenizer_that_is_none_is_a_load_error_that_names_it() {
+fn an_invalid_tokenizer_is_a_load_error_that_names_it() {
     broken("tokenizer.json", |file| std::fs::write(file, b"{\"version\": 1}").unwrap());
 }
 
@@ -100,7 +100,7 @@ fn a_tokenizer_that_does_not_fit_is_a_load_error_that_names_it() {
 }
 
 #[test]
-fn a_config_that_is_no_json_is_a_load_error_that_names_it() {
+fn an_invalid_config_is_a_load_error_that_names_it() {
     broken("config.json", |file| std::fs::write(file, b"hidden_size = 3").unwrap());
 }
 
@@ -157,7 +157,7 @@ fn texts_that_contradict_their_request_are_invalid_and_the_connection_goes_on() 
 }
 
 #[test]
-fn bytes_that_are_no_request_are_invalid_and_the_connection_goes_on() {
+fn malformed_requests_are_invalid_and_the_connection_continues() {
     let daemon = Daemon::start();
     let mut raw = Raw::welcomed(&daemon);
     for body in [vec![], vec![0xff; 4], vec![0, 0, 0, 0, 9], vec![3, 0, 0, 0]] {
@@ -195,7 +195,7 @@ fn an_engine_that_panics_or_fails_costs_its_request_and_not_its_neighbours() {
 }
 
 #[test]
-fn a_cancelled_request_is_told_so_and_frees_what_it_held() {
+fn a_cancelled_request_is_answered_cancelled_and_frees_its_memory() {
     let daemon = Daemon::gated(None);
     let mut raw = Raw::welcomed(&daemon);
     let mut builder = TextBuilder::default();
@@ -225,7 +225,7 @@ fn a_cancelled_request_is_told_so_and_frees_what_it_held() {
 }
 
 #[test]
-fn no_daemon_and_no_permission_are_told_apart() {
+fn no_daemon_and_no_permission_are_different_errors() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobody.sock");
     let error = emberd_client::Client::connect_to(&path).unwrap_err();

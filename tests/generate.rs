@@ -17,7 +17,7 @@ fn greedy() -> GenerateOptions {
 }
 
 #[test]
-fn the_built_in_model_answers_exactly_and_tells_what_it_is() {
+fn the_built_in_model_answers_exactly_and_describes_itself() {
     let daemon = Daemon::start();
     let model = model(&daemon);
     let info = model.info();
@@ -69,7 +69,7 @@ fn lengths_of_the_settings_and_of_the_request_are_kept() {
 }
 
 #[test]
-fn options_that_cannot_be_are_refused_and_the_model_goes_on() {
+fn invalid_options_are_refused_and_the_model_continues() {
     let daemon = Daemon::start();
     let model = model(&daemon);
     let refused = [
@@ -92,7 +92,7 @@ fn options_that_cannot_be_are_refused_and_the_model_goes_on() {
 }
 
 #[test]
-fn what_a_model_does_not_offer_is_told_with_what_it_does() {
+fn an_unsupported_request_is_refused_with_the_supported_ones() {
     let daemon = Daemon::start();
     let client = daemon.client();
     let rows = client.generate_embeddings(&["x"], MODEL).unwrap_err();
@@ -137,18 +137,18 @@ fn a_client_that_leaves_in_the_middle_stops_its_work() {
         model.generate_with(&texts, &greedy(), |_| std::panic::resume_unwind(Box::new("enough")))
     };
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(leave)).is_err());
-    let told = || {
+    let counts = || {
         let status = daemon.status();
         let model = status.models.into_iter().find(|model| model.id.as_str() == MODEL).unwrap();
         (model.busy, model.queued_texts, model.texts)
     };
     eventually("nothing waits any more", || {
-        let (busy, queued, _) = told();
+        let (busy, queued, _) = counts();
         (busy, queued) == (0, 0)
     });
     let made = model.generate(&[ANSWERS[0].0], &greedy()).unwrap();
     assert_eq!(made.texts[0].sequences[0].text, ANSWERS[0].1);
-    assert!(told().2 < 20_000, "most of it was not made");
+    assert!(counts().2 < 20_000, "most of it was not made");
 }
 
 #[test]
@@ -158,8 +158,8 @@ fn the_command_line_makes_texts() {
         let mut command = emberd(args);
         command.env("EMBERD_SOCKET", daemon.socket());
         let output = run(command, input);
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(0), "{told}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
         String::from_utf8(output.stdout).unwrap()
     };
     let (number, date) = (ANSWERS[0], ANSWERS[1]);

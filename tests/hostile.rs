@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::os::fd::AsRawFd;
 
 #[test]
-fn a_peer_that_says_nothing_is_sent_away_and_holds_up_nobody() {
+fn a_silent_peer_is_disconnected_and_delays_nobody() {
     let daemon = Daemon::with_settings("limits.handshake_ms = 200\n");
     let mut silent: Vec<_> = (0..20).map(|_| Raw::connect(&daemon)).collect();
     assert_eq!(daemon.model("builtin").embed(&texts(3)).unwrap().len(), 3);
@@ -128,7 +128,7 @@ fn two_hundred_connections_at_once_are_all_served() {
 }
 
 #[test]
-fn connections_over_the_limit_are_told_so() {
+fn connections_over_the_limit_are_refused_with_that_reason() {
     let daemon = Daemon::with_settings("limits.connections = 3\n");
     // The daemon notices that the connection which watched it start has ended.
     eventually("three connections", || {

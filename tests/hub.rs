@@ -141,7 +141,7 @@ fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
 }
 
 #[test]
-fn a_model_is_fetched_once_for_all_who_wait_and_is_there_offline_afterwards() {
+fn a_model_is_fetched_once_for_all_clients_and_is_available_offline_afterwards() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let hub = StandIn::start(tiny_model(files.path()));
     let daemon = hub.daemon(home.path(), false);
@@ -169,12 +169,12 @@ fn a_model_is_fetched_once_for_all_who_wait_and_is_there_offline_afterwards() {
     gets.sort();
     gets.dedup();
     assert_eq!(gets.len(), sent, "each file was sent once: {asked:?}");
-    let told = heard.into_inner().unwrap();
+    let events = heard.into_inner().unwrap();
     let is_whole = |event: &Event| {
         matches!(event, Event::Fetching { done_bytes, total_bytes, .. }
             if done_bytes == total_bytes && *total_bytes > 400_000)
     };
-    assert!(told.iter().any(|events| events.iter().any(is_whole)), "{told:?}");
+    assert!(events.iter().any(|received| received.iter().any(is_whole)), "{events:?}");
 
     // Another daemon, no hub.
     let offline = StandIn { address: "http://127.0.0.1:9".into(), ..hub }.daemon(home.path(), true);
@@ -188,14 +188,14 @@ fn a_model_is_fetched_once_for_all_who_wait_and_is_there_offline_afterwards() {
 }
 
 #[test]
-fn a_model_that_the_hub_does_not_have_is_told_and_the_daemon_goes_on() {
+fn a_model_that_the_hub_lacks_is_reported_and_the_daemon_continues() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let hub = StandIn::start(tiny_model(files.path()));
     let daemon = hub.daemon(home.path(), false);
     let client = daemon.client();
     assert_eq!(code_of(client.embedding_model("absent").map(drop)), ErrorCode::ModelLoadError);
-    let told = client.embedding_model("absent").unwrap_err().to_string();
-    assert!(told.contains("org/absent"), "{told}");
+    let message = client.embedding_model("absent").unwrap_err().to_string();
+    assert!(message.contains("org/absent"), "{message}");
     eventually("the other one loads", || client.embedding_model("hubbed").is_ok());
 }
 
@@ -261,8 +261,9 @@ fn a_model_that_is_being_fetched_when_its_settings_change_is_what_it_was_and_the
         );
         std::fs::write(daemon.settings_file(), text).unwrap();
         let reloaded = daemon.client().reload().unwrap();
-        let told = reloaded.unchanged.iter().find(|told| told.key == "models.hubbed.local_path");
-        assert!(told.unwrap().effect.contains("next load"), "{reloaded:?}");
+        let unchanged =
+            reloaded.unchanged.iter().find(|setting| setting.key == "models.hubbed.local_path");
+        assert!(unchanged.unwrap().effect.contains("next load"), "{reloaded:?}");
         drop(turn);
         preload.join().unwrap().unwrap();
     });

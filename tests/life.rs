@@ -28,7 +28,7 @@ fn in_memory(daemon: &Daemon) -> Vec<String> {
 }
 
 #[test]
-fn an_idle_model_leaves_after_its_time_and_comes_back_with_the_next_request() {
+fn an_idle_model_is_unloaded_and_reloaded_on_demand() {
     let daemon = Daemon::with_settings("sharing.unload_after_seconds = 1\n");
     let model = daemon.model("builtin");
     let first = model.embed(&texts(3)).unwrap();
@@ -46,7 +46,7 @@ fn an_idle_model_leaves_after_its_time_and_comes_back_with_the_next_request() {
 }
 
 #[test]
-fn a_leased_model_stays_however_long_nobody_asks() {
+fn a_leased_model_stays_loaded_without_requests() {
     let daemon = Daemon::with_settings("sharing.unload_after_seconds = 0\n");
     let held = ClientProcess::start(&daemon, "hold", "builtin", 500);
     let client = daemon.client();
@@ -59,7 +59,7 @@ fn a_leased_model_stays_however_long_nobody_asks() {
 }
 
 #[test]
-fn leases_do_not_hold_where_references_are_not_counted() {
+fn leases_do_not_keep_models_without_reference_counting() {
     let daemon = Daemon::with_settings(
         "sharing.unload_after_seconds = 0\nsharing.reference_counting = false\n",
     );
@@ -95,7 +95,7 @@ fn beyond_the_maximum_the_least_recently_used_idle_model_is_evicted() {
 }
 
 #[test]
-fn a_model_that_is_not_shared_is_loaded_for_each_lease_and_dies_with_it() {
+fn an_unshared_model_is_loaded_for_each_lease_and_unloaded_with_it() {
     let folder = tempfile::tempdir().unwrap();
     for setting in ["models.a.shared = false\n", "sharing.enabled = false\n"] {
         let daemon = Daemon::with_settings(&models(folder.path(), &["a"], setting));
@@ -116,7 +116,7 @@ fn a_model_that_is_not_shared_is_loaded_for_each_lease_and_dies_with_it() {
 }
 
 #[test]
-fn preload_unload_and_cleanup_tell_what_they_did() {
+fn preload_unload_and_cleanup_report_their_results() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = Daemon::with_settings(&models(folder.path(), &["a", "b"], ""));
     let client = daemon.client();
@@ -151,7 +151,7 @@ fn preload_unload_and_cleanup_tell_what_they_did() {
 }
 
 #[test]
-fn the_commands_say_the_same() {
+fn the_commands_report_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = Daemon::with_settings(&models(folder.path(), &["a"], ""));
     let ask = |args: &[&str]| {
@@ -177,7 +177,7 @@ fn the_commands_say_the_same() {
 }
 
 #[test]
-fn a_failed_load_is_told_until_its_time_and_does_not_take_others_along() {
+fn a_failed_load_is_reported_until_the_next_try() {
     let folder = tempfile::tempdir().unwrap();
     let settings = models(folder.path(), &["good", "bad"], "");
     let daemon = Daemon::with_settings(&settings);
@@ -201,7 +201,7 @@ fn a_failed_load_is_told_until_its_time_and_does_not_take_others_along() {
 }
 
 #[test]
-fn a_model_that_can_never_be_there_is_refused_with_the_reason() {
+fn a_model_that_can_never_fit_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let daemon =
         Daemon::with_settings(&models(folder.path(), &["a"], "models.a.device = \"cuda:7\"\n"));
@@ -224,7 +224,7 @@ fn a_model_that_can_never_be_there_is_refused_with_the_reason() {
 }
 
 #[test]
-fn work_that_runs_ends_before_its_model_leaves() {
+fn running_work_finishes_before_its_model_is_unloaded() {
     let daemon = Daemon::gated(Some("sharing.max_shared_models = 1"));
     let mut asker = ClientProcess::start(&daemon, "ask-once", "gated", 5);
     let client = daemon.client();
@@ -247,7 +247,7 @@ fn work_that_runs_ends_before_its_model_leaves() {
 }
 
 #[test]
-fn memory_is_given_back_over_fifty_loads() {
+fn memory_is_returned_over_fifty_loads() {
     let Some(folder) = crate::support::minilm() else { return };
     // The cache is off, so that each round computes.
     let daemon = Daemon::with_settings(&format!(
@@ -281,7 +281,7 @@ fn memory_is_given_back_over_fifty_loads() {
 }
 
 #[test]
-fn the_status_tells_of_times_tokens_and_devices() {
+fn the_status_reports_times_tokens_and_devices() {
     let daemon = Daemon::start();
     let model = daemon.model("builtin");
     model.embed(&texts(100)).unwrap();
@@ -314,7 +314,7 @@ fn batches_and_workers_are_as_many_as_the_settings_say() {
 }
 
 #[test]
-fn the_type_of_a_model_decides_what_may_be_asked_of_it_before_it_is_loaded() {
+fn wrong_requests_are_refused_by_model_type_before_a_load() {
     let folder = tempfile::tempdir().unwrap();
     let more = "models.b.type = \"text2text\"\nmodels.b.name = \"org/never-asked-for\"\n";
     let daemon = Daemon::with_settings(&models(folder.path(), &["a"], more));
@@ -330,12 +330,12 @@ fn the_type_of_a_model_decides_what_may_be_asked_of_it_before_it_is_loaded() {
 }
 
 #[test]
-fn the_models_are_told_with_their_types_sources_and_states() {
+fn models_are_listed_with_their_types_sources_and_states() {
     let folder = tempfile::tempdir().unwrap();
     let more = "models.b.type = \"text2text\"\nmodels.b.name = \"org/some\"\n";
     let daemon = Daemon::with_settings(&models(folder.path(), &["a"], more));
     let client = daemon.client();
-    let told = || -> Vec<(String, String, ModelState)> {
+    let listed = || -> Vec<(String, String, ModelState)> {
         let models = client.available_models().unwrap();
         let of = |model: emberd_protocol::ModelSummary| {
             (format!("{} {}", model.id, model.model_type), model.source, model.state)
@@ -351,15 +351,15 @@ fn the_models_are_told_with_their_types_sources_and_states() {
         ("builtin-t5 text2text", "builtin:verbalizer-t5"),
     ];
     let expected = expected.map(|(name, source)| (name.to_owned(), source.to_owned(), idle));
-    assert_eq!(told(), expected);
+    assert_eq!(listed(), expected);
     let held = client.embedding_model("a").unwrap();
-    assert_eq!(told()[0].2, ModelState::Ready);
+    assert_eq!(listed()[0].2, ModelState::Ready);
     held.release().unwrap();
-    assert_eq!(told()[0].2, ModelState::Idle);
+    assert_eq!(listed()[0].2, ModelState::Idle);
 }
 
 #[test]
-fn a_status_with_more_leases_than_fit_a_message_tells_how_many_it_leaves_out() {
+fn a_status_with_too_many_leases_reports_how_many_are_left_out() {
     let daemon = Daemon::with_settings("limits.leases = 100000\n");
     let client = daemon.client();
     let leases: Vec<_> = (0..5000).map(|_| client.model("builtin").unwrap()).collect();
@@ -369,7 +369,7 @@ fn a_status_with_more_leases_than_fit_a_message_tells_how_many_it_leaves_out() {
     assert_eq!(status_of(&daemon, "builtin").leases, 5000);
     let mut command = emberd(&["status", "--wide"]);
     command.env("EMBERD_SOCKET", daemon.socket());
-    let said = String::from_utf8(run(command, "").stdout).unwrap();
-    assert!(said.contains("more leases are not listed"), "{said}");
+    let stdout = String::from_utf8(run(command, "").stdout).unwrap();
+    assert!(stdout.contains("more leases are not listed"), "{stdout}");
     drop(leases);
 }

@@ -39,14 +39,14 @@ fn keys() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_setting_stands_in_the_mission_and_nothing_else_does() {
+fn every_setting_is_listed_in_the_mission_and_no_other() {
     let keys = keys();
     assert!(keys.contains("models.<id>.local_path") && keys.contains("access.group"), "{keys:?}");
     assert_eq!(keys, rows("Settings", 1));
 }
 
 #[test]
-fn no_method_or_code_stands_in_the_mission_that_is_no_more() {
+fn no_removed_method_or_code_is_listed_in_the_mission() {
     let codes: BTreeSet<String> = ErrorCode::ALL.iter().map(ToString::to_string).collect();
     assert_eq!(codes, rows("Error codes", 1));
     let sources = std::fs::read_dir(root().join("client/src/blocking")).unwrap().flatten();
@@ -62,7 +62,7 @@ fn no_method_or_code_stands_in_the_mission_that_is_no_more() {
 }
 
 #[test]
-fn every_error_code_and_request_stands_in_the_mission() {
+fn every_error_code_and_request_is_listed_in_the_mission() {
     let mission = mission();
     for code in ErrorCode::ALL {
         assert!(mission.contains(&format!("| `{code}` |")), "docs/mission.md lacks {code}");

@@ -171,7 +171,7 @@ fn one_entry_of_the_cache_serves_every_dimension_and_element() {
 }
 
 #[test]
-fn rows_that_the_folder_cuts_stay_as_they_are_unless_length_one_is_asked_for() {
+fn rows_that_the_folder_cuts_are_normalised_only_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let [cut, whole] = ["cut", "whole"].map(|name| tiny_model(&folder.path().join(name)));
     let settings = r#"{"truncate_dim": 8}"#;
@@ -212,7 +212,7 @@ fn rows_that_the_folder_cuts_stay_as_they_are_unless_length_one_is_asked_for() {
 }
 
 #[test]
-fn rows_get_length_one_where_that_is_asked_for() {
+fn rows_are_normalised_on_request() {
     let daemon = daemon_with("bert-max-nonorm");
     let model = daemon.model("tiny");
     assert_eq!(model.info().similarity.as_deref(), Some("dot"));
@@ -266,13 +266,13 @@ fn a_prompt_that_is_not_pooled_is_not_a_part_of_the_text() {
 #[track_caller]
 fn refused(model: &EmbeddingModel, options: &EmbedOptions, because: &str) {
     let result = model.embed_with(&["a text"], options);
-    let said = result.as_ref().unwrap_err().to_string();
+    let message = result.as_ref().unwrap_err().to_string();
     assert_eq!(code_of(result), ErrorCode::InvalidRequest);
-    assert!(said.contains(because), "{said}");
+    assert!(message.contains(because), "{message}");
 }
 
 #[test]
-fn what_cannot_be_had_is_refused_and_says_what_can() {
+fn unsupported_options_are_refused_with_the_supported_ones() {
     let daemon = daemon_with("bert-cls-prompts");
     let model = daemon.model("tiny");
     refused(&model, &of_prompt(Prompt::Named("question".into())), "\"passage\", \"query\"");

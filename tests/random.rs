@@ -206,12 +206,12 @@ impl World {
             let models = actor.leases.iter().flatten();
             known.extend(models.map(|model| ((*model).to_owned(), actor.process.id())));
         }
-        let mut told: Vec<(String, u32)> =
+        let mut reported: Vec<(String, u32)> =
             status.leases.iter().map(|lease| (lease.model.to_string(), lease.pid)).collect();
         known.sort();
-        told.sort();
-        if told != known {
-            return Some(format!("leases {told:?}, known are {known:?}"));
+        reported.sort();
+        if reported != known {
+            return Some(format!("leases {reported:?}, known are {known:?}"));
         }
         let (in_memory, leased, max) = (self.in_memory(&status), self.leased(), self.max_shared);
         if !leased.is_subset(&in_memory) || in_memory.len() > max.max(leased.len()) {

@@ -14,7 +14,7 @@ fn keys(reloaded: &Reloaded) -> (Vec<&str>, Vec<&str>) {
 }
 
 #[test]
-fn what_can_change_does_and_what_cannot_says_so() {
+fn changeable_settings_apply_and_others_are_listed() {
     let daemon = Daemon::with_settings("sharing.unload_after_seconds = 1800\n");
     let file = daemon.settings_file();
     let client = daemon.client();
@@ -48,7 +48,7 @@ fn what_can_change_does_and_what_cannot_says_so() {
 }
 
 #[test]
-fn a_bad_file_changes_nothing_and_is_told() {
+fn an_invalid_file_changes_nothing_and_is_reported() {
     let daemon = Daemon::with_settings("sharing.max_shared_models = 4\n");
     let client = daemon.client();
     std::fs::write(daemon.settings_file(), "sharing.max_shared_models = 3\nlimits.leases = 0\n")
@@ -56,8 +56,8 @@ fn a_bad_file_changes_nothing_and_is_told() {
     let failure = client.reload().unwrap_err();
     assert_eq!(failure.code(), Some(ErrorCode::InvalidRequest), "{failure}");
     assert!(failure.to_string().contains("limits.leases: expected a whole number"), "{failure}");
-    let told = daemon.status().daemon.reload_error.unwrap();
-    assert!(told.contains("emberd.toml:2: limits.leases"), "{told}");
+    let error = daemon.status().daemon.reload_error.unwrap();
+    assert!(error.contains("emberd.toml:2: limits.leases"), "{error}");
     std::fs::write(daemon.settings_file(), "sharing.max_shared_models = 4\n").unwrap();
     let reloaded = client.reload().unwrap();
     assert_eq!(keys(&reloaded), (vec![], vec![]), "the old settings are in force");
@@ -83,9 +83,9 @@ fn sighup_and_the_command_read_the_file_again() {
     let mut command = emberd(&["reload"]);
     command.env("EMBERD_SOCKET", daemon.socket());
     let output = run(command, "");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("models.later.type") && said.contains("a new model"), "{said}");
-    assert!(said.contains("stays configured until the daemon restarts"), "{said}");
+    assert!(stdout.contains("models.later.type") && stdout.contains("a new model"), "{stdout}");
+    assert!(stdout.contains("stays configured until the daemon restarts"), "{stdout}");
     assert!(knows("later") && knows("late"));
 }

@@ -121,8 +121,8 @@ fn an_embedding_model_with_such_a_head_scores_too_and_one_without_is_no_ranker()
     for id in ["none", "no-texts"] {
         let error = client.model(id).unwrap_err();
         assert_eq!(error.code(), Some(ErrorCode::ModelLoadError));
-        let told = error.to_string();
-        assert!(told.contains("a BertModel") && told.contains("bert-mean-norm"), "{told}");
+        let message = error.to_string();
+        assert!(message.contains("a BertModel") && message.contains("bert-mean-norm"), "{message}");
     }
     assert_eq!(code_of(client.embedding_model("ranker")), ErrorCode::WrongModelType);
 }
@@ -161,8 +161,8 @@ fn the_command_line_ranks_and_fills() {
         let mut command = emberd(args);
         command.env("EMBERD_SOCKET", daemon.socket());
         let output = run(command, "");
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(0), "{told}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{message}");
         String::from_utf8(output.stdout).unwrap()
     };
     let rank = ["rerank", "--model", "ranker", "--query", "what glows?"];

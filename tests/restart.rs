@@ -63,9 +63,12 @@ fn a_second_daemon_on_a_live_socket_is_refused_and_the_first_goes_on() {
     let mut second = emberd(&["serve", "--socket"]);
     second.arg(daemon.socket());
     let output = run(second, "");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(5), "{said}");
-    assert!(said.contains("already serves") && said.contains(&daemon.pid().to_string()), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{stderr}");
+    assert!(
+        stderr.contains("already serves") && stderr.contains(&daemon.pid().to_string()),
+        "{stderr}"
+    );
     daemon.client().ping().unwrap();
 }
 
@@ -80,7 +83,7 @@ fn the_socket_of_a_dead_daemon_is_taken_over() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_left_alone() {
+fn a_file_that_is_not_a_socket_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("emberd.sock");
     std::fs::write(&path, "precious").unwrap();
@@ -92,19 +95,19 @@ fn a_file_that_is_no_socket_is_left_alone() {
 }
 
 #[test]
-fn a_path_that_is_too_long_for_a_socket_is_told_and_nothing_is_made() {
+fn too_long_a_socket_path_is_reported_and_nothing_is_created() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = emberd(&["serve", "--socket"]);
     command.arg(folder.path().join("x".repeat(108)));
     let output = run(command, "");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("107"), "{said}");
+    assert!(stderr.contains("107"), "{stderr}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn a_lock_is_put_only_beside_a_socket_and_over_nothing_of_others() {
+fn a_lock_is_created_only_beside_a_socket_and_overwrites_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let [path, lock, other] = ["it", "it.lock", "other"].map(|name| folder.path().join(name));
     let refused = || {
@@ -227,7 +230,7 @@ fn paths_in_variables_are_seen_from_where_a_detached_daemon_was_started() {
 }
 
 #[test]
-fn the_program_says_its_version() {
+fn the_program_prints_its_version() {
     let output = Command::new(EMBERD).arg("--version").output().unwrap();
     let version = format!("emberd {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(String::from_utf8_lossy(&output.stdout), version);

@@ -265,7 +265,7 @@ fn many_threads_share_one_connection() {
 }
 
 #[test]
-fn what_one_client_asks_does_not_hold_up_another() {
+fn one_clients_requests_do_not_delay_another_client() {
     let daemon = Daemon::gated(None);
     let mut stuck = ClientProcess::start(&daemon, "ask", "gated", 5000);
     let rows = daemon.model("builtin").embed(&texts(300)).unwrap();
@@ -275,7 +275,7 @@ fn what_one_client_asks_does_not_hold_up_another() {
 }
 
 #[test]
-fn the_real_model_gives_the_reference_rows_whoever_asks_beside_it() {
+fn the_real_model_gives_the_reference_rows_under_concurrent_clients() {
     let Some(folder) = minilm() else { return };
     let daemon = Daemon::with_args(&["--model", &format!("minilm={}", folder.display())]);
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon/engine/tests/data/expected");

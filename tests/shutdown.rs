@@ -60,7 +60,7 @@ fn each_signal_to_stop_ends_the_daemon_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_daemon_stops_though_who_started_it_had_blocked_the_signal() {
+fn a_daemon_stops_although_its_parent_blocked_the_signal() {
     let blocked = SigSet::from_iter([Signal::SIGTERM]);
     // Children get the mask of the thread that starts them.
     blocked.thread_block().unwrap();
@@ -71,7 +71,7 @@ fn a_daemon_stops_though_who_started_it_had_blocked_the_signal() {
 }
 
 #[test]
-fn a_stopping_daemon_does_not_wait_for_who_has_not_said_hello() {
+fn a_stopping_daemon_does_not_wait_for_clients_in_the_handshake() {
     // Longer than the test is willing to wait.
     let mut daemon = Daemon::with_settings("limits.handshake_ms = 3600000\n");
     let mut silent = Raw::connect(&daemon);

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 /// Twenty processes find no daemon and all start one: one of them serves all.
 #[test]
-fn of_twenty_starters_one_daemon_comes() {
+fn twenty_starters_start_one_daemon() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("emberd.sock");
     let start = |_| {
@@ -19,10 +19,10 @@ fn of_twenty_starters_one_daemon_comes() {
     let mut pids = BTreeSet::new();
     for starter in starters {
         let output = starter.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}{error}");
-        pids.insert(said.trim().strip_prefix("pid ").unwrap().parse::<i32>().unwrap());
+        assert!(output.status.success(), "{stdout}{error}");
+        pids.insert(stdout.trim().strip_prefix("pid ").unwrap().parse::<i32>().unwrap());
     }
     assert_eq!(pids.len(), 1, "{pids:?}");
     let pid = *pids.first().unwrap();
@@ -58,9 +58,9 @@ fn a_starter_waits_for_a_daemon_that_is_ending_and_starts_the_next() {
     assert!(starter.try_wait().unwrap().is_none(), "it waits");
     drop(held);
     let output = starter.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{said}");
-    let pid = said.trim().strip_prefix("pid ").unwrap().parse::<i32>().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{stdout}");
+    let pid = stdout.trim().strip_prefix("pid ").unwrap().parse::<i32>().unwrap();
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     eventually("it ended", || !socket.exists());
 }

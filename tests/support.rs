@@ -286,8 +286,8 @@ impl ClientProcess {
             .unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut process = Self { child, output };
-        let said = process.line();
-        assert!(["held", "asking", "ready"].contains(&said.as_str()), "the client said {said:?}");
+        let line = process.line();
+        assert!(["held", "asking", "ready"].contains(&line.as_str()), "the client said {line:?}");
         process
     }
 

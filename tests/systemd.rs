@@ -30,10 +30,10 @@ fn with_units(name: &str) {
         .arg(folder.parent().unwrap())
         .output()
         .unwrap();
-    let (said, log) =
+    let (stdout, log) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{name}:\n{said}\n{log}");
-    assert!(said.contains("all steps done"), "{said}\n{log}");
+    assert!(output.status.success(), "{name}:\n{stdout}\n{log}");
+    assert!(stdout.contains("all steps done"), "{stdout}\n{log}");
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn bincode_and_daemonize_are_named_in_one_file_each() {
 }
 
 #[test]
-fn unsafe_code_stands_in_few_named_files_and_is_argued() {
+fn unsafe_code_is_confined_to_named_files_and_justified() {
     // The conformance suite maps segments as a client would.
     let allowed = [
         "daemon/src/segment/tests/conformance.rs",

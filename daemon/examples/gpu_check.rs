@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use emberd_daemon::devices::{Found, Gpu, find, give_back};
+use emberd_daemon::devices::{Found, Gpu, find, trim_pool};
 use emberd_daemon::engine::{ComputeContext, ComputeError, EmbeddingModel, Sequence, WeightType};
 use emberd_daemon::engine::{is_out_of_memory, load_folder, load_folder_on};
 use serde_json::json;
@@ -104,7 +104,7 @@ impl Check {
 
     /// A tensor that is dropped stays with the process until memory is given back.
     fn allocations(&mut self, gpu: &dyn Gpu) -> Outcome {
-        give_back(gpu, 0)?;
+        trim_pool(gpu, 0)?;
         let before = gpu.memory()?;
         let bytes = (4 << 30).min(before.free_bytes / 2);
         let tensor = zeros(bytes, &gpu.tensors())?;
@@ -113,7 +113,7 @@ impl Check {
         drop(tensor);
         gpu.tensors().synchronize()?;
         let dropped = gpu.memory()?;
-        let returned = give_back(gpu, 0)?;
+        let returned = trim_pool(gpu, 0)?;
         let after = gpu.memory()?;
         let value = json!({
             "allocated_mib": bytes / MIB,
@@ -132,12 +132,12 @@ impl Check {
     /// What no device has is refused as such, and the device goes on.
     fn out_of_memory(&mut self, gpu: &dyn Gpu) -> Outcome {
         let refused = zeros(8 * gpu.memory()?.total_bytes, &gpu.tensors()).err();
-        let said = refused.as_ref().map(|error| first_line(&error.to_string()));
-        let is_told_apart = refused.as_ref().is_some_and(is_out_of_memory);
+        let message = refused.as_ref().map(|error| first_line(&error.to_string()));
+        let is_recognised = refused.as_ref().is_some_and(is_out_of_memory);
         let ones = Tensor::ones((64, 64), DType::F32, &gpu.tensors())?;
         let goes_on = ones.matmul(&ones)?.mean_all()?.to_scalar::<f32>()?.to_bits();
-        let is_right = is_told_apart && goes_on == 64f32.to_bits();
-        self.figure("out_of_memory", &json!({ "said": said }), Some(is_right));
+        let is_right = is_recognised && goes_on == 64f32.to_bits();
+        self.figure("out_of_memory", &json!({ "said": message }), Some(is_right));
         Ok(())
     }
 
@@ -157,7 +157,7 @@ impl Check {
 
     /// Memory comes back each time that a model leaves.
     fn rounds(&mut self, gpu: &dyn Gpu, folder: &Path) -> Outcome {
-        give_back(gpu, 0)?;
+        trim_pool(gpu, 0)?;
         let before = gpu.memory()?.free_bytes;
         let mut lost = Vec::new();
         let mut taken = 0;
@@ -166,7 +166,7 @@ impl Check {
             embed(&model, &sequences(&*model, 100)?)?;
             taken = before.saturating_sub(gpu.memory()?.free_bytes);
             drop(model);
-            give_back(gpu, 0)?;
+            trim_pool(gpu, 0)?;
             lost.push(before.saturating_sub(gpu.memory()?.free_bytes));
         }
         let is_back = lost.iter().all(|&bytes| bytes <= MEMORY_TOLERANCE);
@@ -182,21 +182,21 @@ impl Check {
         let model = load_folder_on(folder, &gpu.tensors(), WeightType::F32)?;
         let sequences = sequences(&*model, 2000)?;
         embed(&model, &sequences[..1])?;
-        give_back(gpu, 0)?;
+        trim_pool(gpu, 0)?;
         let leave = 128 * MIB;
         let rest = zeros(gpu.memory()?.free_bytes.saturating_sub(leave), &gpu.tensors())?;
         let batch: Vec<&Sequence> = sequences.iter().collect();
         let mut computer = Arc::clone(&model).compute_context();
         let crowded = compute(&mut *computer, &batch, model.spec().dimension);
-        let is_told = matches!(crowded, Ok(_) | Err(ComputeError::OutOfMemory { .. }));
-        let said = crowded.err().map(|error| error.to_string());
+        let is_reported = matches!(crowded, Ok(_) | Err(ComputeError::OutOfMemory { .. }));
+        let message = crowded.err().map(|error| error.to_string());
         // As a worker does.
         let mut computer = Arc::clone(&model).compute_context();
         let few = compute(&mut *computer, &batch[..1], model.spec().dimension).is_ok();
         drop(rest);
-        give_back(gpu, 0)?;
-        let value = json!({ "model": folder, "said": said, "one_text_then": few });
-        self.figure("crowded", &value, Some(is_told && few));
+        trim_pool(gpu, 0)?;
+        let value = json!({ "model": folder, "said": message, "one_text_then": few });
+        self.figure("crowded", &value, Some(is_reported && few));
         Ok(())
     }
 

@@ -118,7 +118,7 @@ fn the_file_holds_no_more_than_it_may_and_other_limits_hold_at_once() {
 }
 
 #[test]
-fn what_is_cleared_does_not_come_back() {
+fn cleared_rows_stay_cleared() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cache.redb");
     let cache = open(&settings(&path), SystemTime::now());
@@ -155,7 +155,7 @@ fn rows_beyond_what_may_wait_are_skipped_and_not_waited_for() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_told_of_and_left_alone() {
+fn an_unusable_file_is_reported_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cache.redb");
     let holder = open(&settings(&path), SystemTime::now());
@@ -196,7 +196,7 @@ fn a_file_of_something_else_is_set_aside() {
     assert!(cache.stats().error.is_some(), "the error is reported until the cache is cleared");
     drop(cache);
     let cache = open(&settings(&path), SystemTime::now() + Duration::from_secs(1));
-    assert!(holds(&cache, 1, Instant::now()), "a new file was begun");
+    assert!(holds(&cache, 1, Instant::now()), "a new file was created");
     assert_eq!(cache.stats().error, None);
 }
 
@@ -274,11 +274,11 @@ fn rows_survive_a_sudden_death_at_any_moment() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut said = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         while !line.contains("writing") {
             line.clear();
-            assert_ne!(std::io::BufRead::read_line(&mut said, &mut line).unwrap(), 0);
+            assert_ne!(std::io::BufRead::read_line(&mut output, &mut line).unwrap(), 0);
         }
         // A different moment in each round, during several transactions.
         std::thread::sleep(Duration::from_micros(500 + round * round * 487));

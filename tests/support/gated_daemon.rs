@@ -25,13 +25,13 @@ const FAIL: u32 = u32::MAX - 1;
 
 #[derive(Debug)]
 struct Gated {
-    card: ModelSpec,
+    spec: ModelSpec,
     gate: PathBuf,
 }
 
 impl EmbeddingModel for Gated {
     fn spec(&self) -> &ModelSpec {
-        &self.card
+        &self.spec
     }
 
     fn tokenize(&self, text: &str) -> Result<Sequence, ComputeError> {
@@ -42,7 +42,7 @@ impl EmbeddingModel for Gated {
         };
         Ok(Sequence {
             ids: vec![id],
-            truncated: text.len() > self.card.max_tokens,
+            truncated: text.len() > self.spec.max_tokens,
             ..Sequence::default()
         })
     }
@@ -90,7 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let gate = PathBuf::from(gate);
     let daemon = Daemon::builder(settings)
         .model_type("gated", move |_id, _settings| {
-            let card = ModelSpec {
+            let spec = ModelSpec {
                 architecture: "gated".into(),
                 dimension: DIMENSION,
                 max_tokens: 1000,
@@ -98,7 +98,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 weight_bytes: 0,
                 ..ModelSpec::default()
             };
-            Ok(Arc::new(Gated { card, gate: gate.clone() }) as Arc<dyn EmbeddingModel>)
+            Ok(Arc::new(Gated { spec, gate: gate.clone() }) as Arc<dyn EmbeddingModel>)
         })
         .build()?;
     let runtime =

@@ -65,7 +65,7 @@ fn the_cache_is_cleared_and_the_settings_are_read_again() {
 }
 
 #[test]
-fn decisions_are_told_and_a_plan_is_one_of_them() {
+fn decisions_are_reported_and_a_plan_is_one_of_them() {
     let decisions = vec![decision(Verdict::Load), decision(Verdict::Evict)];
     let (request, result) = answered(|c| c.why("m"), Response::Decisions(decisions.clone()));
     assert_eq!((request, result.unwrap()), (Request::Why { model: model("m") }, decisions.clone()));

@@ -284,7 +284,7 @@ fn bytes_that_are_no_frame_or_no_message_end_the_connection_with_a_typed_error()
 }
 
 #[test]
-fn an_error_that_ends_the_connection_reaches_all_who_wait() {
+fn an_error_that_ends_the_connection_reaches_all_callers() {
     const THREADS: usize = 5;
     let daemon = Daemon::run(|listener| {
         let mut peer = listener.welcome();
@@ -312,7 +312,7 @@ fn an_error_that_ends_the_connection_reaches_all_who_wait() {
 }
 
 #[test]
-fn a_failure_is_passed_on_as_the_daemon_said_it_and_the_connection_goes_on() {
+fn a_failure_is_passed_on_unchanged_and_the_connection_continues() {
     scene(
         |peer| {
             for code in ErrorCode::ALL {

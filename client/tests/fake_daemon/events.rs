@@ -19,17 +19,17 @@ fn read(need_bytes: u64) -> Event {
 }
 
 #[test]
-fn events_come_in_order_before_the_answer_to_those_who_asked() {
+fn events_come_in_order_before_the_answer_if_requested() {
     let news = [
         Event::Fetching { file: "f".into(), done_bytes: 1, total_bytes: 2 },
         Event::WaitingForRoom,
         read(3),
     ];
-    let told = news.clone();
+    let sent = news.clone();
     let daemon = Daemon::run(move |listener| {
         let mut peer = listener.welcome();
         let id = asked_with_events(&mut peer);
-        told.iter().for_each(|event| peer.event(id, event));
+        sent.iter().for_each(|event| peer.event(id, event));
         peer.answer(id, &Response::Preloaded(PRELOADED));
         for kind in [None, Some(ModelKind::Embedding)] {
             let (id, request) = peer.request();
@@ -37,7 +37,7 @@ fn events_come_in_order_before_the_answer_to_those_who_asked() {
                 panic!("{request:?}")
             };
             assert_eq!(wanted, kind);
-            told.iter().for_each(|event| peer.event(id, event));
+            sent.iter().for_each(|event| peer.event(id, event));
             peer.answer(id, &Response::Leased(leased(1, model)));
             let (id, _) = peer.release();
             peer.answer(id, &Response::Released);
@@ -112,7 +112,7 @@ fn an_event_that_cannot_be_read_ends_the_connection() {
 }
 
 #[test]
-fn whoever_is_told_may_use_the_client_meanwhile() {
+fn a_callback_may_use_the_client() {
     scene(
         |peer| {
             let id = asked_with_events(peer);
@@ -164,7 +164,7 @@ fn a_load_that_takes_long_holds_up_nobody_and_events_reach_their_thread() {
 }
 
 #[test]
-fn of_more_events_than_are_taken_the_last_are_kept() {
+fn if_events_are_not_taken_the_latest_are_kept() {
     const EVENTS: u64 = 1000;
     let (started, is_started) = mpsc::channel();
     scene(
@@ -196,7 +196,7 @@ fn of_more_events_than_are_taken_the_last_are_kept() {
 }
 
 #[test]
-fn a_panic_in_what_is_told_cancels_the_load_and_gives_a_late_lease_back() {
+fn a_panic_in_the_callback_cancels_the_load_and_returns_a_late_lease() {
     scene(
         |peer| {
             let id = asked_with_events(peer);

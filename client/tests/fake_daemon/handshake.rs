@@ -79,7 +79,7 @@ fn a_socket_of_another_user_is_a_permission_denied_that_names_it() {
 
 #[test]
 fn a_refused_version_and_a_frame_of_another_version_are_both_a_version_mismatch() {
-    let told = refused_by(|peer| {
+    let reported = refused_by(|peer| {
         peer.hello();
         refuse(peer, RefusalReason::Version, "the daemon speaks version 9");
         peer.silence();
@@ -92,7 +92,7 @@ fn a_refused_version_and_a_frame_of_another_version_are_both_a_version_mismatch(
         peer.bytes(&bytes);
         peer.silence();
     });
-    for error in [told, seen] {
+    for error in [reported, seen] {
         assert!(matches!(error, ConnectError::Version { .. }), "{error:?}");
         let text = error.to_string();
         let ours = format!("this program speaks version {PROTOCOL_VERSION}");
@@ -103,7 +103,7 @@ fn a_refused_version_and_a_frame_of_another_version_are_both_a_version_mismatch(
 }
 
 #[test]
-fn a_daemon_that_says_nothing_is_waited_for_as_long_as_the_program_says() {
+fn a_silent_daemon_is_awaited_for_the_configured_time() {
     let patience = Duration::from_millis(50);
     let daemon = Daemon::run(|listener| {
         let mut peer = listener.accept();
@@ -173,7 +173,7 @@ fn the_longest_patience_is_no_panic() {
 }
 
 #[test]
-fn a_daemon_that_hangs_up_instead_of_welcoming_is_said_to() {
+fn a_hang_up_instead_of_a_welcome_is_reported() {
     let after_the_hello = refused_by(|peer| {
         peer.hello();
     });
@@ -192,7 +192,7 @@ fn a_daemon_that_hangs_up_instead_of_welcoming_is_said_to() {
 }
 
 #[test]
-fn whatever_else_answers_is_said_to_be_no_emberd() {
+fn another_program_that_answers_is_reported_as_no_emberd() {
     let garbage = refused_by(|peer| {
         peer.hello();
         peer.bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n");
@@ -231,7 +231,7 @@ fn whatever_else_answers_is_said_to_be_no_emberd() {
 }
 
 #[test]
-fn a_refusal_comes_with_its_reason_its_code_and_what_the_daemon_says() {
+fn a_refusal_has_its_reason_its_code_and_the_daemons_message() {
     for (reason, code) in [
         (RefusalReason::NotPermitted, Some(ErrorCode::PermissionDenied)),
         (RefusalReason::TooManyConnections, Some(ErrorCode::LimitExceeded)),
@@ -264,7 +264,7 @@ fn a_refusal_is_read_though_the_daemon_never_read_the_hello() {
 }
 
 #[test]
-fn what_the_daemon_said_of_itself_is_kept() {
+fn the_daemons_description_of_itself_is_kept() {
     let daemon = Daemon::run(|listener| {
         let mut peer = listener.accept();
         let hello = peer.hello();
@@ -299,7 +299,7 @@ fn a_daemon_that_is_stopping_is_tried_again_until_the_next_one_listens() {
 }
 
 #[test]
-fn a_daemon_that_does_not_come_to_its_end_is_told_as_stopping() {
+fn a_daemon_that_never_stops_is_reported_as_stopping() {
     let daemon = Daemon::run(|listener| {
         let mut refused = 0;
         // Until the client gives up.

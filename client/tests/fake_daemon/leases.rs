@@ -8,7 +8,7 @@ use std::io::Read;
 use std::sync::mpsc;
 
 #[test]
-fn a_lease_is_taken_as_what_it_is_wanted_for_and_tells_its_model() {
+fn a_lease_is_taken_for_a_kind_and_knows_its_model() {
     scene(
         |peer| {
             for wanted in [Some(ModelKind::Embedding), None] {

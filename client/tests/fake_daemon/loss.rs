@@ -37,7 +37,7 @@ fn an_answer_cut_short_is_a_lost_connection_and_the_next_call_connects_again() {
 }
 
 #[test]
-fn all_threads_that_wait_learn_of_the_loss_and_connect_again_together() {
+fn all_waiting_threads_fail_with_the_loss_and_share_one_reconnection() {
     const THREADS: usize = 6;
     let daemon = Daemon::run(|listener| {
         let mut peer = listener.welcome();
@@ -96,7 +96,7 @@ fn rows_of_a_lost_connection_stay_and_free_nothing_on_the_next() {
 }
 
 #[test]
-fn while_no_daemon_is_back_a_call_says_so_and_a_later_one_connects() {
+fn without_a_daemon_a_call_fails_and_a_later_one_connects() {
     let daemon = Daemon::run(|listener| {
         listener.welcome().ping();
     });

@@ -54,7 +54,7 @@ const UNSAFE: [Call; 4] = [
 ];
 
 #[test]
-fn what_changes_nothing_is_asked_again_after_a_death() {
+fn idempotent_requests_are_repeated_after_a_crash() {
     for (name, call) in SAFE {
         let daemon = Daemon::run(|listener| {
             let mut peer = listener.welcome();
@@ -74,7 +74,7 @@ fn what_changes_nothing_is_asked_again_after_a_death() {
 }
 
 #[test]
-fn what_changes_nothing_is_asked_of_the_next_daemon_when_this_one_stops() {
+fn idempotent_requests_are_repeated_on_the_next_daemon_after_a_stop() {
     for (name, call) in SAFE {
         let daemon = Daemon::run(|listener| {
             let mut peer = listener.welcome();
@@ -96,7 +96,7 @@ fn what_changes_nothing_is_asked_of_the_next_daemon_when_this_one_stops() {
 }
 
 #[test]
-fn what_changes_something_is_asked_once() {
+fn requests_with_effects_are_sent_once() {
     for (name, call) in UNSAFE {
         let daemon = Daemon::run(|listener| {
             let mut peer = listener.welcome();
@@ -145,7 +145,7 @@ fn an_end_that_could_be_known_loses_nothing() {
 }
 
 #[test]
-fn with_repetition_off_everything_is_asked_once() {
+fn with_repetition_off_every_request_is_sent_once() {
     for (name, call) in SAFE {
         let daemon = Daemon::run(|listener| {
             let mut peer = listener.welcome();
@@ -199,7 +199,7 @@ fn embedding_with_a_lease_takes_it_again_and_asks_again_in_one_call() {
 }
 
 #[test]
-fn what_a_stopping_daemon_has_begun_is_waited_for_while_others_go_to_the_next() {
+fn running_requests_finish_on_a_stopping_daemon_while_others_go_to_the_next() {
     let (asked, is_asked) = mpsc::channel();
     let daemon = Daemon::run(move |listener| {
         let mut old = listener.welcome();
@@ -293,7 +293,7 @@ fn patience_ends_and_from_then_on_each_call_fails_at_once() {
 }
 
 #[test]
-fn a_refusal_of_another_kind_is_told_at_once() {
+fn a_refusal_of_another_kind_is_reported_at_once() {
     let daemon = Daemon::run(|listener| {
         listener.welcome().ping();
         let mut peer = listener.accept();
@@ -307,7 +307,7 @@ fn a_refusal_of_another_kind_is_told_at_once() {
 }
 
 #[test]
-fn a_request_under_which_every_daemon_dies_is_given_up() {
+fn a_request_that_crashes_every_daemon_is_given_up() {
     let daemon = Daemon::run(|listener| {
         for _ in 0..4 {
             listener.welcome().ping();

@@ -55,7 +55,7 @@ fn is_descriptors(result: &Result<(), Error>) -> bool {
 }
 
 #[test]
-fn a_sealed_segment_is_believed_with_either_seal_against_writers() {
+fn a_sealed_segment_is_accepted_with_either_seal_against_writers() {
     for seal in [SealFlag::F_SEAL_WRITE, SealFlag::F_SEAL_FUTURE_WRITE] {
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | seal;
         let memory = Memory::new();
@@ -66,7 +66,7 @@ fn a_sealed_segment_is_believed_with_either_seal_against_writers() {
 }
 
 #[test]
-fn a_segment_without_any_one_of_its_seals_is_not_believed() {
+fn a_segment_that_lacks_a_seal_is_refused() {
     let (shrink, grow) = (SealFlag::F_SEAL_SHRINK, SealFlag::F_SEAL_GROW);
     let write = SealFlag::F_SEAL_FUTURE_WRITE;
     for (case, seals, expected) in [
@@ -76,41 +76,41 @@ fn a_segment_without_any_one_of_its_seals_is_not_believed() {
         ("no write", shrink | grow, "it is not sealed against writers"),
         ("only the seal against seals", SealFlag::F_SEAL_SEAL, "its size is not sealed"),
     ] {
-        let told = distrust(case, SEGMENT_BYTES, |memory| memory.file(SEGMENT_BYTES, seals));
-        assert_eq!(told, expected, "{case}");
+        let reason = distrust(case, SEGMENT_BYTES, |memory| memory.file(SEGMENT_BYTES, seals));
+        assert_eq!(reason, expected, "{case}");
     }
 }
 
 #[test]
-fn a_segment_smaller_than_announced_is_not_believed() {
+fn a_segment_smaller_than_announced_is_refused() {
     for len_bytes in [SEGMENT_BYTES + 1, SEGMENT_BYTES * 1024, u64::MAX - 63, u64::MAX] {
-        let told = distrust("too small", len_bytes, Memory::sealed);
-        assert_eq!(told, "it is smaller than announced", "{len_bytes}");
+        let reason = distrust("too small", len_bytes, Memory::sealed);
+        assert_eq!(reason, "it is smaller than announced", "{len_bytes}");
     }
     assert_eq!(distrust("empty", 0, Memory::sealed), "its length cannot be mapped");
 }
 
 #[test]
 fn the_seals_are_looked_at_before_the_size_which_could_change_until_then() {
-    let told = distrust("unsealed and small", SEGMENT_BYTES * 2, |memory| {
+    let reason = distrust("unsealed and small", SEGMENT_BYTES * 2, |memory| {
         memory.file(SEGMENT_BYTES, SealFlag::empty())
     });
-    assert_eq!(told, "its size is not sealed");
+    assert_eq!(reason, "its size is not sealed");
 }
 
 #[test]
-fn a_descriptor_of_something_else_is_not_believed() {
-    let told = distrust("a folder", SEGMENT_BYTES, |_| File::open("/").unwrap().into());
-    assert_eq!(told, "it is not a file that can be sealed");
-    let told = distrust("a file", SEGMENT_BYTES, |_| {
+fn a_descriptor_of_something_else_is_refused() {
+    let reason = distrust("a folder", SEGMENT_BYTES, |_| File::open("/").unwrap().into());
+    assert_eq!(reason, "it is not a file that can be sealed");
+    let reason = distrust("a file", SEGMENT_BYTES, |_| {
         let file = tempfile::tempfile_in("/dev/shm").or_else(|_| tempfile::tempfile()).unwrap();
         file.set_len(SEGMENT_BYTES).unwrap();
         file.into()
     });
     // On a tmpfs files can have seals, but this one has none; on a disk they cannot.
     assert!(
-        told == "it is not a file that can be sealed" || told == "its size is not sealed",
-        "{told}"
+        reason == "it is not a file that can be sealed" || reason == "its size is not sealed",
+        "{reason}"
     );
 }
 
@@ -122,7 +122,7 @@ fn an_announcement_without_its_descriptor_is_an_error() {
     });
     assert!(is_descriptors(&result), "{result:?}");
 
-    let result = embed_after("none said", &memory, |peer| {
+    let result = embed_after("none announced", &memory, |peer| {
         let mut frame = announcement(1, SEGMENT_BYTES);
         frame.descriptors = 0;
         peer.bytes(&frame.to_bytes());
@@ -311,7 +311,7 @@ fn a_named_segment_that_is_cut_short_is_a_typed_error() {
     let file = File::create_new(&path).unwrap();
     file.set_len(SEGMENT_BYTES).unwrap();
     let memory = Memory::new();
-    let told = embed_after("a segment that was cut short", &memory, move |peer| {
+    let result = embed_after("a segment that was cut short", &memory, move |peer| {
         let handle = SegmentHandle::Name(name);
         let announce = SegmentAnnounce { segment: SegmentId(1), len_bytes: SEGMENT_BYTES, handle };
         peer.say(Frame::message(FrameKind::Segment, 0, &announce));
@@ -323,7 +323,7 @@ fn a_named_segment_that_is_cut_short_is_a_typed_error() {
         std::fs::remove_file(&path).unwrap();
     });
     let expected = ProtocolError::Slot("the segment was truncated");
-    assert!(matches!(&told, Err(Error::Protocol(error)) if *error == expected), "{told:?}");
+    assert!(matches!(&result, Err(Error::Protocol(error)) if *error == expected), "{result:?}");
 }
 
 /// How often this process has a file open.

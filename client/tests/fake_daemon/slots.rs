@@ -38,7 +38,7 @@ fn row_at(segment: u32, offset: u64, len_bytes: u64) -> Embedded {
 }
 
 #[test]
-fn a_slot_that_does_not_lie_in_its_segment_is_not_believed() {
+fn a_slot_outside_its_segment_is_refused() {
     let last = u64::MAX - 63;
     let wide = |offset| Embedded { dimension: 16, ..row_at(1, offset, 64) };
     for (case, rows, expected) in [
@@ -56,14 +56,14 @@ fn a_slot_that_does_not_lie_in_its_segment_is_not_believed() {
     }
     let rows = SEGMENT_BYTES / 16 + 1;
     let long = Embedded { rows: u32::try_from(rows).unwrap(), ..row_at(1, 0, rows * 16) };
-    let told = lie("longer than all", long, Vec::new());
-    assert_eq!(told, "the slot ends beyond its segment");
+    let reason = lie("longer than all", long, Vec::new());
+    assert_eq!(reason, "the slot ends beyond its segment");
     let over = Embedded { rows: 5, ..row_at(1, SEGMENT_BYTES - 64, 80) };
     assert_eq!(lie("over the end", over, Vec::new()), "the slot ends beyond its segment");
 }
 
 #[test]
-fn a_slot_that_is_not_as_long_as_its_rows_is_not_believed() {
+fn a_slot_of_another_length_than_its_rows_is_refused() {
     let expected = "the slot does not have the size of the rows";
     for len_bytes in [0, 4, 12, 15, 17, 20, u64::MAX] {
         assert_eq!(lie("length", row_at(1, 0, len_bytes), Vec::new()), expected, "{len_bytes}");
@@ -75,7 +75,7 @@ fn a_slot_that_is_not_as_long_as_its_rows_is_not_believed() {
 }
 
 #[test]
-fn inline_rows_that_are_not_as_many_as_said_are_not_believed() {
+fn inline_rows_of_another_number_than_announced_are_refused() {
     let inline = |rows, dimension| Embedded { dimension, ..rows_at(rows, Place::Inline) };
     let expected = "the values do not have the size of the rows";
     for (rows, tail) in [
@@ -179,7 +179,7 @@ fn a_slot_is_given_out_again_once_it_was_freed_and_neighbours_do_not_matter() {
 }
 
 #[test]
-fn a_slot_of_a_retired_segment_is_not_believed() {
+fn a_slot_of_a_retired_segment_is_refused() {
     let memory = Memory::new();
     let file = memory.sealed();
     scene(

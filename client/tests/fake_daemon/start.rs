@@ -103,7 +103,7 @@ fn a_program_is_started_where_nobody_answers_and_the_next_client_finds_its_daemo
 }
 
 #[test]
-fn twenty_who_start_at_once_run_one_program() {
+fn twenty_clients_that_start_at_once_run_one_program() {
     const STARTERS: usize = 20;
     let program = StandIn::new(WAITING);
     std::thread::scope(|scope| {
@@ -160,7 +160,7 @@ fn a_program_that_fails_is_quoted_and_the_next_attempt_runs_it_again() {
 }
 
 #[test]
-fn of_a_program_that_says_much_the_end_is_told() {
+fn the_error_has_the_end_of_a_long_output() {
     let program = StandIn::new("seq 1 100000 >&2; echo 'the reason' >&2; exit 1");
     let StartError::Failed { message, .. } = start_error(program.connect()) else {
         panic!("it failed")
@@ -195,7 +195,7 @@ fn a_program_that_takes_too_long_is_ended() {
 }
 
 #[test]
-fn a_program_that_only_says_that_it_serves_takes_too_long() {
+fn a_program_that_only_claims_to_serve_takes_too_long() {
     let program = StandIn::new("exit 0");
     let options = program.options().patience(Duration::from_millis(50));
     let error = start_error(builder().connect_or_start(options));

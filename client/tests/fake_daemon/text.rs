@@ -263,7 +263,7 @@ fn scores_that_do_not_fit_their_pairs_end_the_connection() {
 }
 
 #[test]
-fn a_model_that_scores_nothing_is_told_and_its_lease_goes_back() {
+fn a_model_without_scores_is_reported_and_its_lease_released() {
     scene(
         |peer| {
             peer.grant(4);

@@ -111,8 +111,8 @@ impl FillWorkers {
         let queue = Arc::clone(&work.queue);
         let mut workers = Self { queue, threads: Vec::with_capacity(count) };
         for number in 0..count {
-            let filler = Arc::clone(&work.model).mask_context();
-            let worker = MaskWorker { work: work.clone(), filler };
+            let context = Arc::clone(&work.model).mask_context();
+            let worker = MaskWorker { work: work.clone(), context };
             // The kernel shows 15 characters of a thread's name.
             let thread = Builder::new().name(format!("m{number}:{name}")).spawn(|| worker.run())?;
             workers.threads.push(thread);
@@ -157,7 +157,7 @@ struct TokenizedMaskText {
 
 struct MaskWorker {
     work: FillWork,
-    filler: Box<dyn MaskContext>,
+    context: Box<dyn MaskContext>,
 }
 
 impl MaskWorker {
@@ -213,8 +213,8 @@ impl MaskWorker {
             self.work.done.waits.record(entry.text.job.queued.elapsed());
         }
         let inputs: Vec<&Sequence> = batch.iter().map(|entry| &entry.input).collect();
-        let filler = &mut self.filler;
-        match guarded(|| Ok(filler.fill(&inputs, top_k)?)) {
+        let context = &mut self.context;
+        match guarded(|| Ok(context.fill(&inputs, top_k)?)) {
             Ok(filled) => {
                 let tokens: usize = inputs.iter().map(|input| input.ids.len()).sum();
                 self.work.done.texts.fetch_add(batch.len() as u64, Ordering::Relaxed);
@@ -232,7 +232,7 @@ impl MaskWorker {
     /// fails its own request and not its neighbours'.
     fn fail(&mut self, mut batch: Vec<TokenizedMaskText>, error: TextError) {
         // A panic may leave the scratch memory half written.
-        self.filler = Arc::clone(&self.work.model).mask_context();
+        self.context = Arc::clone(&self.work.model).mask_context();
         if batch.len() > 1 {
             tracing::warn!(%error, texts = batch.len(), "a batch failed and is computed in parts");
             batch.into_iter().for_each(|entry| self.compute(vec![entry]));

@@ -76,8 +76,8 @@ impl Queue {
     }
 
     /// Returns what a worker has tokenized, and the rest of the range that it was given.
-    pub(super) fn give_back(&self, rest: TextRange, tokenized: Vec<TokenizedText>) {
-        lock(&self.state).lanes.give_back(rest, tokenized);
+    pub(super) fn put_back(&self, rest: TextRange, tokenized: Vec<TokenizedText>) {
+        lock(&self.state).lanes.put_back(rest, tokenized);
     }
 
     /// Refuses further jobs. Those inside are still computed.

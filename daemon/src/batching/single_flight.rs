@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_attached_comes_back_after_a_failure() {
+    fn attached_waiters_are_returned_after_a_failure() {
         let flights = flights();
         let [first, second] = [(); 2].map(|()| flights.join(key()));
         assert!(matches!(first.flight().claim(1), Claim::Granted(1)));

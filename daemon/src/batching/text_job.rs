@@ -38,7 +38,7 @@ pub enum TextError {
         "the answers take more than the {limit} bytes of a message: send fewer texts at a time, or ask for shorter answers"
     )]
     TooLarge {
-        /// What fits.
+        /// Bytes that fit.
         limit: usize,
     },
     /// A text without a mask.

@@ -129,7 +129,7 @@ impl RowWorker {
         }
         job.note_truncated(truncated);
         job.put_back(range.texts.start, targets);
-        self.queue.give_back(range, tokenized);
+        self.queue.put_back(range, tokenized);
         if filled > 0 {
             job.complete(filled, None);
         }
@@ -227,7 +227,7 @@ fn land(TokenizedText { target, sequence, .. }: &mut TokenizedText) -> Vec<Token
     attached
 }
 
-/// The same for a row whose target has another shape than the model makes.
+/// Writes a row whose target has another shape than the model makes.
 fn land_reshaped(
     TokenizedText { target, sequence, .. }: &mut TokenizedText,
     row: &[f32],

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! An entry is the whole row of the model, before any cut or change of its elements. Its key
-//! ([`RowKey`]) is a hash of everything that determines the row, and of its user: the time that an
-//! answer takes tells what was asked before, so users share rows only if the settings say so. Time
-//! is an argument; only the writer of the file has a thread.
+//! ([`RowKey`]) is a hash of everything that determines the row, and of its user: response
+//! times reveal which texts were embedded before, so users share rows only if the settings say so.
+//! Time is an argument; only the writer of the file has a thread.
 
 mod clear_error;
 mod clock;

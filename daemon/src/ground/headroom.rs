@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn the_machine_reports_kib() {
-        let told = of_machine("MemTotal: 9 kB\nMemAvailable:     7 kB\n");
-        assert_eq!(told, Headroom { total_bytes: 9 * 1024, free_bytes: 7 * 1024 });
+        let headroom = of_machine("MemTotal: 9 kB\nMemAvailable:     7 kB\n");
+        assert_eq!(headroom, Headroom { total_bytes: 9 * 1024, free_bytes: 7 * 1024 });
         assert_eq!(of_machine(""), UNKNOWN);
         let now = Headroom::now();
         assert!(0 < now.free_bytes && now.free_bytes <= now.total_bytes, "{now:?}");
@@ -134,12 +134,12 @@ mod tests {
         fs::write(user.join("memory.current"), "700\n").unwrap();
         fs::write(user.join("memory.stat"), "anon 500\ninactive_file 100\nactive_file 50\n")
             .unwrap();
-        let told = tightest(root.path(), cgroup);
-        assert_eq!(told, Headroom { total_bytes: 1000, free_bytes: 450 });
+        let headroom = tightest(root.path(), cgroup);
+        assert_eq!(headroom, Headroom { total_bytes: 1000, free_bytes: 450 });
 
         fs::write(own.join("memory.high"), "600\n").unwrap();
-        let told = tightest(root.path(), cgroup);
-        assert_eq!(told, Headroom { total_bytes: 600, free_bytes: 450 });
+        let headroom = tightest(root.path(), cgroup);
+        assert_eq!(headroom, Headroom { total_bytes: 600, free_bytes: 450 });
         assert_eq!(tightest(root.path(), "0::/\n"), UNKNOWN);
     }
 
@@ -152,12 +152,12 @@ mod tests {
         fs::write(own.join("memory.usage_in_bytes"), "600\n").unwrap();
         fs::write(own.join("memory.stat"), "active_file 9\ntotal_active_file 200\n").unwrap();
         let cgroup = "12:cpu,cpuacct:/other\n8:memory:/daemon\n0::/\n";
-        let told = tightest(root.path(), cgroup);
-        assert_eq!(told, Headroom { total_bytes: 1000, free_bytes: 600 });
+        let headroom = tightest(root.path(), cgroup);
+        assert_eq!(headroom, Headroom { total_bytes: 1000, free_bytes: 600 });
         // A container sees the path outside, and its own group as the root.
         fs::write(root.path().join("memory/memory.limit_in_bytes"), "700\n").unwrap();
         fs::write(root.path().join("memory/memory.usage_in_bytes"), "0\n").unwrap();
-        let told = tightest(root.path(), "8:memory:/docker/0123\n");
-        assert_eq!(told, Headroom { total_bytes: 700, free_bytes: 700 });
+        let headroom = tightest(root.path(), "8:memory:/docker/0123\n");
+        assert_eq!(headroom, Headroom { total_bytes: 700, free_bytes: 700 });
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn set_up() {
 ///
 /// Weights are large and return by themselves. The many small allocations of a tokenizer stay in the
 /// allocator, which would keep them for the next one.
-pub(crate) fn give_back() {
+pub(crate) fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the function takes a number and no pointer, may be called from any thread at any
     // time (it takes the allocator's own locks), and frees nothing that is in use.

@@ -8,20 +8,20 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// No request was made with it.
+    /// The settings name a model that the hub cannot have. No request was made.
     #[error(
         "{name:?} is not a name of a model on the hub: write \"organisation/name\" or \"name\", of letters, digits, '.', '_' and '-'"
     )]
     BadName {
-        /// As given.
+        /// The name in the settings.
         name: String,
     },
-    /// No request was made with it.
+    /// The settings name a revision that the hub cannot have. No request was made.
     #[error(
         "{revision:?} is not a revision: write a commit (40 hexadecimal digits), a branch or a tag"
     )]
     BadRevision {
-        /// As given.
+        /// The revision in the settings.
         revision: String,
     },
     /// No variable names the folder for models.
@@ -33,14 +33,14 @@ pub enum HubError {
         cache.display()
     )]
     Offline {
-        /// The model.
+        /// Name of the model on the hub.
         name: String,
-        /// Its revision.
+        /// The commit, branch or tag that was requested.
         revision: String,
         /// The cache that was searched.
         cache: PathBuf,
     },
-    /// The hub does not have it.
+    /// The hub lacks the repository, the revision or a file.
     #[error(
         "{endpoint} has no {what}{} for model {name}, revision {revision}: check both in the settings{}",
         file.as_ref().map(|file| format!(" {file}")).unwrap_or_default(),
@@ -51,23 +51,23 @@ pub enum HubError {
         what: Missing,
         /// The file, if one is missing.
         file: Option<String>,
-        /// The model.
+        /// Name of the model on the hub.
         name: String,
-        /// Its revision.
+        /// The commit, branch or tag that was requested.
         revision: String,
-        /// The hub.
+        /// Address of the hub.
         endpoint: String,
     },
-    /// The hub requires a token for it.
+    /// The hub requires a token for this model.
     #[error(
         "{endpoint} denies access to model {name} ({status}): set HF_TOKEN to a token that may read it; accept the licence at {endpoint}/{name} if it has one; check the name"
     )]
     NeedsToken {
-        /// The model.
+        /// Name of the model on the hub.
         name: String,
-        /// The hub.
+        /// Address of the hub.
         endpoint: String,
-        /// 401 or 403.
+        /// The HTTP status, 401 or 403.
         status: u16,
     },
     /// The hub limits the rate of requests.
@@ -76,17 +76,17 @@ pub enum HubError {
         after.as_secs()
     )]
     TooManyRequests {
-        /// The hub.
+        /// Address of the hub.
         endpoint: String,
         /// How long it will refuse requests.
         after: Duration,
     },
-    /// No answer came.
+    /// The hub did not answer.
     #[error("cannot reach {endpoint}: check the network and HF_ENDPOINT, or set local_path")]
     Unreachable {
-        /// The hub.
+        /// Address of the hub.
         endpoint: String,
-        /// Why.
+        /// The network's error.
         source: reqwest::Error,
     },
     /// The hub accepted a connection, and sends nothing.
@@ -95,7 +95,7 @@ pub enum HubError {
         after.as_secs()
     )]
     Silent {
-        /// The hub.
+        /// Address of the hub.
         endpoint: String,
         /// How long the daemon waited.
         after: Duration,
@@ -103,17 +103,17 @@ pub enum HubError {
     /// The hub reports an error of its own.
     #[error("{endpoint} answers {status}: try again later")]
     Server {
-        /// The hub.
+        /// Address of the hub.
         endpoint: String,
-        /// The status.
+        /// The HTTP status.
         status: u16,
     },
-    /// The answer makes no sense.
+    /// The answer is not that of a hub.
     #[error("{endpoint} does not answer like a hub ({what}): check HF_ENDPOINT")]
     Answer {
-        /// The hub.
+        /// Address of the hub.
         endpoint: String,
-        /// What is wrong.
+        /// What makes the answer unusable.
         what: &'static str,
     },
     /// The connection ended too early. The bytes that arrived are kept for the next try.
@@ -133,11 +133,11 @@ pub enum HubError {
     Mismatch {
         /// The file, within the repository.
         file: String,
-        /// The size or the hash.
+        /// Whether the size or the hash differs.
         what: &'static str,
-        /// What arrived.
+        /// The size or hash of what arrived.
         found: String,
-        /// What was announced.
+        /// The size or hash that the hub announced.
         expected: String,
     },
     /// The disk is full, or the folder is not writable.
@@ -145,7 +145,7 @@ pub enum HubError {
     Cache {
         /// What could not be written.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// A path in the listing leaves the model's folder. Nothing was fetched.
@@ -153,17 +153,17 @@ pub enum HubError {
         "model {name} lists a file outside of its folder ({file:?}): do not use this model or this hub"
     )]
     Escapes {
-        /// The model.
+        /// Name of the model on the hub.
         name: String,
-        /// As listed.
+        /// The path in the listing.
         file: String,
     },
     /// The repository holds something else, such as a dataset.
     #[error("{name} has no {missing}: choose a model with safetensors weights and a config.json")]
     NotAModel {
-        /// The model.
+        /// Name of the model on the hub.
         name: String,
-        /// What it lacks.
+        /// The file that the repository lacks.
         missing: &'static str,
     },
 }

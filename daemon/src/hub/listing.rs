@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_told_as_such() {
+    fn an_invalid_listing_is_refused() {
         for json in ["", "[]", "{}", r#"{"sha":"main","siblings":[]}"#, "<html>"] {
             assert!(matches!(read(json), Err(HubError::Answer { .. })), "{json}");
         }
@@ -187,7 +187,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_inside_stays_inside(path in "[a./\\\\]{0,12}") {
+        fn listed_paths_stay_inside_the_folder(path in "[a./\\\\]{0,12}") {
             if is_inside(&path) {
                 let normal = |part| matches!(part, std::path::Component::Normal(_));
                 prop_assert!(std::path::Path::new(&path).components().all(normal));

@@ -16,9 +16,9 @@ pub(crate) enum AcquireError {
     /// Its load failed.
     #[error("model \"{model}\" cannot be loaded")]
     Load {
-        /// The model.
+        /// The model that was requested.
         model: ModelId,
-        /// Why.
+        /// The failure of its last load.
         source: Arc<LoadFailure>,
         /// The time until the next attempt; `None` if none is scheduled.
         retry_in: Option<Duration>,
@@ -26,11 +26,11 @@ pub(crate) enum AcquireError {
     /// No device can take it.
     #[error("model \"{model}\" cannot be placed: {}", reasons.join("; "))]
     Refused {
-        /// The model.
+        /// The model that was requested.
         model: ModelId,
-        /// The kind of refusal.
+        /// Whether room may come later, or never.
         verdict: PlacementVerdict,
-        /// Why, device by device.
+        /// What each device lacks.
         reasons: Vec<String>,
     },
     /// It is not shared, so it cannot be preloaded.

@@ -14,7 +14,7 @@ use crate::settings::Settings;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use crate::models::devices::gpu::{Found, Gpu, GpuError, GpuMemory, give_back};
+pub use crate::models::devices::gpu::{Found, Gpu, GpuError, GpuMemory, trim_pool};
 
 /// The CPU and the GPUs.
 ///
@@ -79,9 +79,9 @@ impl Machine {
 
     /// Gives memory that models have freed back to the driver, or to the reserved share, and waits a
     /// moment until the GPU reports it. The CPU's memory is given back elsewhere.
-    pub(crate) fn give_back(&self, device: Device) {
+    pub(crate) fn trim_pool(&self, device: Device) {
         let Some(gpu) = self.gpu(device) else { return };
-        match give_back(gpu, self.kept_bytes(gpu)) {
+        match trim_pool(gpu, self.kept_bytes(gpu)) {
             Ok(bytes) => tracing::debug!(%device, bytes, "memory was given back"),
             Err(error) => tracing::warn!(%device, %error, "memory may not have been given back"),
         }

@@ -19,7 +19,7 @@ pub enum LoadFailure {
     /// The loader of a custom type failed.
     #[error("the loader of model type \"{model_type}\" failed")]
     Custom {
-        /// The type.
+        /// The model type in the settings.
         model_type: String,
         /// The loader's error.
         source: CustomError,
@@ -48,7 +48,7 @@ pub enum LoadFailure {
              {available}, or none"
     )]
     Dimension {
-        /// The setting.
+        /// The dimension in the settings.
         wanted: usize,
         /// The length of the model's rows.
         available: usize,
@@ -76,7 +76,7 @@ pub enum LoadFailure {
     /// The device had too little memory.
     #[error("{device} has too little memory for it: {report}")]
     OutOfMemory {
-        /// The device.
+        /// The device that was full.
         device: Device,
         /// The device's own account of its memory.
         report: String,

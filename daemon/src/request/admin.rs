@@ -18,7 +18,7 @@ pub(super) async fn reload(state: Arc<DaemonState>) -> Result<Answer, RequestErr
 pub(super) async fn clear_cache(state: Arc<DaemonState>) -> Result<Answer, RequestError> {
     let cleared = tokio::task::spawn_blocking(move || {
         let cleared = state.cache().clear();
-        memory::give_back();
+        memory::trim();
         cleared
     });
     let cleared = cleared.await.map_err(|_| RequestError::Defect("clearing panicked"))?;

@@ -78,8 +78,8 @@ fn route(
         }
         Request::Generate(request) => {
             let texts = TextBlock::parse(request.texts, tail)?;
-            let chunks = request.stream.then(|| events.chunks());
-            later.by(generate::generate(state, caller, request, texts, chunks))
+            let pieces = request.stream.then(|| events.pieces());
+            later.by(generate::generate(state, caller, request, texts, pieces))
         }
         Request::FillMask(request) => {
             let texts = TextBlock::parse(request.texts, tail)?;

@@ -28,10 +28,10 @@ pub(crate) struct EventWriter<'a> {
     pub(crate) request: RequestKey,
 }
 
-/// Where the chunks of a request's texts go. All of them are written, in order. Chunks that a slow
+/// Writes the pieces of a request's texts. All of them are written, in order. Pieces that a slow
 /// client has not read wait in memory; they take no more than the answer will, which is bounded.
 #[derive(Debug)]
-pub(crate) struct ChunkWriter(mpsc::UnboundedSender<Message>);
+pub(crate) struct PieceWriter(mpsc::UnboundedSender<Message>);
 
 impl EventWriter<'_> {
     /// Opens the way for events of a load. Those that the answer overtakes are left out.
@@ -48,14 +48,14 @@ impl EventWriter<'_> {
         sender
     }
 
-    /// Opens the way for chunks of texts.
-    pub(crate) fn chunks(self) -> ChunkWriter {
+    /// Opens the way for pieces of texts.
+    pub(crate) fn pieces(self) -> PieceWriter {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let (sink, request) = (Arc::clone(self.sink), self.request);
         self.spawn(async move {
             while let Some(message) = receiver.recv().await {
                 match message {
-                    Message::Chunk(event) => {
+                    Message::Piece(event) => {
                         if !sink.write_event(request, &event).await {
                             break;
                         }
@@ -65,7 +65,7 @@ impl EventWriter<'_> {
                 }
             }
         });
-        ChunkWriter(sender)
+        PieceWriter(sender)
     }
 
     fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
@@ -75,17 +75,17 @@ impl EventWriter<'_> {
     }
 }
 
-impl ChunkWriter {
-    /// The function that a worker calls with each chunk. It never waits.
+impl PieceWriter {
+    /// The function that a worker calls with each piece. It never waits.
     pub(crate) fn sink(&self) -> PieceSink {
         let sender = self.0.clone();
-        Box::new(move |chunk| {
+        Box::new(move |piece| {
             // Without a receiver the client has gone.
-            let _ = sender.send(Message::Chunk(chunk));
+            let _ = sender.send(Message::Piece(piece));
         })
     }
 
-    /// Waits until every chunk so far was written, or never can be.
+    /// Waits until every piece so far was written, or never can be.
     pub(crate) async fn flush(self) {
         let (sender, done) = oneshot::channel();
         if self.0.send(Message::Flush(sender)).is_ok() {
@@ -97,7 +97,7 @@ impl ChunkWriter {
 
 #[derive(Debug)]
 enum Message {
-    Chunk(Event),
+    Piece(Event),
     /// Answered once everything before it was written.
     Flush(oneshot::Sender<()>),
 }
@@ -134,16 +134,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flush_waits_for_every_chunk_and_not_for_a_client_that_has_gone() {
+    async fn a_flush_waits_for_every_piece_and_not_for_a_client_that_has_gone() {
         for (room, written) in [(9, 3), (1, 1)] {
             let recorder = Arc::new(Recorder { room, written: Mutex::default() });
             let sink: Arc<dyn EventSink> = Arc::clone(&recorder) as Arc<dyn EventSink>;
             let mut tasks = JoinSet::new();
             let request = RequestKey { id: 1, serial: 1 };
-            let chunks = EventWriter { tasks: &mut tasks, sink: &sink, request }.chunks();
-            let send = chunks.sink();
+            let pieces = EventWriter { tasks: &mut tasks, sink: &sink, request }.pieces();
+            let send = pieces.sink();
             (0..3).for_each(|need_bytes| send(Event::Reading { need_bytes }));
-            chunks.flush().await;
+            pieces.flush().await;
             assert_eq!(lock(&recorder.written).len(), written);
         }
     }

@@ -114,7 +114,7 @@ impl DaemonState {
             tracing::error!(%error, "the settings were not changed");
         })?;
         let (settings, reloaded) =
-            reload::merge(&self.settings(), new, |id| self.registry.is_begun(id));
+            reload::merge(&self.settings(), new, |id| self.registry.is_loading_or_loaded(id));
         self.apply(settings);
         for change in &reloaded.changed {
             tracing::info!(key = change.key, value = change.value, "setting changed");

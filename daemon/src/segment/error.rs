@@ -118,7 +118,7 @@ mod tests {
     use nix::errno::Errno;
 
     #[test]
-    fn a_full_memory_is_told_from_other_refusals() {
+    fn full_memory_is_distinguished_from_other_refusals() {
         for errno in [Errno::ENOMEM, Errno::ENOSPC, Errno::EFBIG] {
             let error = SegmentError::from_step("size a memfd", 9)(errno);
             assert!(matches!(error, SegmentError::NoMemory { len_bytes: 9 }), "{error:?}");

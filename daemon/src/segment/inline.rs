@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_connections_share_a_total_and_what_never_fits_is_said_at_once() {
+    async fn all_connections_share_a_total_and_a_result_that_never_fits_is_refused_at_once() {
         let total = TotalCredit::new(10);
         let [one, two] = [(); 2].map(|()| InlineCredit::new(20, Arc::clone(&total)));
         let held = one.reserve(8, LONG).await.unwrap();

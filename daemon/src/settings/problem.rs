@@ -9,9 +9,9 @@ pub enum SettingsError {
     /// The file cannot be read.
     #[error("cannot read the settings file {}", path.display())]
     Unreadable {
-        /// The file.
+        /// Path of the settings file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// They have these faults.

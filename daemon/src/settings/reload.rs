@@ -28,12 +28,12 @@ const LATER: [(&str, &str); 3] = [
 
 /// The settings in force after new ones were read, and the effect of each key that differs.
 ///
-/// `is_begun` answers whether a model is loaded or being loaded: then its new settings apply from
+/// `is_loading_or_loaded` answers for a model; if so, its new settings apply from
 /// its next load on.
 pub(crate) fn merge(
     old: &Settings,
     new: Settings,
-    is_begun: impl Fn(&ModelId) -> bool,
+    is_loading_or_loaded: impl Fn(&ModelId) -> bool,
 ) -> (Settings, Reloaded) {
     let lines = |settings: &Settings| -> BTreeMap<String, String> {
         settings.lines().into_iter().map(|line| (line.key, line.value)).collect()
@@ -83,7 +83,7 @@ pub(crate) fn merge(
             Some(_) if key.ends_with(".shared") => {
                 reloaded.changed.push(change("for the next leases"));
             }
-            Some(id) if is_begun(&id) => {
+            Some(id) if is_loading_or_loaded(&id) => {
                 reloaded.unchanged.push(change("from the next load of the model on"));
             }
             Some(_) => reloaded.changed.push(change("now")),

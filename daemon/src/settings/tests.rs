@@ -38,7 +38,7 @@ fn dotted_keys_and_tables_mean_the_same_and_paths_are_relative_to_the_file() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once_with_its_line_and_what_would_be_right() {
+fn all_errors_are_reported_with_line_and_remedy() {
     let problems = parse(
         "segments.wait_ms = -1\nsegmants.wait_ms = 3\nsharing.enabled = 1\n\
          models.a.type = \"embeding\"\nmodels.a.local_path = 3\nmodels.b.type = \"embedding\"\n\
@@ -122,7 +122,7 @@ fn variables_come_before_the_file_and_say_where_a_value_is_from() {
 }
 
 #[test]
-fn a_variable_that_cannot_be_is_refused_by_its_name() {
+fn an_invalid_variable_is_refused_by_name() {
     let problems = with_variables(
         "",
         &[
@@ -161,7 +161,7 @@ fn a_line_that_cannot_be_read_hides_none_of_the_others() {
     let text = "x = = 3\nshring.enabled = true\nsharing.max_shared_models = 0\n\
                 [models.t]\ntype = \"text2text\"\nname = \"t\"\ndimension = 3\ncache_embeddings = true\n";
     let problems = read_text(Some((text, Path::new("/x.toml"))), [], &[]).unwrap_err();
-    let told = problems.to_string();
+    let message = problems.to_string();
     for expected in [
         "/x.toml:1:",
         "/x.toml:2: shring",
@@ -169,7 +169,7 @@ fn a_line_that_cannot_be_read_hides_none_of_the_others() {
         "/x.toml:7: models.t.dimension",
         "/x.toml:8: models.t.cache_embeddings",
     ] {
-        assert!(told.contains(expected), "{expected}: {told}");
+        assert!(message.contains(expected), "{expected}: {message}");
     }
 }
 
@@ -211,7 +211,7 @@ fn a_variable_that_names_a_group_of_settings_is_refused() {
 }
 
 #[test]
-fn a_key_that_stands_twice_is_told_by_name_however_it_is_written() {
+fn a_duplicate_key_is_named_in_any_spelling() {
     for (text, line, key) in [
         ("cpu_workers = 1\ncpu_workers = 2\n", 2, "cpu_workers"),
         ("sharing.enabled = true\nsharing.enabled = true\n", 2, "sharing.enabled"),
@@ -243,17 +243,17 @@ fn the_key_that_was_meant_is_found_by_its_last_part_whatever_its_case() {
 }
 
 #[test]
-fn a_file_that_is_no_text_is_told_once() {
+fn a_binary_file_is_one_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.toml");
-    let told = |bytes: &[u8]| {
+    let message = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
         let error = Settings::read(Some(&path), [], &[]).unwrap_err();
         error.to_string().replace(&*path.to_string_lossy(), "x.toml")
     };
     let latin = b"cpu_workers = 1\n# gr\xfc\xdfe\n";
-    assert_eq!(told(latin), "x.toml:2: this line is not UTF-8: save the file as UTF-8");
-    let many = told("= = = = = = = = = = = = =\n".repeat(2).as_bytes());
+    assert_eq!(message(latin), "x.toml:2: this line is not UTF-8: save the file as UTF-8");
+    let many = message("= = = = = = = = = = = = =\n".repeat(2).as_bytes());
     assert_eq!(many.lines().count(), 2, "{many}");
 }
 
@@ -316,7 +316,7 @@ fn without_a_file_there_are_the_two_models_of_the_mission_and_the_built_in_ones(
 }
 
 #[test]
-fn a_text_that_is_no_toml_is_told_with_its_line() {
+fn invalid_toml_is_reported_with_its_line() {
     let problems = parse("cpu_workers = 1\nmodels.a.type = \n").unwrap_err();
     assert!(problems[0].starts_with("/etc/emberd/x.toml:2: "), "{problems:?}");
 }

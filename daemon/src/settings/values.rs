@@ -54,9 +54,9 @@ pub struct SharingSettings {
 /// A group of users of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessGroup {
-    /// Its name.
+    /// Name of the group.
     pub name: String,
-    /// Its number.
+    /// Number of the group in the system.
     pub gid: u32,
 }
 

@@ -1,6 +1,6 @@
 //! The overview: what is loaded, within the given columns.
 
-use crate::format::{duration, fitted_table, size, wrap};
+use crate::format::{counted, duration, fitted_table, size, wrap};
 use emberd_protocol::{ModelStatus, Status};
 
 /// The daemon, its problems and its models.
@@ -39,12 +39,12 @@ fn summary(status: &Status) -> Vec<String> {
     let connections = status.connections.len() as u64 + status.connections_left_out;
     let mut lines = vec![
         format!(
-            "emberd {}, process {}, up {}, {} resident, {} requests",
+            "emberd {}, process {}, up {}, {} resident, {}",
             daemon.version,
             daemon.pid,
             duration(daemon.uptime_ms),
             size(daemon.resident_bytes),
-            daemon.requests
+            counted(daemon.requests, "request")
         ),
         format!(
             "{}, {} (--wide lists them)",
@@ -63,10 +63,6 @@ fn summary(status: &Status) -> Vec<String> {
         ));
     }
     lines
-}
-
-fn counted(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn row(model: &ModelStatus) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! Everything that the daemon reports about itself, in tables of any width.
 
 use super::overview;
-use crate::format::{duration, size, table};
+use crate::format::{counted, duration, size, table};
 use emberd_protocol::{
     ConnectionStatus, DeviceStatus, LatencyStatus, LeaseStatus, ModelStatus, Status,
 };
@@ -67,12 +67,12 @@ pub(super) fn text(status: &Status) -> String {
 fn summary(status: &Status) -> String {
     let (daemon, segments, cache) = (&status.daemon, &status.segments, &status.cache);
     let mut text = format!(
-        "emberd {}, process {}, up {}, {} resident, {} requests\n{} segments of {} ({}), {} at most\n",
+        "emberd {}, process {}, up {}, {} resident, {}\n{} segments of {} ({}), {} at most\n",
         daemon.version,
         daemon.pid,
         duration(daemon.uptime_ms),
         size(daemon.resident_bytes),
-        daemon.requests,
+        counted(daemon.requests, "request"),
         segments.segments,
         size(segments.segment_bytes),
         segments.backend,

@@ -45,7 +45,7 @@ fn a_dropped_future_is_cancelled_and_what_comes_late_goes_back() {
 }
 
 #[test]
-fn a_future_that_was_never_polled_says_nothing() {
+fn a_future_that_was_never_polled_sends_nothing() {
     let daemon = Daemon::run(|listener| listener.welcome().silence());
     let [runtime, _] = runtimes();
     runtime.block_on(async {
@@ -90,7 +90,7 @@ fn an_answer_that_came_but_was_not_taken_goes_back() {
 }
 
 #[test]
-fn whoever_waits_for_room_and_goes_leaves_it_to_the_next() {
+fn a_dropped_waiter_passes_its_turn_on() {
     let daemon = Daemon::run(|listener| {
         let limits = Limits { max_requests_in_flight: 1, ..limits() };
         let mut peer = listener.welcome_within(limits);
@@ -121,7 +121,7 @@ fn whoever_waits_for_room_and_goes_leaves_it_to_the_next() {
 }
 
 #[test]
-fn a_release_that_was_begun_is_said_even_if_there_is_no_room() {
+fn a_started_release_is_sent_even_if_there_is_no_room() {
     let daemon = Daemon::run(|listener| {
         let limits = Limits { max_requests_in_flight: 1, ..limits() };
         let mut peer = listener.welcome_within(limits);

@@ -4,7 +4,7 @@ use emberd_client::{Error, TransportError};
 use emberd_protocol::{ErrorCode, LeaseId, Request, Response, Target};
 
 #[test]
-fn all_futures_that_wait_learn_of_the_loss_and_connect_again_together() {
+fn all_waiting_futures_fail_with_the_loss_and_share_one_reconnection() {
     const FUTURES: usize = 12;
     for runtime in runtimes() {
         let daemon = Daemon::run(|listener| {
@@ -40,7 +40,7 @@ fn all_futures_that_wait_learn_of_the_loss_and_connect_again_together() {
 }
 
 #[test]
-fn what_changes_nothing_is_asked_again_and_leases_are_taken_again() {
+fn idempotent_requests_are_repeated_and_leases_are_taken_again() {
     for runtime in runtimes() {
         let memory = Memory::new();
         let file = memory.sealed();
@@ -125,7 +125,7 @@ fn a_runtime_that_ends_takes_its_connections_with_it_and_the_next_one_connects_a
 }
 
 #[test]
-fn a_daemon_that_breaks_the_protocol_is_told_of_to_all() {
+fn a_protocol_violation_reaches_every_caller() {
     for runtime in runtimes() {
         let daemon = Daemon::run(|listener| {
             let mut peer = listener.welcome();

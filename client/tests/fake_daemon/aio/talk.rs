@@ -139,14 +139,14 @@ fn every_question_has_its_method() {
 }
 
 #[test]
-fn events_come_to_those_who_asked_and_to_nobody_else() {
+fn events_come_only_to_callers_that_requested_them() {
     let news = [Event::WaitingForRoom, Event::Reading { need_bytes: 1 }];
-    let told = news.clone();
+    let sent = news.clone();
     let daemon = Daemon::run(move |listener| {
         let mut peer = listener.welcome();
         for _ in 0..2 {
             let (id, request) = peer.request();
-            told.iter().for_each(|event| peer.event(id, event));
+            sent.iter().for_each(|event| peer.event(id, event));
             match request {
                 Request::Preload { events: true, .. } => {
                     let preloaded = Preloaded { was_loaded: false, load_ms: 1 };
@@ -160,7 +160,7 @@ fn events_come_to_those_who_asked_and_to_nobody_else() {
         }
         let (id, request) = peer.request();
         assert!(matches!(request, Request::Preload { events: false, .. }), "{request:?}");
-        peer.event(id, &told[0]);
+        peer.event(id, &sent[0]);
         peer.drain();
     });
     let [runtime, _] = runtimes();

@@ -10,7 +10,7 @@ pub enum LoadError {
     /// A file could not be read.
     #[error("cannot read {}", file.display())]
     Read {
-        /// The file.
+        /// The file that could not be read.
         file: PathBuf,
         /// The error of the operating system.
         source: io::Error,
@@ -24,7 +24,7 @@ pub enum LoadError {
     /// A file is not valid JSON, or a value in it has the wrong type.
     #[error("cannot understand {}", file.display())]
     Json {
-        /// The file.
+        /// The JSON file.
         file: PathBuf,
         /// What is wrong, and where.
         source: serde_json::Error,
@@ -46,7 +46,7 @@ pub enum LoadError {
     NoSuchPrompt {
         /// The file that names it.
         file: PathBuf,
-        /// The name.
+        /// Name of the default prompt.
         name: String,
         /// The names of the prompts.
         known: String,
@@ -56,9 +56,9 @@ pub enum LoadError {
     Setting {
         /// The file with the setting.
         file: PathBuf,
-        /// The setting.
+        /// The key of the setting.
         setting: &'static str,
-        /// Its value.
+        /// The value in the file.
         found: usize,
         /// The condition that it must meet.
         wanted: String,
@@ -66,7 +66,7 @@ pub enum LoadError {
     /// The header of a weight file is damaged.
     #[error("the header of {} is damaged; fetch the file again", file.display())]
     Header {
-        /// The file.
+        /// The weight file.
         file: PathBuf,
         /// What is wrong with it.
         source: HeaderFault,
@@ -74,7 +74,7 @@ pub enum LoadError {
     /// A file was not written by torch, or is damaged.
     #[error("cannot use {}; fetch the file again, or save the model as safetensors", file.display())]
     Torch {
-        /// The file.
+        /// The weight file.
         file: PathBuf,
         /// What is wrong with it.
         source: TorchFault,
@@ -82,7 +82,7 @@ pub enum LoadError {
     /// A weight file ends before its tensors do.
     #[error("{} has {found} bytes, but its header declares {expected}; fetch the file again", file.display())]
     Truncated {
-        /// The file.
+        /// The weight file.
         file: PathBuf,
         /// Bytes that the header declares.
         expected: u64,
@@ -92,7 +92,7 @@ pub enum LoadError {
     /// A weight file goes on after its last tensor.
     #[error("{} has {found} bytes, but its header declares {expected}; fetch the file again", file.display())]
     Excess {
-        /// The file.
+        /// The weight file.
         file: PathBuf,
         /// Bytes that the header declares.
         expected: u64,
@@ -102,28 +102,28 @@ pub enum LoadError {
     /// A weight file lacks a tensor that the architecture needs.
     #[error("{} has no tensor {tensor:?}", file.display())]
     MissingTensor {
-        /// The file.
+        /// The weight file.
         file: PathBuf,
-        /// The tensor.
+        /// Name of the tensor in the file.
         tensor: String,
     },
     /// A weight file has a tensor for which the configured network has no use, such as one of a further
     /// layer.
     #[error("{} has a tensor {tensor:?} that its configuration does not account for; one of the two belongs to another model", file.display())]
     ExtraTensor {
-        /// The file.
+        /// The weight file.
         file: PathBuf,
-        /// The tensor.
+        /// Name of the tensor in the file.
         tensor: String,
     },
     /// A tensor's shape differs from the one that the configuration implies.
     #[error("{}: tensor {tensor:?} has shape {found:?}, but the configuration implies {wanted:?}", file.display())]
     TensorShape {
-        /// The file.
+        /// The weight file.
         file: PathBuf,
-        /// The tensor.
+        /// Name of the tensor in the file.
         tensor: String,
-        /// Its shape.
+        /// The shape in the file.
         found: Vec<usize>,
         /// The shape that the configuration implies.
         wanted: Vec<usize>,
@@ -131,9 +131,9 @@ pub enum LoadError {
     /// A tensor has elements of an unsupported type.
     #[error("{}: tensor {tensor:?} holds {found}; supported: {supported}", file.display())]
     ElementType {
-        /// The file.
+        /// The weight file.
         file: PathBuf,
-        /// The tensor.
+        /// Name of the tensor in the file.
         tensor: String,
         /// Its element type, as the file spells it.
         found: String,
@@ -143,11 +143,11 @@ pub enum LoadError {
     /// A tensor of row numbers names a row that the table does not have.
     #[error("{}: tensor {tensor:?} names row {row}, but the table has {rows} rows; fetch the file again", file.display())]
     NoSuchRow {
-        /// The file.
+        /// The weight file.
         file: PathBuf,
-        /// The tensor.
+        /// Name of the tensor in the file.
         tensor: String,
-        /// The number.
+        /// The row number in the tensor.
         row: i64,
         /// Rows of the table.
         rows: usize,
@@ -157,7 +157,7 @@ pub enum LoadError {
     ForeignCode {
         /// The file that names it.
         file: PathBuf,
-        /// Its class.
+        /// The class of the module.
         class: String,
     },
     /// An adapter changes the weights of the folder.
@@ -169,9 +169,9 @@ pub enum LoadError {
     /// A tensor has infinite values or NaN.
     #[error("{}: tensor {tensor:?} has values that are not finite; fetch the file again", file.display())]
     NotFinite {
-        /// The file.
+        /// The weight file.
         file: PathBuf,
-        /// The tensor.
+        /// Name of the tensor in the file.
         tensor: String,
     },
     /// The folder's tokenizer is in an unsupported format.
@@ -185,7 +185,7 @@ pub enum LoadError {
     /// The tokenizer's file is damaged or in an unknown format.
     #[error("cannot understand the tokenizer in {}", file.display())]
     Tokenizer {
-        /// The file.
+        /// The tokenizer's file.
         file: PathBuf,
         /// The error of the tokenizer library.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -228,19 +228,19 @@ pub enum HeaderFault {
     /// A tensor's span and its shape do not agree.
     #[error("tensor {tensor:?} spans {start}..{end}, which does not fit its shape {shape:?}")]
     Span {
-        /// The tensor.
+        /// Name of the tensor in the file.
         tensor: String,
         /// Its first byte.
         start: u64,
         /// The byte after its last.
         end: u64,
-        /// Its shape.
+        /// The shape in the file.
         shape: Vec<usize>,
     },
     /// Tensors overlap, or leave a gap.
     #[error("tensor {tensor:?} starts at {start}, but the tensor before it ends at {end_before}")]
     Gap {
-        /// The tensor.
+        /// Name of the tensor in the file.
         tensor: String,
         /// Its first byte.
         start: u64,

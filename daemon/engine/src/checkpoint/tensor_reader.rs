@@ -151,7 +151,7 @@ impl<'a> TensorReader<'a> {
     }
 
     /// Logs how many tensors of the file were not read.
-    pub(crate) fn tell_unread(&self) {
+    pub(crate) fn log_unread(&self) {
         let mut unread = self.unread();
         if let Some(first) = unread.next() {
             let (file, count) = (self.weights.file().display(), 1 + unread.count());

@@ -86,6 +86,6 @@ pub(crate) fn load(
 ) -> Result<Network, LoadError> {
     let mut reader = TensorReader::new(weights, device).holding(held_as);
     let network = architecture.network(&mut reader)?;
-    reader.tell_unread();
+    reader.log_unread();
     Ok(network)
 }

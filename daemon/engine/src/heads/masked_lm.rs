@@ -57,7 +57,7 @@ pub fn load_masked(path: &Path) -> Result<Arc<dyn MaskedModel>, LoadError> {
             let network = architecture.network(&mut reader)?;
             reader.leave();
             let head = MaskHead::read(&mut reader, names, &network, is_tied)?;
-            reader.tell_unread();
+            reader.log_unread();
             Ok((network, head, reader.bytes()))
         },
     );

@@ -76,7 +76,7 @@ impl ClassifierSpec {
         reader.leave();
         let width = architecture.spec().widths.hidden;
         let mut classifier = Classifier::read(&mut reader, self.names, width, self.labels.len())?;
-        reader.tell_unread();
+        reader.log_unread();
         classifier.weight_bytes = reader.bytes() - network.weight_bytes;
         Ok((network, classifier))
     }

@@ -38,7 +38,7 @@ mod tests {
     use super::{add, multiply};
 
     #[test]
-    fn values_meet_those_at_the_same_place() {
+    fn values_are_combined_at_the_same_position() {
         let x = Tensor::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu).unwrap();
         let y = Tensor::new(&[[10f32, 20.0], [30.0, 40.0]], &Device::Cpu).unwrap();
         add(&x, &y).unwrap();

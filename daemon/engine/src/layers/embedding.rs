@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_padding_token_takes_up_no_place() {
+    fn the_padding_token_takes_no_position() {
         let mut layer = layer(Some(1));
         let rows = Tensor::new(&[[9f32, 9.0], [0.0, 1.0], [0.0, 2.0], [0.0, 3.0]], &Device::Cpu);
         layer.positions.as_mut().unwrap().rows = rows.unwrap();

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_pushed_one_by_one_stand_side_by_side() {
+    fn weights_pushed_one_by_one_are_adjacent() {
         let x = Tensor::new(&[[1f32, 1.0], [2.0, 0.0]], &Device::Cpu).unwrap();
         let out = Tensor::zeros((2, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
         layer(Activation::None).forward(&x, &out).unwrap();

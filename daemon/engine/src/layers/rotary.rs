@@ -165,7 +165,7 @@ mod tests {
     use super::{Rotary, RotatedHeads};
 
     #[test]
-    fn pairs_are_rotated_by_place_and_what_lies_beside_is_left_alone() {
+    fn pairs_are_rotated_by_position_and_other_columns_are_unchanged() {
         let rotary = Rotary::new(100.0, 4);
         let row = [1f32, 0.0, 0.0, 1.0, 7.0, 1.0, 0.0, 0.0, 0.0, 7.0, 3.0, 3.0];
         let rows = Tensor::new(&[row, row, row], &Device::Cpu).unwrap();

@@ -16,13 +16,13 @@ fn models_make_the_same_rows_by_tensor_operations() {
     for entry in std::fs::read_dir(&data).unwrap().flatten() {
         let Ok(by_kernels) = load_folder(&entry.path()) else { continue };
         let by_tensors = forced::on(|| load_folder(&entry.path())).unwrap();
-        let card = by_kernels.spec().clone();
+        let spec = by_kernels.spec().clone();
         let sequences: Vec<_> =
             texts.iter().map(|text| by_kernels.tokenize(text).unwrap()).collect();
         let batch: Vec<_> = sequences.iter().collect();
         let rows_of = |model: Arc<dyn EmbeddingModel>| {
-            let mut values = vec![f32::NAN; card.dimension * batch.len()];
-            let mut rows: Vec<_> = values.chunks_exact_mut(card.dimension).collect();
+            let mut values = vec![f32::NAN; spec.dimension * batch.len()];
+            let mut rows: Vec<_> = values.chunks_exact_mut(spec.dimension).collect();
             let mut computer = model.compute_context();
             // Twice: the second time over what the first has left in the buffers.
             computer.compute(&batch, &mut rows).unwrap();
@@ -36,7 +36,7 @@ fn models_make_the_same_rows_by_tensor_operations() {
             let off = (want - got).abs() / largest;
             assert!(off < 1e-5, "{}: {got} is not {want}", entry.path().display());
         }
-        architectures.push(card.architecture);
+        architectures.push(spec.architecture);
     }
     for architecture in
         ["bert", "distilbert", "roberta", "mpnet", "modernbert", "qwen3", "gemma3_text"]

@@ -69,7 +69,7 @@ impl<'a> BartWeights<'a> {
                 own.ends_with(".embed_tokens.weight") || own.ends_with(".embed_positions.weight");
             is_part && !is_known
         })?;
-        self.reader.tell_unread();
+        self.reader.log_unread();
         Ok(Seq2SeqNetwork {
             width: config.width,
             order: NormOrder::NormLast,

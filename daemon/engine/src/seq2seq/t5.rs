@@ -64,7 +64,7 @@ impl<'a> T5Weights<'a> {
             let is_unused = name.ends_with("EncDecAttention.relative_attention_bias.weight");
             is_part && !is_copy && !is_unused
         })?;
-        self.reader.tell_unread();
+        self.reader.log_unread();
         let output_scale =
             if self.decoder.scales_output() { 1.0 / as_f32(width).sqrt() } else { 1.0 };
         Ok(Seq2SeqNetwork {

@@ -44,7 +44,7 @@ fn settings_that_would_change_the_rows_are_refused_with_what_is_supported() {
 }
 
 #[test]
-fn sizes_that_cannot_be_are_refused_before_memory_is_asked_for() {
+fn impossible_sizes_are_refused_before_allocation() {
     for (name, setting, value) in [
         ("roberta-mean-norm", "pad_token_id", json!(65)),
         ("distilbert-mean", "n_heads", json!(5)),
@@ -99,7 +99,7 @@ fn settings_of_another_kind_are_refused_by_name() {
 }
 
 #[test]
-fn a_layer_that_the_configuration_does_not_tell_of_is_refused() {
+fn a_layer_that_the_configuration_lacks_is_refused() {
     for (name, setting) in [
         ("roberta-mean-norm", "num_hidden_layers"),
         ("distilbert-mean", "n_layers"),

@@ -23,7 +23,7 @@ fn check_all_companies(model: &Arc<dyn EmbeddingModel>) {
 }
 
 #[test]
-fn a_row_does_not_depend_on_its_company() {
+fn a_row_does_not_depend_on_the_batch() {
     for name in [
         "bert-mean-norm",
         "bert-cls-prompts",
@@ -44,7 +44,7 @@ fn a_row_does_not_depend_on_its_company() {
 }
 
 #[test]
-fn a_row_of_minilm_does_not_depend_on_its_company() {
+fn a_row_of_minilm_does_not_depend_on_the_batch() {
     if let Some(model) = load_minilm() {
         check_all_companies(&model);
     }
@@ -90,7 +90,7 @@ fn workers_share_the_weights_and_agree() {
 }
 
 #[test]
-fn an_empty_sequence_gets_zeros_and_leaves_its_company_alone() {
+fn an_empty_sequence_gets_zeros_and_does_not_affect_the_batch() {
     let model = load("bert-mean-norm");
     let hello = model.tokenize("Hello, world!").unwrap();
     let empty = Sequence::default();

@@ -13,14 +13,14 @@ use crate::support::{
 };
 
 #[test]
-fn the_card_tells_what_the_files_say() {
+fn the_spec_matches_the_files() {
     let model = load("bert-mean-norm");
-    let card = model.spec();
-    assert_eq!(card.architecture, "bert");
-    assert_eq!((card.dimension, card.max_tokens, card.normalized), (32, 64, true));
+    let spec = model.spec();
+    assert_eq!(spec.architecture, "bert");
+    assert_eq!((spec.dimension, spec.max_tokens, spec.normalized), (32, 64, true));
     // All tensors apart from the pooler's, which is not used.
     let tensors = std::fs::metadata(data("bert-mean-norm/model.safetensors")).unwrap().len();
-    assert!((400_000..tensors).contains(&card.weight_bytes), "{}", card.weight_bytes);
+    assert!((400_000..tensors).contains(&spec.weight_bytes), "{}", spec.weight_bytes);
     assert_eq!(load("static-embedding").spec().architecture, "static");
 }
 
@@ -254,7 +254,7 @@ fn every_pooling_and_their_join_equal_the_library_in_both_spellings() {
 }
 
 #[test]
-fn what_stands_behind_the_pooling_is_done_in_its_order() {
+fn modules_after_pooling_run_in_order() {
     let chain = |classes: &[&str]| {
         let folder = copy_of("bert-mean-norm");
         let module = |(i, class): (usize, &&str)| {
@@ -316,24 +316,24 @@ fn what_stands_behind_the_pooling_is_done_in_its_order() {
 }
 
 #[test]
-fn the_settings_of_the_whole_model_are_told() {
+fn the_settings_of_the_whole_model_are_in_the_spec() {
     let folder = copy_of("bert-cls-prompts");
     let file = "config_sentence_transformers.json";
     set(&folder, file, "/similarity_fn_name", json!(null));
-    let card = load_folder(folder.path()).unwrap().spec().clone();
-    assert_eq!(card.similarity.as_deref(), Some("cosine"), "the library's own default");
-    assert_eq!(card.prompts.keys().collect::<Vec<_>>(), ["document", "passage", "query"]);
-    assert_eq!((card.default_prompt, card.truncate_dim), (None, None));
+    let spec = load_folder(folder.path()).unwrap().spec().clone();
+    assert_eq!(spec.similarity.as_deref(), Some("cosine"), "the library's own default");
+    assert_eq!(spec.prompts.keys().collect::<Vec<_>>(), ["document", "passage", "query"]);
+    assert_eq!((spec.default_prompt, spec.truncate_dim), (None, None));
     let all = json!({
         "prompts": {"query": "q: "}, "default_prompt_name": "query", "truncate_dim": 8,
         "similarity_fn_name": "dot",
     });
     write(&folder, file, &all);
-    let card = load_folder(folder.path()).unwrap().spec().clone();
-    assert_eq!((card.similarity.as_deref(), card.truncate_dim), (Some("dot"), Some(8)));
+    let spec = load_folder(folder.path()).unwrap().spec().clone();
+    assert_eq!((spec.similarity.as_deref(), spec.truncate_dim), (Some("dot"), Some(8)));
     assert_eq!(
-        (card.default_prompt.as_deref(), card.prompts["query"].as_str()),
+        (spec.default_prompt.as_deref(), spec.prompts["query"].as_str()),
         (Some("query"), "q: ")
     );
-    assert_eq!(card.dimension, 36, "rows are made whole, and cut where they are used");
+    assert_eq!(spec.dimension, 36, "rows are made whole, and cut where they are used");
 }

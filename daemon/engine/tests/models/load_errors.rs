@@ -64,7 +64,7 @@ fn bytes_after_the_last_tensor_are_refused() {
 }
 
 #[test]
-fn a_header_that_is_no_json_is_refused() {
+fn a_header_of_invalid_json_is_refused() {
     let folder = copy_of("bert-mean-norm");
     change_bytes(&folder, |bytes| bytes[9] = b'!');
     let error = error_naming(&folder, WEIGHTS);
@@ -113,11 +113,12 @@ fn tensors_that_lie_about_their_place_are_refused() {
 
 #[test]
 fn a_header_names_the_tensor_that_is_wrong() {
-    let told = |shape| format!(r#""a\"b":{{"dtype":"F32","shape":{shape},"data_offsets":[0,16]}}"#);
+    let tensor =
+        |shape| format!(r#""a\"b":{{"dtype":"F32","shape":{shape},"data_offsets":[0,16]}}"#);
     let metadata = r#""__metadata__":{"format":"pt"}"#;
     for (header, fault) in [
-        (format!("{{{metadata},{}}}", told("[-4]")), "-4"),
-        (format!("{{{},{}}}", told("[4]"), told("[4]")), "twice"),
+        (format!("{{{metadata},{}}}", tensor("[-4]")), "-4"),
+        (format!("{{{},{}}}", tensor("[4]"), tensor("[4]")), "twice"),
     ] {
         let folder = copy_of("bert-mean-norm");
         set_header(&folder, &header);
@@ -183,7 +184,7 @@ fn a_tensor_that_the_configuration_leaves_no_place_for_is_named() {
 }
 
 #[test]
-fn what_stands_beside_the_encoder_is_left_alone() {
+fn tensors_beside_the_encoder_are_ignored() {
     let folder = copy_of("bert-mean-norm");
     rewrite_weights(&folder, |mut tensors| {
         for name in ["cls.predictions.bias", "embeddings.position_ids"] {
@@ -315,7 +316,7 @@ fn values_that_are_no_numbers_are_refused() {
 
 /// Opening a named pipe without a writer would wait for ever.
 #[test]
-fn what_is_no_regular_file_is_refused() {
+fn a_file_that_is_not_regular_is_refused() {
     for file in [WEIGHTS, "tokenizer.json", "config.json", "modules.json"] {
         let folder = copy_of("bert-mean-norm");
         let path = folder.path().join(file);
@@ -361,7 +362,7 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn what_is_not_supported_is_named_with_what_is() {
+fn unsupported_settings_are_named_with_the_supported_ones() {
     for (file, pointer, value, supported) in [
         ("config.json", "/model_type", json!("mamba"), "bert, roberta"),
         ("config.json", "/hidden_act", json!("mish"), "gelu"),
@@ -385,7 +386,7 @@ fn what_is_not_supported_is_named_with_what_is() {
 }
 
 #[test]
-fn sizes_that_cannot_be_are_refused() {
+fn impossible_sizes_are_refused() {
     for (key, value) in [
         ("/num_attention_heads", 0),
         ("/num_attention_heads", 5),

@@ -100,7 +100,7 @@ fn masks_and_tokens_are_spelled_as_the_tokenizer_does() {
 }
 
 #[test]
-fn a_text_without_a_mask_has_none_filled_and_leaves_its_company_alone() {
+fn a_text_without_a_mask_is_left_alone_and_does_not_affect_the_batch() {
     let model = load_masked(&data("bert-mlm")).unwrap();
     let [plain, masked] = ["The soup is warm.", "The [MASK] is warm."]
         .map(|text| model.tokenize(text, usize::MAX).unwrap());

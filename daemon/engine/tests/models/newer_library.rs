@@ -12,16 +12,16 @@ use crate::support::{
 };
 
 /// Changes files: a list is a whole file, and null removes a key.
-fn change(folder: &TempDir, changes: &Value) {
-    for (name, said) in changes.as_object().unwrap() {
+fn apply(folder: &TempDir, changes: &Value) {
+    for (name, change) in changes.as_object().unwrap() {
         let path = folder.path().join(name);
-        let Some(said) = said.as_object() else {
-            std::fs::write(path, said.to_string()).unwrap();
+        let Some(change) = change.as_object() else {
+            std::fs::write(path, change.to_string()).unwrap();
             continue;
         };
         let file = std::fs::read(&path).unwrap_or_else(|_| b"{}".to_vec());
         let mut file: serde_json::Map<String, Value> = serde_json::from_slice(&file).unwrap();
-        for (key, value) in said {
+        for (key, value) in change {
             file.remove(key);
             if !value.is_null() {
                 file.insert(key.clone(), value.clone());
@@ -32,7 +32,7 @@ fn change(folder: &TempDir, changes: &Value) {
 }
 
 #[test]
-fn what_files_say_otherwise_counts_as_in_the_library() {
+fn settings_in_other_spellings_count_as_in_the_library() {
     let expected = json_file("expected/config-variants.json");
     let texts: Vec<String> = serde_json::from_value(expected["texts"].clone()).unwrap();
     let pairs: Vec<(String, String)> = serde_json::from_value(expected["pairs"].clone()).unwrap();
@@ -40,7 +40,7 @@ fn what_files_say_otherwise_counts_as_in_the_library() {
         let name = variant["model"].as_str().unwrap();
         let want: Vec<Vec<f32>> = serde_json::from_value(variant["rows"].clone()).unwrap();
         let folder = copy_of(name);
-        change(&folder, &variant["changes"]);
+        apply(&folder, &variant["changes"]);
         let got = if name == "cross-encoder" {
             let head = load_ranker(folder.path()).unwrap();
             let pairs = pairs.iter().map(|(a, b)| head.model.tokenize_pair(a, b).unwrap());
@@ -65,7 +65,7 @@ fn what_files_say_otherwise_counts_as_in_the_library() {
 }
 
 #[test]
-fn what_would_change_rows_and_is_not_done_is_refused_by_name() {
+fn unsupported_settings_that_would_change_rows_are_refused_by_name() {
     for (changes, named) in [
         (
             json!({"sentence_bert_config.json": {"config_args": {"num_hidden_layers": 1}}}),
@@ -102,7 +102,7 @@ fn what_would_change_rows_and_is_not_done_is_refused_by_name() {
         ),
     ] {
         let folder = copy_of("bert-mean-norm");
-        change(&folder, &changes);
+        apply(&folder, &changes);
         let error = load_folder(folder.path()).unwrap_err().to_string();
         assert!(error.contains(named) && error.contains("sentence_bert_config"), "{error}");
     }
@@ -110,20 +110,20 @@ fn what_would_change_rows_and_is_not_done_is_refused_by_name() {
     let folder = copy_of("bert-mean-norm");
     let harmless = json!({"model_args": {"attn_implementation": "eager", "torch_dtype": "float32"},
         "tokenizer_args": {"padding_side": "left"}, "config_args": {}});
-    change(&folder, &json!({ "sentence_bert_config.json": harmless }));
+    apply(&folder, &json!({ "sentence_bert_config.json": harmless }));
     let texts = &texts()[..5];
     assert_eq!(
         embed(&load_folder(folder.path()).unwrap(), texts),
         embed(&load("bert-mean-norm"), texts)
     );
     let folder = copy_of("qwen3-last");
-    change(&folder, &json!({"config.json": {"rope_parameters": {"partial_rotary_factor": 0.5}}}));
+    apply(&folder, &json!({"config.json": {"rope_parameters": {"partial_rotary_factor": 0.5}}}));
     let error = load_folder(folder.path()).unwrap_err().to_string();
     assert!(error.contains("partial_rotary_factor"), "{error}");
 }
 
 #[test]
-fn bases_of_rotary_positions_may_stand_with_their_kind_of_attention() {
+fn rotary_bases_may_be_given_by_kind_of_attention() {
     for (name, global, local) in [
         ("modernbert-cls", "global_rope_theta", "local_rope_theta"),
         ("gemma3-mean-dense2", "rope_theta", "rope_local_base_freq"),

@@ -171,11 +171,11 @@ fn add_rows(a: &Matrix, b: &Matrix) -> Matrix {
 fn rotated(head: &[f64], position: usize) -> Vec<f64> {
     let half = head.len() / 2;
     let angle = |i: usize| position as f64 / BASE.powf((2 * (i % half)) as f64 / head.len() as f64);
-    let turn = |i: usize| {
+    let rotate = |i: usize| {
         let other = if i < half { -head[i + half] } else { head[i - half] };
         head[i] * angle(i).cos() + other * angle(i).sin()
     };
-    (0..head.len()).map(turn).collect()
+    (0..head.len()).map(rotate).collect()
 }
 
 fn attend(qkv: &Matrix) -> Matrix {

@@ -130,7 +130,7 @@ fn a_file_that_is_missing_is_named() {
 }
 
 #[test]
-fn what_is_not_supported_is_named() {
+fn unsupported_settings_are_named() {
     let folder = sentencepiece_folder("marian");
     add(&folder, "tokenizer_config.json", "separate_vocabs", json!(true));
     let error = error_naming(&folder, "tokenizer_config.json", "separate_vocabs");
@@ -172,7 +172,7 @@ fn special_tokens_that_a_marian_cannot_have_are_named() {
 }
 
 #[test]
-fn numbers_of_extra_tokens_that_cannot_be_are_refused() {
+fn invalid_numbers_of_extra_tokens_are_refused() {
     let folder = sentencepiece_folder("t5");
     add(&folder, "tokenizer_config.json", "extra_ids", json!(u64::MAX));
     error_naming(&folder, "tokenizer_config.json", "extra_ids");
@@ -189,7 +189,7 @@ fn numbers_of_extra_tokens_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn a_list_of_numbers_that_cannot_be_is_refused() {
+fn an_invalid_list_of_numbers_is_refused() {
     for (vocabulary, fault) in [
         (json!({"</s>": 0, "<unk>": 1, "<pad>": 2, "a": 2}), "two pieces"),
         (json!({"</s>": 0, "<pad>": 2}), "<unk>"),

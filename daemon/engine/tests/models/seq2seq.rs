@@ -255,7 +255,7 @@ fn nothing_depends_on_the_number_of_threads() {
 
 /// An input has the same output alone and in a batch that others join and leave.
 #[test]
-fn company_changes_nothing() {
+fn answers_do_not_depend_on_the_batch() {
     for name in MODELS {
         let model = load(name);
         let cases = cases(&*model, name);
@@ -340,7 +340,7 @@ fn reordered_answers_go_on_from_what_they_took_over() {
 }
 
 #[test]
-fn what_cannot_be_done_is_an_error_and_changes_nothing() {
+fn an_invalid_call_is_an_error_and_changes_nothing() {
     let model = load("bart");
     let mut decoder = Arc::clone(&model).decoder(2).unwrap();
     let input = model.tokenize("a text", INPUT_TOKENS).unwrap();

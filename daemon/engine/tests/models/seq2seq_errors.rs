@@ -74,7 +74,7 @@ fn a_tensor_that_the_configuration_leaves_no_place_for_is_named() {
 
 /// Copies of a shared table, positions that are computed, and a bias that no code has ever used.
 #[test]
-fn what_old_files_have_beside_is_left_alone() {
+fn extra_tensors_of_old_files_are_ignored() {
     for (model, names) in [
         (
             "t5-relu-tied",
@@ -144,7 +144,7 @@ fn a_file_that_was_cut_is_refused() {
 }
 
 #[test]
-fn what_is_not_supported_is_named_with_what_is() {
+fn unsupported_settings_are_named_with_the_supported_ones() {
     for (model, pointer, value, supported) in [
         ("t5-relu-tied", "/model_type", json!("pegasus"), "t5, mt5, bart, marian"),
         ("t5-relu-tied", "/model_type", json!("umt5"), "t5, mt5, bart, marian"),
@@ -162,7 +162,7 @@ fn what_is_not_supported_is_named_with_what_is() {
 }
 
 #[test]
-fn sizes_that_cannot_be_are_refused() {
+fn impossible_sizes_are_refused() {
     for (model, key, value) in [
         ("t5-relu-tied", "/num_heads", 0_u64),
         ("t5-relu-tied", "/d_model", 0),
@@ -206,7 +206,7 @@ fn settings_of_another_kind_are_refused_by_name() {
 }
 
 #[test]
-fn files_that_are_no_json_are_named() {
+fn files_of_invalid_json_are_named() {
     for file in ["config.json", "generation_config.json", "tokenizer_config.json"] {
         let folder = copy_of("bart");
         fs::write(folder.path().join(file), "{").unwrap();
@@ -257,7 +257,7 @@ fn a_tokenizer_in_another_form_says_what_to_do() {
 
 /// transformers writes no tokenizer.json for a Marian.
 #[test]
-fn a_marian_is_not_told_to_have_a_tokenizer_written() {
+fn a_marian_error_does_not_suggest_to_write_a_tokenizer() {
     for other in ["spiece.model", "vocab.txt"] {
         let folder = copy_of("marian");
         fs::remove_file(folder.path().join("tokenizer.json")).unwrap();

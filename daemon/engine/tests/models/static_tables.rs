@@ -141,7 +141,7 @@ fn tokens_may_share_rows_and_have_factors() {
 }
 
 #[test]
-fn what_tokens_have_determines_the_fingerprint() {
+fn rows_and_factors_of_tokens_determine_the_fingerprint() {
     let shared = Shared::new();
     let of = |shared: &Shared| {
         let tensors =

@@ -75,7 +75,7 @@ fn weights_in_several_files_are_found_by_their_index() {
 }
 
 #[test]
-fn what_the_index_does_not_name_is_found_all_the_same() {
+fn tensors_that_the_index_omits_are_found() {
     let folder = in_two_files();
     change_index(&folder, |map| {
         map.remove("embeddings.word_embeddings.weight");
@@ -119,7 +119,7 @@ fn an_index_that_does_not_fit_its_files_is_refused() {
 }
 
 #[test]
-fn what_torch_writes_is_read_where_there_are_no_safetensors() {
+fn files_of_torch_are_read_if_there_are_no_safetensors() {
     let (folder, tensors) = without_weights();
     for form in [Form::Plain, Form::Transposed, Form::Parts, Form::Parameters] {
         fs::write(folder.path().join(BIN), archive(&tensors, form)).unwrap();

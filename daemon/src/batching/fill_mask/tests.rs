@@ -13,12 +13,12 @@ const VOCABULARY: u32 = 5;
 #[derive(Debug, Default)]
 struct Blanks {
     spec: ModelSpec,
-    seen: Mutex<Seen>,
+    recorded: Mutex<Recorded>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct Recorded {
     open: bool,
     /// The number of texts of each batch.
     batches: Vec<usize>,
@@ -51,13 +51,13 @@ impl MaskContext for BlanksContext {
         batch: &[&Sequence],
         top_k: usize,
     ) -> Result<Vec<Vec<MaskScores>>, ComputeError> {
-        let mut seen = lock(&self.0.seen);
-        seen.batches.push(batch.len());
+        let mut recorded = lock(&self.0.recorded);
+        recorded.batches.push(batch.len());
         self.0.changed.notify_all();
-        while !seen.open {
-            seen = self.0.changed.wait(seen).unwrap_or_else(PoisonError::into_inner);
+        while !recorded.open {
+            recorded = self.0.changed.wait(recorded).unwrap_or_else(PoisonError::into_inner);
         }
-        drop(seen);
+        drop(recorded);
         let fill = |input: &&Sequence| {
             assert!(!input.ids.contains(&u32::from(b'!')), "a text that cannot be computed");
             let masks = (0..).zip(&input.ids).filter(|(_, id)| **id == u32::from(b'_'));
@@ -102,15 +102,15 @@ impl Bench {
     }
 
     fn open(&self) {
-        lock(&self.model.seen).open = true;
+        lock(&self.model.recorded).open = true;
         self.model.changed.notify_all();
     }
 
     /// Waits until this many batches have arrived, computed or held up.
     fn wait_for_batches(&self, batches: usize) {
-        let mut seen = lock(&self.model.seen);
-        while seen.batches.len() < batches {
-            seen = self.model.changed.wait(seen).unwrap_or_else(PoisonError::into_inner);
+        let mut recorded = lock(&self.model.recorded);
+        while recorded.batches.len() < batches {
+            recorded = self.model.changed.wait(recorded).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -139,7 +139,7 @@ async fn texts_of_several_clients_are_batched_up_to_a_number_of_tokens() {
     assert_eq!(positions(&first.done().await.unwrap()), [[0]]);
     assert_eq!(positions(&third.done().await.unwrap()), [[0]]);
     // In turn: 4 tokens of the second client, 1 of the third, then 4 and 8 of the second.
-    assert_eq!(lock(&bench.model.seen).batches, [1, 4]);
+    assert_eq!(lock(&bench.model.recorded).batches, [1, 4]);
     assert_eq!(bench.done.tokens.load(Ordering::Relaxed), 18);
 }
 
@@ -189,5 +189,5 @@ async fn cancelled_texts_are_not_computed() {
     bench.open();
     assert_eq!(positions(&kept.done().await.unwrap()), [[1]]);
     first.done().await.unwrap();
-    assert_eq!(lock(&bench.model.seen).batches, [1, 1]);
+    assert_eq!(lock(&bench.model.recorded).batches, [1, 1]);
 }

@@ -170,14 +170,14 @@ impl Batch {
             let configs = joining.iter().map(|pending| &pending.text.job.params.config);
             let entry = |input| DecoderEntry { input, rows: Vec::new() };
             let mut entries: Vec<DecoderEntry> = inputs.into_iter().map(entry).collect();
-            let begun = entries
+            let started = entries
                 .iter_mut()
                 .zip(configs)
                 .try_for_each(|(entry, config)| entry.begin(decoder, config));
-            if begun.is_err() {
+            if started.is_err() {
                 entries.drain(..).for_each(|entry| entry.leave(decoder));
             }
-            begun.map(|()| entries)
+            started.map(|()| entries)
         });
         match entries {
             Ok(entries) => {

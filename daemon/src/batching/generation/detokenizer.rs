@@ -60,12 +60,12 @@ fn final_len(text: &str, stops: &[String]) -> usize {
     };
     // A quote between spaces loses both of them.
     let spaced = spaced.strip_suffix(" '").unwrap_or(spaced);
-    let begun = stops.iter().map(|stop| begun_len(spaced, stop)).max().unwrap_or(0);
-    spaced.len() - begun
+    let held_back = stops.iter().map(|stop| stop_prefix_len(spaced, stop)).max().unwrap_or(0);
+    spaced.len() - held_back
 }
 
-/// Bytes at the end of a text that begin a stop string.
-fn begun_len(text: &str, stop: &str) -> usize {
+/// Bytes at the end of a text that may begin a stop string.
+fn stop_prefix_len(text: &str, stop: &str) -> usize {
     let fronts = stop.char_indices().map(|(end, _)| &stop[..end]);
     fronts.filter(|front| text.ends_with(front)).map(str::len).max().unwrap_or(0)
 }

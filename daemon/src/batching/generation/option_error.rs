@@ -9,7 +9,7 @@ pub enum OptionError {
     /// Outside its range.
     #[error("{option} is {value}: it must be {range}")]
     Range {
-        /// The option.
+        /// Name of the option.
         option: &'static str,
         /// Its value in the request.
         value: String,
@@ -19,7 +19,7 @@ pub enum OptionError {
     /// More than the settings, or the model itself, allow.
     #[error("{option} is {value}, more than this model's limit of {limit}")]
     OverLimit {
-        /// The option.
+        /// Name of the option.
         option: &'static str,
         /// Its value in the request.
         value: usize,

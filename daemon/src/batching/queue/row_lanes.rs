@@ -54,7 +54,7 @@ impl RowLanes {
     }
 
     /// Returns what a worker has tokenized, and the rest of the range that it was given.
-    pub(super) fn give_back(&mut self, rest: TextRange, tokenized: Vec<TokenizedText>) {
+    pub(super) fn put_back(&mut self, rest: TextRange, tokenized: Vec<TokenizedText>) {
         let lane = self.lane(rest.job.connection);
         lane.tokenized_tokens += tokenized.iter().map(TokenizedText::cost).sum::<usize>();
         lane.tokenized.extend(tokenized);

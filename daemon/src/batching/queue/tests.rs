@@ -60,7 +60,7 @@ fn tokenize(queue: &Queue, mut range: TextRange, budget: usize) {
         range.texts.start += 1;
     }
     job.put_back(range.texts.start, targets);
-    queue.give_back(range, tokenized);
+    queue.put_back(range, tokenized);
 }
 
 /// The batches that one worker would compute, as (connection, tokens) of each text.
@@ -145,7 +145,7 @@ fn a_cancelled_job_is_not_computed() {
 }
 
 #[test]
-fn what_is_cancelled_after_it_was_put_into_batches_is_not_computed() {
+fn texts_cancelled_after_batching_are_not_computed() {
     let queue = Queue::new(LIMITS);
     let (gone, waiting) = job(1, &["xxx"; 5]);
     let (kept, _kept) = job(2, &["yyyy"; 1]);

@@ -124,8 +124,8 @@ proptest! {
             match step {
                 Step::Read(number) => {
                     let found = read(&mut memory, number, now);
-                    let place = naive.0.iter().position(|&(n, _, _)| n == number);
-                    let entry = place.map(|place| naive.0.remove(place));
+                    let position = naive.0.iter().position(|&(n, _, _)| n == number);
+                    let entry = position.map(|position| naive.0.remove(position));
                     let entry = entry.filter(|&(_, _, born)| now - born < ttl);
                     prop_assert_eq!(found, entry.map(|(_, value, _)| value));
                     naive.0.extend(entry);

@@ -33,7 +33,7 @@ async fn a_gated_model_needs_a_token() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_named() {
+async fn missing_repositories_revisions_and_files_are_named() {
     let scene = Scene::new().await;
     let error = scene.folder_of("org/nothing", "main").await.unwrap_err();
     let is_it = matches!(error, HubError::NotFound { what: Missing::Repository, .. });

@@ -39,7 +39,7 @@ async fn a_model_that_python_fetched_needs_no_request() {
 }
 
 #[tokio::test]
-async fn what_another_program_left_half_fetched_is_completed() {
+async fn a_partial_download_of_another_program_is_completed() {
     for missing in WANTED {
         let scene = Scene::new().await;
         let folder = scene.folder(COMMIT).await.unwrap();

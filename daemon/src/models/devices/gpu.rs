@@ -101,11 +101,11 @@ pub(super) fn figures(
 ///
 /// # Errors
 /// When the driver fails.
-pub fn give_back(gpu: &dyn Gpu, keep_bytes: u64) -> Result<u64, GpuError> {
-    give_back_within(gpu, keep_bytes, LOOKS, || sleep(PAUSE))
+pub fn trim_pool(gpu: &dyn Gpu, keep_bytes: u64) -> Result<u64, GpuError> {
+    trim_pool_within(gpu, keep_bytes, LOOKS, || sleep(PAUSE))
 }
 
-pub(super) fn give_back_within(
+pub(super) fn trim_pool_within(
     gpu: &dyn Gpu,
     keep_bytes: u64,
     looks: u32,

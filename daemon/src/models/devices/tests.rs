@@ -2,7 +2,7 @@ use crate::ground::device::Device;
 use crate::ground::sync::lock;
 use crate::models::devices::Machine;
 use crate::models::devices::gpu::{
-    Found, Gpu, GpuError, GpuMemory, budget_bytes, figures, give_back_within,
+    Found, Gpu, GpuError, GpuMemory, budget_bytes, figures, trim_pool_within,
 };
 use crate::settings::Settings;
 use std::sync::Mutex;
@@ -78,7 +78,7 @@ fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
 }
 
 #[test]
-fn the_budget_is_a_fraction_of_all_and_what_others_hold_is_not_to_be_had() {
+fn the_budget_is_a_fraction_minus_what_other_processes_use() {
     for (total, fraction, budget) in [
         (80 * GIB, 0.8, 64 * GIB),
         (80 * GIB, 1.0, 80 * GIB),
@@ -109,7 +109,7 @@ fn the_budget_is_a_fraction_of_all_and_what_others_hold_is_not_to_be_had() {
 }
 
 #[test]
-fn memory_that_is_given_back_is_waited_for_but_not_for_ever() {
+fn returned_memory_is_awaited_for_a_limited_time() {
     // Total, others, own, used of the own; kept; given back.
     for (own, used, keep, returned) in
         [(30, 0, 0, 30), (30, 10, 0, 20), (30, 10, 25, 5), (30, 10, 40, 0), (0, 0, 0, 0)]
@@ -119,7 +119,7 @@ fn memory_that_is_given_back_is_waited_for_but_not_for_ever() {
             // The first look is the one before.
             *lock(&gpu.slow) = slow + 1;
             let mut pauses = 0;
-            let given = give_back_within(&gpu, keep * GIB, 100, || pauses += 1).unwrap();
+            let given = trim_pool_within(&gpu, keep * GIB, 100, || pauses += 1).unwrap();
             assert_eq!(given, returned * GIB, "{own} {used} {keep}");
             assert_eq!(lock(&gpu.memory).free_bytes, (70 - own + returned) * GIB);
             assert_eq!(pauses, if returned == 0 { 0 } else { slow });
@@ -128,7 +128,7 @@ fn memory_that_is_given_back_is_waited_for_but_not_for_ever() {
     let gpu = Counted::new(80 * GIB, 0, 30 * GIB, 0);
     *lock(&gpu.slow) = u32::MAX;
     let mut pauses = 0;
-    assert_eq!(give_back_within(&gpu, 0, 7, || pauses += 1), Ok(30 * GIB));
+    assert_eq!(trim_pool_within(&gpu, 0, 7, || pauses += 1), Ok(30 * GIB));
     assert_eq!(pauses, 7);
 }
 
@@ -138,7 +138,7 @@ fn one() -> Found {
 }
 
 #[test]
-fn where_it_may_not_grow_the_share_is_taken_at_the_start_and_kept() {
+fn without_growth_the_share_is_reserved_at_start() {
     let gpu = Device::Cuda(0);
     for (may_grow, fraction, free) in [(true, 0.5, 70), (false, 0.5, 30), (false, 0.25, 50)] {
         let settings = settings(|s| {
@@ -152,7 +152,7 @@ fn where_it_may_not_grow_the_share_is_taken_at_the_start_and_kept() {
             assert_eq!(devices.figures[1].free_bytes, free * GIB, "{may_grow} {fraction}");
             assert_eq!(devices.figures[1].others_bytes, 10 * GIB);
             // After an unload the memory is still held by this process, or still free.
-            machine.give_back(gpu);
+            machine.trim_pool(gpu);
         }
     }
     // The share cannot be reserved, since others hold it. The rest is used as models need it.
@@ -180,7 +180,7 @@ fn gpus_are_looked_for_when_a_model_may_be_on_one() {
 }
 
 #[test]
-fn what_cannot_be_used_is_told_with_its_reason() {
+fn an_unusable_gpu_is_reported_with_the_reason() {
     fn none() -> Found {
         Found { gpus: Vec::new(), missing: vec!["there is no driver".into()] }
     }

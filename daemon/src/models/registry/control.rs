@@ -96,13 +96,13 @@ impl Registry {
 
     /// Whether a model is loaded or being loaded, so that new settings apply to its next load only.
     #[must_use]
-    pub(crate) fn is_begun(&self, model: &ModelId) -> bool {
+    pub(crate) fn is_loading_or_loaded(&self, model: &ModelId) -> bool {
         let inner = self.inner();
         inner.scheduler.is_preparing(model)
             || inner.scheduler.instances().any(|(_, instance)| instance.model == *model)
     }
 
-    /// Tells the scheduler of the time at its deadlines; the future never ends. Must be called within
+    /// Wakes the scheduler at its deadlines; the future never ends. Must be called within
     /// the runtime that the registry uses from then on, so before the first request.
     pub(crate) fn keep_time(self: Arc<Self>) -> impl Future<Output = ()> + Send {
         // Not in the future, which may be polled after the first request. Only the first runtime is

@@ -86,8 +86,8 @@ impl Registry {
             let result = result.unwrap_or_else(|_| Err(LoadFailure::Panicked));
             if let Err(cause) = &result {
                 tracing::warn!(model = %slot.id, error = chain(cause), "load failed");
-                memory::give_back();
-                registry.machine.give_back(device);
+                memory::trim();
+                registry.machine.trim_pool(device);
             }
             registry.refresh_devices();
             registry.change(|inner| {
@@ -121,8 +121,8 @@ impl Registry {
             if let Some(resident) = lock(&in_thread).take() {
                 resident.free();
             }
-            memory::give_back();
-            registry.machine.give_back(device);
+            memory::trim();
+            registry.machine.trim_pool(device);
             if let Some(slot) = slot {
                 slot.counters.unloads.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(model = %slot.id, "model unloaded");

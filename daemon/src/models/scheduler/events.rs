@@ -212,7 +212,7 @@ impl Scheduler {
         idle
     }
 
-    /// Other rules are in force. Models that are not listed stay as they are.
+    /// Replaces the rules. Models that are not listed stay as they are.
     pub fn reconfigure(
         &mut self,
         policy: Policy,

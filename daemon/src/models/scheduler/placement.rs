@@ -128,8 +128,8 @@ pub fn place(
     Placement { verdict, device, reasons }
 }
 
-/// The refusal of a model that no device can take whatever its size: to know that, its files need
-/// not be fetched. `None` as long as GPUs have not been looked for.
+/// Refuses a model that no device can take whatever its size, so its files need not be fetched.
+/// `None` as long as GPUs have not been looked for.
 pub(super) fn refuse_unseen(choice: DeviceChoice, devices: &Devices) -> Option<Placement> {
     let is_gpu = |figures: &DeviceFigures| figures.device != Device::Cpu;
     let were_looked_for = !devices.missing.is_empty() || devices.figures.iter().any(is_gpu);

@@ -17,7 +17,7 @@ const LONGEST_HUB_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A load that failed.
 #[derive(Debug, Clone)]
 pub struct FailedLoad {
-    /// Why.
+    /// The failure of the last load.
     pub cause: Arc<LoadFailure>,
     /// From when on a request tries again.
     pub retry_at: Instant,

@@ -133,8 +133,9 @@ impl Scheduler {
         }
         self.waiters.note_wait(waiter);
         if let Some(placement) = refuse_unseen(choice, &self.devices) {
-            let told = explain::of_placement(&model, Need::default(), &placement, &self.instances);
-            self.journal.note(Decision { need_bytes: 0, ..told }, now);
+            let decision =
+                explain::of_placement(&model, Need::default(), &placement, &self.instances);
+            self.journal.note(Decision { need_bytes: 0, ..decision }, now);
             let Placement { verdict, reasons, .. } = placement;
             return self.refuse(waiter, WaitError::Refused { verdict, reasons });
         }
@@ -167,8 +168,8 @@ impl Scheduler {
         if placement.device.is_some_and(|device| reserved.devices.contains(&device)) {
             return;
         }
-        let told = explain::of_placement(&model, need, &placement, &self.instances);
-        self.journal.note(told, now);
+        let decision = explain::of_placement(&model, need, &placement, &self.instances);
+        self.journal.note(decision, now);
         let Placement { verdict, device, reasons } = placement;
         match (verdict, device) {
             (PlacementVerdict::Load { bytes }, Some(device)) => {
@@ -177,7 +178,7 @@ impl Scheduler {
             }
             (PlacementVerdict::Wait, device) => {
                 reserved.reserve(device, is_shared);
-                self.tell_of_room(waiter);
+                self.announce_wait_for_room(waiter);
             }
             (PlacementVerdict::MakeRoom(evicted), device) => {
                 reserved.reserve(device, is_shared);
@@ -185,7 +186,7 @@ impl Scheduler {
                     let reason = format!("to make room for \"{model}\"");
                     self.start_unload(id, Verdict::Evict, reason, now);
                 }
-                self.tell_of_room(waiter);
+                self.announce_wait_for_room(waiter);
             }
             (verdict, _) => self.refuse(waiter, WaitError::Refused { verdict, reasons }),
         }
@@ -259,8 +260,8 @@ impl Scheduler {
         self.actions.push(Action::Fail { waiter, error });
     }
 
-    fn tell_of_room(&mut self, waiter: WaiterId) {
-        if self.waiters.tell_of_room(waiter) {
+    fn announce_wait_for_room(&mut self, waiter: WaiterId) {
+        if self.waiters.mark_waiting_for_room(waiter) {
             self.actions.push(Action::WaitingForRoom { waiter });
         }
     }

@@ -29,7 +29,7 @@ pub enum Action {
     /// Find a model's files and compute its need; then call
     /// [`Scheduler::prepared`](super::Scheduler::prepared).
     Prepare {
-        /// The model.
+        /// The model whose files are to be found.
         model: ModelId,
     },
     /// Load an instance; then call [`Scheduler::loaded`](super::Scheduler::loaded).
@@ -38,7 +38,7 @@ pub enum Action {
         instance: InstanceId,
         /// Its model.
         model: ModelId,
-        /// The device.
+        /// The device that takes it.
         device: Device,
         /// The memory that it needs there, in bytes.
         bytes: u64,
@@ -46,26 +46,26 @@ pub enum Action {
     /// Unload an instance; once its memory is free call
     /// [`Scheduler::unloaded`](super::Scheduler::unloaded).
     Unload {
-        /// The instance.
+        /// The instance to unload.
         instance: InstanceId,
     },
     /// Give a waiter what it asked for.
     Grant {
-        /// The waiter.
+        /// The waiter that is served.
         waiter: WaiterId,
         /// What it gets.
         granted: Granted,
     },
     /// Turn a waiter down.
     Fail {
-        /// The waiter.
+        /// The waiter that is refused.
         waiter: WaiterId,
-        /// Why.
+        /// The reason, which the client gets.
         error: WaitError,
     },
     /// Tell a waiter that other instances must be unloaded first.
     WaitingForRoom {
-        /// The waiter.
+        /// The waiter to be informed.
         waiter: WaiterId,
     },
 }
@@ -79,7 +79,7 @@ pub enum Granted {
     Use(InstanceId),
     /// The model is in memory.
     Preloaded {
-        /// Its instance.
+        /// The instance in memory.
         instance: InstanceId,
         /// Whether it was in memory before.
         was_loaded: bool,
@@ -104,7 +104,7 @@ pub enum WaitError {
     /// Its load failed; the next attempt is scheduled.
     #[error("it cannot be loaded; the next attempt is in {} s", retry_in.as_secs_f64().ceil())]
     Failed {
-        /// Why.
+        /// The failure of the last load.
         cause: Arc<LoadFailure>,
         /// The time until the next attempt.
         retry_in: Duration,

@@ -15,8 +15,8 @@ pub(super) struct Waiter {
     pub(super) want: Want,
     /// Whether it had to wait for a load.
     pub(super) has_waited: bool,
-    /// Whether it was told that it waits for room.
-    was_told: bool,
+    /// Whether its client knows that it waits for room.
+    knows_of_wait: bool,
 }
 
 /// All waiters.
@@ -27,7 +27,7 @@ pub(super) struct Waiters {
 
 impl Waiters {
     pub(super) fn insert(&mut self, id: WaiterId, model: &ModelId, want: Want) {
-        let waiter = Waiter { model: model.clone(), want, has_waited: false, was_told: false };
+        let waiter = Waiter { model: model.clone(), want, has_waited: false, knows_of_wait: false };
         self.by_id.insert(id, waiter);
     }
 
@@ -69,9 +69,9 @@ impl Waiters {
         }
     }
 
-    /// Marks a waiter as told that it waits for room. Returns whether it was not told before.
-    pub(super) fn tell_of_room(&mut self, id: WaiterId) -> bool {
+    /// Notes that the client of a waiter knows of its wait for room. Returns whether that is new.
+    pub(super) fn mark_waiting_for_room(&mut self, id: WaiterId) -> bool {
         let waiter = self.by_id.get_mut(&id);
-        waiter.is_some_and(|waiter| !std::mem::replace(&mut waiter.was_told, true))
+        waiter.is_some_and(|waiter| !std::mem::replace(&mut waiter.knows_of_wait, true))
     }
 }

@@ -44,7 +44,7 @@ pub fn run(dir: &Path, texts: &Path, tokens: usize) -> Result<()> {
         for _ in 0..tokens {
             let last = Tensor::from_vec(next, (texts.len(), 1), &device)?;
             let logits = model.decode(&last, &encoded)?.to_vec2::<f32>()?;
-            next = logits.iter().map(|row| likeliest(row)).collect();
+            next = logits.iter().map(|row| argmax(row)).collect();
         }
         Ok(())
     };
@@ -65,7 +65,7 @@ pub fn run(dir: &Path, texts: &Path, tokens: usize) -> Result<()> {
     Ok(())
 }
 
-fn likeliest(row: &[f32]) -> u32 {
+fn argmax(row: &[f32]) -> u32 {
     let others = row.iter().enumerate().filter(|(id, _)| *id != END);
     others.max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(id, _)| id as u32)
 }

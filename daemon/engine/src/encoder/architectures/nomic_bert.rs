@@ -84,9 +84,13 @@ impl NomicBert {
         let width = config.size("hidden_size")?;
         let heads = config.size("num_attention_heads")?;
         let head_width = config.parts("hidden_size", width, heads)?;
-        let said = config.size_or("head_dim", head_width)?;
-        if said != head_width {
-            return Err(config.setting("head_dim", said, format!("{head_width}, a head's part")));
+        let configured = config.size_or("head_dim", head_width)?;
+        if configured != head_width {
+            return Err(config.setting(
+                "head_dim",
+                configured,
+                format!("{head_width}, a head's part"),
+            ));
         }
         Ok(Self {
             vocabulary: config.size("vocab_size")?,

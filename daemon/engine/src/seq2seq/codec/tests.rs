@@ -51,7 +51,7 @@ fn a_text_loses_its_beginning_where_the_folder_says_so() {
 
 /// The text that is settled at some token never changes.
 #[test]
-fn what_is_settled_is_not_taken_back() {
+fn decoded_text_is_final() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     let raw = TokenizerFile::open(&data.join("gemma3-mean-dense2/tokenizer.json")).unwrap();
     // One whose tokens for bytes are text by themselves only where they are whole characters.

@@ -55,7 +55,7 @@ fn without_it_the_configuration_counts_with_what_its_class_sets() {
 }
 
 #[test]
-fn the_start_is_the_first_token_of_texts_where_nothing_else_is_said() {
+fn the_default_start_is_the_first_token_of_texts() {
     assert_eq!(of(Some(&json!({"bos_token_id": 7})), &json!({})).decoder_start, 7);
     let both = json!({"bos_token_id": 7, "decoder_start_token_id": 9});
     assert_eq!(of(Some(&both), &json!({})).decoder_start, 9);
@@ -63,7 +63,7 @@ fn the_start_is_the_first_token_of_texts_where_nothing_else_is_said() {
 
 #[test]
 fn rules_of_scores_and_draws_are_taken_from_the_file() {
-    let said = json!({
+    let generation = json!({
         "bad_words_ids": [[9], [2], [4, 5], []], "suppress_tokens": [6, 9],
         "begin_suppress_tokens": [-1, 3], "sequence_bias": [[[7], 1], [[1, 2], -1.5], [[7], 2], [[], 1]],
         "encoder_repetition_penalty": 1.5, "encoder_no_repeat_ngram_size": 4,
@@ -71,7 +71,7 @@ fn rules_of_scores_and_draws_are_taken_from_the_file() {
         "min_p": 0.1, "typical_p": 0.9, "epsilon_cutoff": 0.01, "eta_cutoff": 0.02,
         "forced_eos_token_id": [2, 5],
     });
-    let got = of(Some(&said), &json!({}));
+    let got = of(Some(&generation), &json!({}));
     let rules = LogitsSettings {
         // The end is none.
         bad_words: vec![vec![9], vec![4, 5]],
@@ -93,7 +93,7 @@ fn rules_of_scores_and_draws_are_taken_from_the_file() {
 
 #[test]
 fn the_least_number_of_new_tokens_comes_before_the_least_length() {
-    let least = |said: Value| of(Some(&said), &json!({})).min_new_tokens;
+    let least = |generation: Value| of(Some(&generation), &json!({})).min_new_tokens;
     assert_eq!(least(json!({"min_new_tokens": 1, "min_length": 9})), 1);
     assert_eq!(least(json!({"min_length": 9})), 8);
     assert!(of(Some(&json!({"top_p": 0.0})), &json!({})).top_p > 0.0);
@@ -109,18 +109,18 @@ fn numbers_out_of_their_range_are_refused_by_name() {
         ("epsilon_cutoff", json!(-0.1)),
         ("eta_cutoff", json!(-0.1)),
     ] {
-        let said = json!({ key: value });
-        let error = read(Path::new("folder"), Some(&said), &json!({}), BART).unwrap_err();
+        let generation = json!({ key: value });
+        let error = read(Path::new("folder"), Some(&generation), &json!({}), BART).unwrap_err();
         assert!(error.to_string().contains(key), "{error}");
     }
 }
 
 #[test]
 fn mistakes_name_the_file() {
-    for (said, is_json) in
+    for (generation, is_json) in
         [(json!({"early_stopping": "soon"}), false), (json!({"num_beams": -1}), true)]
     {
-        let error = read(Path::new("folder"), Some(&said), &json!({}), BART).unwrap_err();
+        let error = read(Path::new("folder"), Some(&generation), &json!({}), BART).unwrap_err();
         assert!(error.to_string().contains("folder/generation_config.json"), "{error}");
         assert_eq!(matches!(error, LoadError::Json { .. }), is_json);
     }

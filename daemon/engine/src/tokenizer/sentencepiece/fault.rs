@@ -12,7 +12,7 @@ pub(in crate::tokenizer) enum SentencePieceFault {
     TooLarge {
         /// Bytes of the file.
         found: usize,
-        /// The limit.
+        /// The largest size that is decoded.
         most: usize,
     },
     /// The file has too many pieces to be decoded.

@@ -35,12 +35,12 @@ const ROWS: usize = 8;
 struct Parrot {
     spec: ModelSpec,
     defaults: GenerationDefaults,
-    seen: Mutex<Seen>,
+    recorded: Mutex<Recorded>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct Recorded {
     /// How many more steps may be computed; `None`: any number.
     allowed: Option<usize>,
     /// Rows of each step.
@@ -57,8 +57,8 @@ impl Parrot {
     fn held_up() -> Arc<Self> {
         let defaults = GenerationDefaults { eos: vec![EOS], ..GenerationDefaults::default() };
         let spec = ModelSpec { max_tokens: 4096, ..ModelSpec::default() };
-        let seen = Mutex::new(Seen { allowed: Some(0), ..Seen::default() });
-        Arc::new(Self { spec, defaults, seen, changed: Condvar::new() })
+        let recorded = Mutex::new(Recorded { allowed: Some(0), ..Recorded::default() });
+        Arc::new(Self { spec, defaults, recorded, changed: Condvar::new() })
     }
 
     fn free() -> Arc<Self> {
@@ -68,29 +68,29 @@ impl Parrot {
     }
 
     fn allow(&self, steps: usize) {
-        *lock(&self.seen).allowed.get_or_insert(0) += steps;
+        *lock(&self.recorded).allowed.get_or_insert(0) += steps;
         self.changed.notify_all();
     }
 
     fn release(&self) {
-        lock(&self.seen).allowed = None;
+        lock(&self.recorded).allowed = None;
         self.changed.notify_all();
     }
 
     /// Waits until this many steps have arrived, computed or held up.
     fn wait_for_steps(&self, steps: usize) {
-        let mut seen = lock(&self.seen);
-        while seen.steps.len() < steps {
-            seen = self.changed.wait(seen).unwrap_or_else(PoisonError::into_inner);
+        let mut recorded = lock(&self.recorded);
+        while recorded.steps.len() < steps {
+            recorded = self.changed.wait(recorded).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn steps(&self) -> Vec<usize> {
-        lock(&self.seen).steps.clone()
+        lock(&self.recorded).steps.clone()
     }
 
     fn admitted(&self) -> Vec<Vec<String>> {
-        lock(&self.seen).admitted.clone()
+        lock(&self.recorded).admitted.clone()
     }
 }
 
@@ -120,7 +120,7 @@ impl Seq2SeqModel for Parrot {
         Ok(letters.filter_map(|id| char::from_u32(id - LETTER_A + u32::from('a'))).collect())
     }
     fn decoder(self: Arc<Self>, _threads: usize) -> std::io::Result<Box<dyn Decoder>> {
-        lock(&self.seen).decoders += 1;
+        lock(&self.recorded).decoders += 1;
         let (sources, hypotheses) = (BTreeMap::new(), BTreeMap::new());
         Ok(Box::new(ParrotDecoder { model: self, sources, hypotheses, numbers: 0 }))
     }
@@ -135,7 +135,7 @@ struct ParrotDecoder {
 
 impl ParrotDecoder {
     fn note_held(&self) {
-        lock(&self.model.seen).held = self.sources.len() + self.hypotheses.len();
+        lock(&self.model.recorded).held = self.sources.len() + self.hypotheses.len();
     }
 }
 
@@ -143,7 +143,7 @@ impl Decoder for ParrotDecoder {
     fn admit(&mut self, inputs: &[&Sequence]) -> Result<Vec<EncoderOutputId>, ComputeError> {
         let texts = inputs.iter().map(|input| self.model.detokenize(&input.ids));
         let texts = texts.collect::<Result<_, _>>()?;
-        lock(&self.model.seen).admitted.push(texts);
+        lock(&self.model.recorded).admitted.push(texts);
         if inputs.iter().any(|input| input.ids.contains(&REFUSED)) {
             return Err(ComputeError::NoPairs);
         }
@@ -174,13 +174,14 @@ impl Decoder for ParrotDecoder {
         logits: &mut Vec<f32>,
     ) -> Result<(), ComputeError> {
         {
-            let mut seen = lock(&self.model.seen);
-            seen.steps.push(next.len());
+            let mut recorded = lock(&self.model.recorded);
+            recorded.steps.push(next.len());
             self.model.changed.notify_all();
-            while seen.allowed == Some(0) {
-                seen = self.model.changed.wait(seen).unwrap_or_else(PoisonError::into_inner);
+            while recorded.allowed == Some(0) {
+                recorded =
+                    self.model.changed.wait(recorded).unwrap_or_else(PoisonError::into_inner);
             }
-            seen.allowed = seen.allowed.map(|steps| steps - 1);
+            recorded.allowed = recorded.allowed.map(|steps| steps - 1);
         }
         logits.clear();
         for (hypothesis, id) in next {
@@ -388,7 +389,7 @@ async fn a_cancelled_text_leaves_at_the_next_step_and_holds_nothing() {
     assert_eq!(bench.model.steps()[2..], [1, 1]);
     // What follows is behind the end of what was kept.
     bench.push(4, &["e"]).done().await.unwrap();
-    let held = lock(&bench.model.seen).held;
+    let held = lock(&bench.model.recorded).held;
     assert!(held <= 2, "{held} inputs and answers are held");
 }
 
@@ -412,7 +413,7 @@ async fn a_text_that_the_engine_cannot_compute_fails_alone_and_the_worker_goes_o
         assert_eq!(answers(&streamed.done().await.unwrap()), ["abcdef"]);
         assert_eq!(lock(&pieces).concat(), "abcdef");
         assert_eq!(answers(&bench.push(3, &["efg"]).done().await.unwrap()), ["efg"]);
-        assert!(lock(&bench.model.seen).decoders >= 2, "a fresh decoder after the failure");
+        assert!(lock(&bench.model.recorded).decoders >= 2, "a fresh decoder after the failure");
     }
 }
 
@@ -428,7 +429,7 @@ async fn an_input_that_the_engine_refuses_fails_alone_and_disturbs_nobody() {
     assert_eq!(answers(&neighbour.done().await.unwrap()), ["b"]);
     assert_eq!(answers(&running.done().await.unwrap()), ["abcdef"]);
     assert_eq!(bench.model.steps(), [1, 2, 2, 1, 1, 1, 1], "nothing was computed again");
-    assert_eq!(lock(&bench.model.seen).decoders, 1);
+    assert_eq!(lock(&bench.model.recorded).decoders, 1);
 }
 
 #[tokio::test]
@@ -446,7 +447,7 @@ async fn a_stream_brings_each_letter_as_it_is_generated() {
 }
 
 #[tokio::test]
-async fn an_answer_tells_its_tokens_and_why_it_ended() {
+async fn an_answer_has_its_tokens_and_finish_reason() {
     let bench = Bench::start(Parrot::free(), ROWS);
     let options = |max, stop: &[&str]| GenerateOptions {
         max_new_tokens: Some(max),
@@ -472,7 +473,7 @@ async fn an_answer_tells_its_tokens_and_why_it_ended() {
 }
 
 #[tokio::test]
-async fn the_same_seed_gives_the_same_text_in_any_company() {
+async fn the_same_seed_gives_the_same_text_in_any_batch() {
     let bench = Bench::start(Parrot::held_up(), ROWS);
     let options = |seed| GenerateOptions {
         do_sample: Some(true),
@@ -492,11 +493,11 @@ async fn the_same_seed_gives_the_same_text_in_any_company() {
     assert_eq!(together.texts, [alone.texts.clone(), alone.texts.clone()].concat());
     assert_ne!(alone.texts[0].sequences[0].ids, alone.texts[0].sequences[1].ids);
 
-    let drawn = async |seed| {
+    let sampled = async |seed| {
         let generated = bench.push_with(1, &["hello"], &options(seed)).done().await.unwrap();
         generated.texts[0].sequences[0].ids.clone()
     };
-    let other = BTreeSet::from([drawn(Some(8)).await, drawn(None).await, drawn(None).await]);
+    let other = BTreeSet::from([sampled(Some(8)).await, sampled(None).await, sampled(None).await]);
     assert_eq!(other.len(), 3, "no seed: another text each time");
 }
 
@@ -511,7 +512,7 @@ async fn a_worker_that_ends_first_answers_what_waits() {
         assert_eq!(answers(&waiting.done().await.unwrap()), ["abc", "de"]);
     }
     ending.join().unwrap();
-    assert_eq!(lock(&model.seen).held, 0);
+    assert_eq!(lock(&model.recorded).held, 0);
     assert_eq!(queue.queued_texts(), 0);
 }
 

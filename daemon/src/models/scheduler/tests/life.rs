@@ -61,7 +61,7 @@ fn a_busy_model_is_never_unloaded_by_time() {
 }
 
 #[test]
-fn beyond_the_maximum_the_least_recently_used_idle_one_goes() {
+fn beyond_the_maximum_the_least_recently_used_idle_model_is_unloaded() {
     let mut play = Play::roomy(&["a", "b", "c", "d"]);
     play.scheduler.policy.max_shared_models = 3;
     for model in ["a", "b", "c"] {
@@ -78,7 +78,7 @@ fn beyond_the_maximum_the_least_recently_used_idle_one_goes() {
 }
 
 #[test]
-fn when_all_are_held_the_next_is_told_so_at_once() {
+fn if_all_models_are_leased_the_next_request_is_refused_at_once() {
     let mut play = Play::roomy(&["a", "b", "c"]);
     play.scheduler.policy.max_shared_models = 2;
     let held = [play.lease(A, "a"), play.lease(B, "b")];
@@ -95,7 +95,7 @@ fn when_all_are_held_the_next_is_told_so_at_once() {
 }
 
 #[test]
-fn leases_do_not_hold_where_references_are_not_counted() {
+fn leases_do_not_keep_models_without_reference_counting() {
     let mut play = Play::roomy(&["m"]);
     play.scheduler.policy.reference_counting = false;
     let lease = play.lease(A, "m");
@@ -110,7 +110,7 @@ fn leases_do_not_hold_where_references_are_not_counted() {
 }
 
 #[test]
-fn several_requests_that_bring_a_leases_model_back_hold_it_once() {
+fn concurrent_reloads_of_a_leased_model_count_its_lease_once() {
     let mut rules = policy();
     rules.reference_counting = false;
     let mut play = Play::new(rules.clone(), vec![cpu(1000 * GIB)], &[("m", Cpu, both(GIB))]);
@@ -139,7 +139,7 @@ fn several_requests_that_bring_a_leases_model_back_hold_it_once() {
 }
 
 #[test]
-fn a_copy_of_its_own_dies_with_its_lease() {
+fn an_unshared_instance_is_unloaded_with_its_lease() {
     for everywhere in [false, true] {
         let mut play = Play::roomy(&["m"]);
         play.scheduler.policy.sharing = !everywhere;
@@ -169,7 +169,7 @@ fn a_copy_of_its_own_dies_with_its_lease() {
 }
 
 #[test]
-fn a_failure_is_remembered_until_its_time_and_does_not_take_others_along() {
+fn a_failure_is_remembered_until_the_next_try_and_leaves_others_alone() {
     let mut play = Play::roomy(&["bad", "good"]);
     play.is_slow = true;
     let waiters = [play.ask("bad", Want::Use), play.ask("bad", Want::Use)];
@@ -203,7 +203,7 @@ fn a_failure_is_remembered_until_its_time_and_does_not_take_others_along() {
 // Deadlocks that are known from other schedulers.
 
 #[test]
-fn the_evicted_one_gets_a_new_request_and_neither_waits_for_ever() {
+fn a_model_requested_during_its_unload_is_loaded_again() {
     let mut play = Play::roomy(&["old", "new"]);
     play.scheduler.policy.max_shared_models = 1;
     play.touch("old");
@@ -228,7 +228,7 @@ fn the_evicted_one_gets_a_new_request_and_neither_waits_for_ever() {
 }
 
 #[test]
-fn a_client_leaves_during_a_load_and_the_load_goes_on() {
+fn a_load_continues_if_its_client_disconnects() {
     let mut play = Play::roomy(&["m"]);
     play.is_slow = true;
     let leaves = play.ask("m", Want::Lease(A));
@@ -252,7 +252,7 @@ fn a_client_leaves_during_a_load_and_the_load_goes_on() {
 }
 
 #[test]
-fn another_models_unload_does_not_wake_who_waits_for_room() {
+fn another_models_unload_does_not_wake_a_waiter() {
     let needs = [("big", Cpu, both(8 * GIB)), ("a", Cpu, both(4 * GIB)), ("b", Cpu, both(4 * GIB))];
     let mut play = Play::new(policy(), vec![cpu(8 * GIB)], &needs);
     play.touch("a");
@@ -279,13 +279,13 @@ fn a_model_larger_than_the_device_is_refused_at_once_and_evicts_nobody() {
     play.touch("small");
     let waiter = play.ask("huge", Want::Use);
     assert_eq!(play.verdict(waiter), &PlacementVerdict::Never);
-    let told = play.failed[&waiter].to_string();
-    assert!(told.contains("100.0 GiB") && told.contains("64.0 GiB"), "{told}");
+    let message = play.failed[&waiter].to_string();
+    assert!(message.contains("100.0 GiB") && message.contains("64.0 GiB"), "{message}");
     assert_eq!(play.in_memory(), ["small"]);
 }
 
 #[test]
-fn who_waits_for_room_is_not_overtaken_by_smaller_ones() {
+fn a_waiter_for_room_is_not_overtaken_by_smaller_models() {
     let needs = [
         ("a", Cpu, both(4 * GIB)),
         ("b", Cpu, both(4 * GIB)),
@@ -317,7 +317,7 @@ fn who_waits_for_room_is_not_overtaken_by_smaller_ones() {
 }
 
 #[test]
-fn a_gpu_that_had_no_memory_after_all_is_left_for_the_cpu() {
+fn after_out_of_memory_on_a_gpu_a_model_moves_to_the_cpu() {
     let needs = [("m", Auto, both(4 * GIB)), ("strict", Gpu, both(4 * GIB))];
     let mut play = Play::new(policy(), vec![cpu(64 * GIB), gpu(0, 80 * GIB, 0)], &needs);
     play.is_slow = true;
@@ -336,7 +336,7 @@ fn a_gpu_that_had_no_memory_after_all_is_left_for_the_cpu() {
 }
 
 #[test]
-fn unloading_by_command_spares_who_is_held_and_lets_work_end() {
+fn a_manual_unload_keeps_leased_models_and_lets_work_finish() {
     let mut play = Play::roomy(&["held", "busy", "idle"]);
     let lease = play.lease(A, "held");
     let waiter = play.ask("busy", Want::Use);
@@ -387,7 +387,7 @@ fn a_reload_forgets_failures_of_models_that_it_changes_and_of_no_others() {
 }
 
 #[test]
-fn what_changes_while_a_model_is_prepared_counts_from_its_next_load() {
+fn changes_during_preparation_apply_from_the_next_load() {
     let mut play = Play::roomy(&["m"]);
     let rule = ModelPolicy { is_shared: false, device: Cpu };
     let rules = |change| [(id("m"), rule, change)];
@@ -399,7 +399,7 @@ fn what_changes_while_a_model_is_prepared_counts_from_its_next_load() {
     play.scheduler.reconfigure(policy(), rules(Change::Source), play.now);
     play.scheduler.prepared(&id("m"), Ok(both(GIB)), play.now);
     let actions = play.scheduler.take_actions();
-    assert!(matches!(actions[..], [Action::Load { .. }]), "what was begun goes on: {actions:?}");
+    assert!(matches!(actions[..], [Action::Load { .. }]), "the load goes on: {actions:?}");
     // A second instance has the new settings, although the first is still in memory.
     play.scheduler.ask(&id("m"), Want::Lease(A), play.now);
     assert!(is_preparing(&play.scheduler.take_actions()));
@@ -411,7 +411,7 @@ fn what_changes_while_a_model_is_prepared_counts_from_its_next_load() {
 }
 
 #[test]
-fn an_unload_tells_of_copies_too_that_are_on_their_way_out() {
+fn an_unload_reports_instances_that_are_already_unloading() {
     let mut play = Play::roomy(&["m"]);
     let waiter = play.ask("m", Want::Use);
     let Granted::Use(instance) = play.granted[&waiter] else { panic!("granted otherwise") };

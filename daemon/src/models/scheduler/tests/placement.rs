@@ -11,10 +11,10 @@ use emberd_engine::Need;
 use std::time::{Duration, Instant};
 
 #[test]
-fn why_there_is_no_gpu_is_told_where_one_might_have_been_used() {
+fn a_missing_gpu_is_explained_if_one_could_be_used() {
     let driver = "there is no driver";
     let devices = Devices { figures: vec![cpu(64 * GIB)], missing: vec![driver.into()] };
-    for (choice, need, is_told, verdict) in [
+    for (choice, need, is_explained, verdict) in [
         (Auto, both(GIB), true, PlacementVerdict::Load { bytes: GIB }),
         (Gpu, both(GIB), true, PlacementVerdict::Never),
         (DeviceChoice::Cuda(0), both(GIB), true, PlacementVerdict::Never),
@@ -30,8 +30,8 @@ fn why_there_is_no_gpu_is_told_where_one_might_have_been_used() {
         let request = PlacementRequest { need, choice, is_shared: true, avoid: None };
         let placement = place(&request, &policy(), &devices, &[]);
         assert_eq!(placement.verdict, verdict, "{choice}");
-        let told = placement.reasons.iter().any(|reason| reason == driver);
-        assert_eq!(told, is_told, "{choice}: {:?}", placement.reasons);
+        let explained = placement.reasons.iter().any(|reason| reason == driver);
+        assert_eq!(explained, is_explained, "{choice}: {:?}", placement.reasons);
     }
 }
 
@@ -61,7 +61,7 @@ fn placements() {
     };
     let cases = [
         case("a GPU with room", one(), vec![], Auto, both(GIB), ("load", Some(g0))),
-        case("the CPU, as it is told", one(), vec![], Cpu, both(GIB), ("load", Some(Device::Cpu))),
+        case("the CPU, as configured", one(), vec![], Cpu, both(GIB), ("load", Some(Device::Cpu))),
         case(
             "no GPU: the CPU",
             vec![cpu(64 * GIB)],

@@ -21,18 +21,18 @@ const FINGERPRINT: [u8; 32] = [3; 32];
 
 const WHOLE: RowShape = RowShape { model: 2, used: 2, renormalize: false };
 
-/// A model that computes while its gate is open, and remembers what it computed.
+/// A model that computes while its barrier is open, and remembers what it computed.
 #[derive(Debug)]
 struct Gated {
-    card: ModelSpec,
-    gate: Mutex<Gate>,
+    spec: ModelSpec,
+    barrier: Mutex<Barrier>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Gate {
+struct Barrier {
     is_open: bool,
-    /// Batches that have reached the gate.
+    /// Batches that have reached the barrier.
     arrived: usize,
     computed: Vec<String>,
     /// How many more times this text fails.
@@ -41,7 +41,7 @@ struct Gate {
 
 impl EmbeddingModel for Gated {
     fn spec(&self) -> &ModelSpec {
-        &self.card
+        &self.spec
     }
 
     fn tokenize(&self, text: &str) -> Result<Sequence, ComputeError> {
@@ -66,24 +66,24 @@ impl ComputeContext for GatedComputer {
         batch: &[&Sequence],
         rows: &mut [&mut [f32]],
     ) -> Result<(), ComputeError> {
-        let mut gate = lock(&self.0.gate);
-        gate.arrived += 1;
-        gate = self.0.changed.wait_while(gate, |gate| !gate.is_open).unwrap();
+        let mut barrier = lock(&self.0.barrier);
+        barrier.arrived += 1;
+        barrier = self.0.changed.wait_while(barrier, |barrier| !barrier.is_open).unwrap();
         let text = |sequence: &Sequence| -> String {
             sequence.ids.iter().map(|&id| char::from_u32(id).unwrap()).collect()
         };
         for sequence in batch {
-            if let Some((failing, left)) = &mut gate.fails
+            if let Some((failing, left)) = &mut barrier.fails
                 && *failing == text(sequence)
                 && *left > 0
             {
                 *left -= 1;
-                return Err(candle_core::Error::Msg("as told".into()).into());
+                return Err(candle_core::Error::Msg("as requested".into()).into());
             }
         }
         for (sequence, row) in batch.iter().zip(rows) {
             row.copy_from_slice(&expected(&text(sequence)));
-            gate.computed.push(text(sequence));
+            barrier.computed.push(text(sequence));
         }
         Ok(())
     }
@@ -106,7 +106,7 @@ struct Bench {
 type Answered = Result<(Done, Vec<[f32; 2]>), JobError>;
 
 fn bench(workers: usize, max_entries: usize) -> Bench {
-    let card = ModelSpec {
+    let spec = ModelSpec {
         architecture: "gated".into(),
         dimension: 2,
         max_tokens: MAX_TOKENS,
@@ -114,7 +114,7 @@ fn bench(workers: usize, max_entries: usize) -> Bench {
         weight_bytes: 0,
         ..ModelSpec::default()
     };
-    let model = Arc::new(Gated { card, gate: Mutex::default(), changed: Condvar::new() });
+    let model = Arc::new(Gated { spec, barrier: Mutex::default(), changed: Condvar::new() });
     let settings = CacheSettings { max_entries, ..CacheSettings::default() };
     let cache = EmbeddingCache::open(&settings, Instant::now(), SystemTime::now());
     let queue = Arc::new(Queue::new(BatchLimits { tokens: 20, texts: 4 }));
@@ -126,7 +126,7 @@ fn bench(workers: usize, max_entries: usize) -> Bench {
 }
 
 impl Bench {
-    /// Asks as a user on a connection of his own; the texts are looked up before this returns.
+    /// Asks as a user on a connection of their own; the texts are looked up before this returns.
     async fn ask(&self, user: u32, texts: &[&str]) -> JoinHandle<Answered> {
         self.ask_on(u64::from(user), user, texts).await
     }
@@ -173,17 +173,17 @@ impl Bench {
     }
 
     fn open(&self) {
-        lock(&self.model.gate).is_open = true;
+        lock(&self.model.barrier).is_open = true;
         self.model.changed.notify_all();
     }
 
     fn fail(&self, text: &str, times: usize) {
-        lock(&self.model.gate).fails = Some((text.to_owned(), times));
+        lock(&self.model.barrier).fails = Some((text.to_owned(), times));
     }
 
-    /// Waits until this many batches have reached the gate.
+    /// Waits until this many batches have reached the barrier.
     async fn arrived(&self, batches: usize) {
-        self.until(|| lock(&self.model.gate).arrived >= batches).await;
+        self.until(|| lock(&self.model.barrier).arrived >= batches).await;
     }
 
     async fn until(&self, is_so: impl Fn() -> bool) {
@@ -196,7 +196,7 @@ impl Bench {
     }
 
     fn computed(&self) -> Vec<String> {
-        lock(&self.model.gate).computed.clone()
+        lock(&self.model.barrier).computed.clone()
     }
 
     /// Nothing is wanted any more, and nothing was left behind.
@@ -206,7 +206,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn a_text_that_comes_twice_is_computed_once_and_the_next_request_finds_it() {
+async fn a_repeated_text_is_computed_once_and_cached_for_the_next_request() {
     let bench = bench(1, 100);
     bench.open();
     let long = "x".repeat(MAX_TOKENS + 1);
@@ -304,7 +304,7 @@ async fn a_text_in_flight_is_computed_once_for_all() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_dropped_request_gets_his_row() {
+async fn a_waiter_gets_its_row_if_the_other_request_is_dropped() {
     for workers in [1, 2] {
         let bench = bench(workers, 100);
         let held = bench.ask_on(1, 7, &["held"]).await;
@@ -328,7 +328,7 @@ async fn who_waits_for_a_dropped_request_gets_his_row() {
 }
 
 #[tokio::test]
-async fn the_failure_of_one_is_not_that_of_who_waits() {
+async fn a_failed_request_does_not_fail_its_waiters() {
     for (workers, times) in [(1, 1), (2, 1), (2, 2)] {
         let bench = bench(workers, 100);
         bench.fail("bad", times);
@@ -368,8 +368,8 @@ async fn a_query_does_not_wait_for_another_lanes_bulk_that_has_its_text() {
     let (_, rows) = bulk.await.unwrap().unwrap();
     assert_eq!(rows[400], expected("q"));
     let computed = bench.computed();
-    let place = computed.iter().position(|text| text == "q").unwrap();
-    assert!(place < 40, "it was computed behind {place} others");
+    let position = computed.iter().position(|text| text == "q").unwrap();
+    assert!(position < 40, "it was computed behind {position} others");
     assert_eq!(computed.len(), 401);
     bench.is_quiet().await;
 }

@@ -40,7 +40,7 @@ fn read(file: &TensorFile, shape: &[usize], strides: &Strides, rows: Range<usize
 
 proptest! {
     #[test]
-    fn every_value_comes_to_its_place(
+    fn every_value_is_read_to_its_position(
         (shape, order, gaps, (from, to)) in tensors()
     ) {
         let mut sizes = vec![0; shape.len()];
@@ -78,7 +78,7 @@ fn values_far_from_each_other_and_close_together_are_read_in_pieces() {
 }
 
 #[test]
-fn values_that_share_their_place_are_none() {
+fn overlapping_values_are_refused() {
     let extent = |shape: &[usize], strides: &[usize]| {
         Strides::of(shape, strides).map(|strides| strides.extent())
     };
