@@ -287,7 +287,7 @@ fn unsupported_options_are_refused_with_the_supported_ones() {
         Some(QuantizationRanges { starts: vec![0.0; columns], steps: vec![step; columns] })
     };
     for (element, ranges, because) in [
-        (ElementType::F16, ranges(36, 0.1), "int8 and uint8 only"),
+        (ElementType::F16, ranges(36, 0.1), "only to int8 and uint8"),
         (ElementType::I8, ranges(32, 0.1), "36 columns"),
         (ElementType::U8, ranges(36, f32::NAN), "not finite"),
     ] {
