@@ -152,10 +152,10 @@ impl House {
             let floor = self.floor(own);
             assert!(floor.is_some(), "{} has no floor in {}", path.display(), file!());
             for mut import in paths(&text, &module) {
-                if import.first().is_some_and(|name| self.floor(name).is_none()) {
-                    if let Some(defined) = exports.get(&import[0]) {
-                        import.splice(..1, defined.iter().cloned());
-                    }
+                if import.first().is_some_and(|name| self.floor(name).is_none())
+                    && let Some(defined) = exports.get(&import[0])
+                {
+                    import.splice(..1, defined.iter().cloned());
                 }
                 let other = import.first().filter(|other| self.floor(other).is_some());
                 let Some(other) = other else {
